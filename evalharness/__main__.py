@@ -1,0 +1,5 @@
+"""``python -m evalharness``."""
+
+from evalharness.cli import main
+
+main()

@@ -1,0 +1,87 @@
+"""The public API: compare two models, load a run, check it against a policy.
+
+    import evalharness
+
+    run = evalharness.compare("base.yaml", "candidate.yaml", suite="quick")
+    print(run.result.verdict, run.metric("kl.mean").value)
+    assert evalharness.check(run, "gates/default.yaml").verdict == "PASS"
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+
+from evalharness.errors import InputError
+from evalharness.finish import judge, load_result
+from evalharness.gates import Decision, load_policy
+from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.run import Run
+from evalharness.spec.result import Anomaly, Estimate, Result
+
+
+class LoadedRun:
+    """A finished run: its result, and any estimate its records can give."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    @property
+    def path(self) -> Path:
+        """The run directory."""
+        return self.run.path
+
+    @cached_property
+    def result(self) -> Result:
+        """``result.json``."""
+        return load_result(self.path)
+
+    @cached_property
+    def estimates(self) -> Estimates:
+        """Estimates computed from the records."""
+        return Estimates(Evidence(self.run))
+
+    @property
+    def anomalies(self) -> list[Anomaly]:
+        """What makes the run untrustworthy."""
+        return list(self.result.anomalies)
+
+    def metric(self, id: str, scope: dict[str, str] | None = None) -> Estimate:
+        """One estimate with its 95% interval."""
+        if id not in REGISTRY:
+            raise InputError(f"unknown metric {id!r}", remedy=f"Known: {', '.join(REGISTRY)}.")
+        return self.estimates.estimate(id, scope or {}, 0.95)
+
+
+def load_run(path: str | Path) -> LoadedRun:
+    """Open a run directory, checking its records against the manifest's SHA-256."""
+    run = Run.open(Path(path))
+    run.verify()
+    return LoadedRun(run)
+
+
+def check(run: LoadedRun | str | Path, gates: str | Path) -> Decision:
+    """Decide a policy on a run; no model is loaded and nothing is written."""
+    loaded = run if isinstance(run, LoadedRun) else load_run(run)
+    return judge(loaded.run, load_policy(gates))[1]
+
+
+def compare(
+    base: str | Path,
+    candidate: str | Path,
+    *,
+    suite: str | Path = "quick",
+    gates: str | Path = "default",
+    out: str | Path | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+) -> LoadedRun:
+    """Compare two models and return the finished run; see the command of the same name."""
+    from evalharness.compare import compare as run_compare
+    from evalharness.compare import plan
+
+    job = plan(
+        base, candidate, suite=suite, gates=gates, out=out, device=device, limit=limit,
+        command=f"evalharness compare {base} {candidate} --suite {suite} --gates {gates}",
+    )  # fmt: skip
+    return LoadedRun(run_compare(job)[1])

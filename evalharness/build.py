@@ -1,0 +1,245 @@
+"""From a run's records and a policy to ``result.json``: estimates, verdicts, and what a report shows.
+
+Runs without torch. Everything here is a function of the run directory, so a run can be re-gated and
+re-rendered without a model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evalharness import __version__, stats
+from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
+from evalharness.metrics.layers import EDGES, histogram
+from evalharness.run import Run
+from evalharness.spec.result import (
+    Anomaly,
+    Compared,
+    Cost,
+    Figures,
+    FlippedItem,
+    Histogram,
+    LayerResult,
+    Matching,
+    ReliabilityBin,
+    Result,
+    SideManifest,
+    TaskResult,
+    WorstToken,
+)
+
+CONFIDENCE = 0.95  # of the intervals shown; gates take their own from the policy
+SHOWN_TOKENS = 8  # worst tokens shown by each criterion
+SHOWN_FLIPS = 40
+
+
+def anomalies(run: Run, evidence: Evidence) -> list[Anomaly]:
+    """What the pass found that makes the run untrustworthy."""
+    return [Anomaly(kind=k, message=m) for k, m in evidence.anomalies]
+
+
+def build(run: Run, estimates: Estimates, decision: Any, command: str) -> Result:
+    """The whole result of ``run`` under a policy's ``decision``."""
+    evidence = estimates.evidence
+    manifest = run.manifest
+    sides = {k: SideManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()}
+    return Result(
+        evalharness_version=__version__,
+        verdict=decision.verdict,
+        headline=decision.headline,
+        exit_code=decision.exit_code,
+        reference=sides["reference"].name,
+        candidate=sides["candidate"].name,
+        suite=manifest["suite"]["name"],
+        policy=decision.policy,
+        created=manifest["created"],
+        metrics=estimates.all(CONFIDENCE),
+        gates=decision.gates,
+        waivers=decision.waivers,
+        layers=layers(evidence, estimates),
+        matching=Matching(**manifest["matching"]) if manifest.get("matching") else None,
+        tasks=tasks(evidence),
+        flipped=flipped(evidence),
+        worst_tokens=worst_tokens(evidence),
+        figures=figures(evidence),
+        compared=Compared(**sides, same_model=same_model(manifest)),
+        cost=cost(manifest, evidence),
+        environment={k: str(v) for k, v in manifest.get("environment", {}).items()},
+        anomalies=decision.anomalies,
+        warnings=[*manifest.get("warnings", []), *decision.warnings],
+        command=command,
+    )
+
+
+def same_model(manifest: Mapping[str, Any]) -> bool:
+    """Whether both sides hold the same weights, bit for bit."""
+    a, b = manifest["sides"]["reference"], manifest["sides"]["candidate"]
+    return bool(a["manifest"]["fingerprint"] == b["manifest"]["fingerprint"])
+
+
+def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
+    """One row a module and kind of error, in the order of the model."""
+    results = []
+    for (error, layer), rows in evidence.layers.items():
+        estimate = estimates.estimate(f"layer.error.{error}", {"layer": layer}, CONFIDENCE)
+        tokens = int(rows["tokens"].sum())
+        sums = rows[["err_sq", "ref_sq", "update_sq", "cos_sum", "pos0_err_sq", "pos0_ref_sq"]].sum(
+            skipna=False
+        )
+        largest = rows.iloc[int(rows["max_abs"].to_numpy().argmax())]
+        document = evidence.documents.iloc[int(largest["doc"])]
+        # A percentile of the cosine is read off 1 − cosine from above.
+        away = stats.histogram_quantile(histogram(rows, "cos").sum(0), EDGES, 0.99) if tokens else 0
+        results.append(
+            LayerResult(
+                layer=layer, kind=rows["kind"].iloc[0], type=rows["type"].iloc[0], error=error,
+                tokens=tokens, median=estimate.value, low=estimate.low, high=estimate.high,
+                pooled=_root_ratio(sums["err_sq"], sums["ref_sq"]),
+                sqnr_db=_decibels(estimate.value),
+                cosine_mean=_number(sums["cos_sum"] / tokens) if tokens else None,
+                cosine_p01=_number(1 - away) if tokens else None,
+                max_abs=_number(largest["max_abs"]),
+                max_abs_at=f"{document['corpus']}/{document['id']} position "
+                f"{largest['max_abs_position']} channel {largest['max_abs_channel']}",
+                position0=_root_ratio(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
+                update=_root_ratio(sums["err_sq"], sums["update_sq"]),
+            )
+        )  # fmt: skip
+    return results
+
+
+def tasks(evidence: Evidence) -> list[TaskResult]:
+    """lm-eval's scores, with the items that changed either way."""
+    results = []
+    for row in evidence.tasks.to_dict("records"):
+        items = evidence.items
+        own = items[(items["task"] == row["task"]) & (items["metric"] == row["metric"])]
+        binary = len(own) > 0 and bool(own["binary"].all())
+        moved = own["score_cand"] - own["score_ref"]
+        few = row["num_fewshot"]
+        results.append(
+            TaskResult(
+                task=row["task"], metric=row["metric"], reference=_number(row["reference"]),
+                candidate=_number(row["candidate"]), higher_is_better=row["higher_is_better"],
+                items=len(own), right_to_wrong=int((moved < 0).sum()) if binary else None,
+                wrong_to_right=int((moved > 0).sum()) if binary else None,
+                num_fewshot=None if few is None or pd.isna(few) else int(few),
+            )
+        )  # fmt: skip
+    return results
+
+
+def flipped(evidence: Evidence) -> list[FlippedItem]:
+    """Items that one side got right and the other wrong; those that broke come first."""
+    items = evidence.items
+    if items.empty:
+        return []
+    first = items.drop_duplicates(["task", "doc_id"])
+    rows = first[(first["binary"]) & (first["score_ref"] != first["score_cand"])]
+    rows = rows.sort_values(["score_cand", "task", "doc_id"], kind="stable").head(SHOWN_FLIPS)
+    return [
+        FlippedItem(
+            task=r["task"], item=str(r["doc_id"]),
+            change="right→wrong" if r["score_ref"] > r["score_cand"] else "wrong→right",
+            prompt=r["prompt"] or "", target=r["target"] or "",
+            reference_answer=r["answer_ref"] or "", candidate_answer=r["answer_cand"] or "",
+        )
+        for r in rows.to_dict("records")
+    ]  # fmt: skip
+
+
+def worst_tokens(evidence: Evidence) -> list[WorstToken]:
+    """The most extreme tokens by each criterion, in context."""
+    frame = evidence.run.table("contexts").to_pandas()
+    results = []
+    for by in ("kl", "nll", "half_range", "max_abs"):
+        for row in frame[frame["by"] == by].nlargest(SHOWN_TOKENS, "value").to_dict("records"):
+            document = evidence.documents.iloc[int(row.pop("doc"))]
+            row["value"] = float(row["value"])
+            results.append(
+                WorstToken(corpus=document["corpus"], document=document["id"], **row)
+            )
+    return results
+
+
+def figures(evidence: Evidence) -> Figures:
+    """Histogram of KL, reliability bins of both sides, one point a document."""
+    reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
+    for scope in calibration.scopes(evidence):
+        if scope and "task" not in scope:
+            continue
+        found = calibration.predictions(evidence, scope)
+        if isinstance(found, str):
+            continue
+        reliability[scope.get("task", "next token")] = {
+            side: [
+                ReliabilityBin(n=b.n, confidence=b.confidence, accuracy=b.accuracy)
+                for b in stats.ece(*found.side(side)).bins
+            ]
+            for side in ("reference", "candidate")
+        }
+    if not evidence.has_tokens:
+        return Figures(reliability=reliability)
+    view = evidence.tokens({})
+    kl = view.column("kl")
+    kl = kl[np.isfinite(kl)]
+    edges = np.logspace(-7, 2, 73)
+    above = kl[kl > 0]
+    counts, _ = np.histogram(above.clip(edges[0], edges[-1]), edges)
+    documents = []
+    if not view.bad("nll_ref", "nll_cand", "kl"):
+        shift, n = view.sums(view.column("nll_cand") - view.column("nll_ref"))
+        divergence, _ = view.sums(view.column("kl"))
+        for i in np.flatnonzero(n):
+            row = evidence.documents.iloc[int(i)]
+            documents.append({
+                "document": row["id"], "corpus": row["corpus"], "tokens": int(n[i]),
+                "shift": float(shift[i] / n[i]), "kl": float(divergence[i] / n[i]),
+            })  # fmt: skip
+    return Figures(
+        kl=Histogram(
+            edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())
+        ),
+        reliability=reliability,
+        nll_by_document=documents,
+    )
+
+
+def cost(manifest: Mapping[str, Any], evidence: Evidence) -> Cost:
+    """Bytes and seconds as measured."""
+    memory = {
+        f"weights, {side}": float(values["manifest"]["weight_bytes"])
+        for side, values in manifest["sides"].items()
+    }
+    if manifest.get("peak_memory"):
+        memory["peak of the process"] = float(manifest["peak_memory"])
+    return Cost(seconds=dict(manifest.get("seconds", {})), memory=memory)
+
+
+def metric_table() -> list[dict[str, Any]]:
+    """What is known of every registered metric, for docs and ``show --metrics``."""
+    return [
+        {"id": m.id, "name": m.name, "unit": m.unit, "better": m.direction, "source": m.source}
+        for m in REGISTRY.values()
+    ]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
+
+
+def _root_ratio(top: float, bottom: float) -> float | None:
+    if not (math.isfinite(top) and math.isfinite(bottom)):
+        return None
+    if bottom == 0:
+        return 0.0 if top == 0 else None
+    return math.sqrt(top / bottom)
+
+
+def _decibels(error: float | None) -> float | None:
+    return -20 * math.log10(error) if error else None

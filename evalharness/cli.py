@@ -1,0 +1,223 @@
+"""The command line: parse, call, print. Data goes to stdout; progress and errors to stderr."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalharness import __version__
+from evalharness.errors import EvalHarnessError
+
+app = typer.Typer(
+    name="evalharness",
+    help="Measure how far a compressed language model is from its reference, and gate on it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    text = "text"
+    json = "json"
+
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Suite = Annotated[str, typer.Option("--suite", help="A suite file, or quick, demo, standard.")]
+Gates = Annotated[str, typer.Option("--gates", help="A policy file, or a shipped one's name.")]
+Out = Annotated[Path | None, typer.Option("--out", help="The run directory, new or empty.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")]
+Limit = Annotated[int | None, typer.Option("--limit", help="At most N documents and items each.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never reach for the network.")]
+OutputFormat = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"evalharness {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    epilog="Example: evalharness compare base.yaml candidate.yaml --suite quick --gates default"
+)
+def compare(
+    base: Annotated[Path, typer.Argument(metavar="BASE", help="The reference's model file.")],
+    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The candidate's.")],
+    suite: Suite = "quick",
+    gates: Gates = "default",
+    out: Out = None,
+    resume: Annotated[
+        Path | None, typer.Option("--resume", help="Go on with this unfinished run.")
+    ] = None,
+    device: Device = None,
+    limit: Limit = None,
+    offline: Offline = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
+    ] = False,
+    format: OutputFormat = Format.text,
+    quiet: Quiet = False,
+) -> None:
+    """Compare a candidate with its reference, judge it, and write a report."""
+    _offline(offline)
+    from evalharness.compare import compare as run_compare
+    from evalharness.compare import plan
+
+    job = plan(
+        base, candidate, suite=suite, gates=gates, out=out, resume=resume, device=device,
+        limit=limit, command=_command(),
+    )  # fmt: skip
+    if dry_run:
+        print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")
+        return
+    result, run = run_compare(job, _progress(quiet))
+    _show(result, run.path, format)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(epilog="Example: evalharness demo --out runs/demo")
+def demo(
+    candidate: Annotated[
+        Path | None, typer.Option("--candidate", help="Another candidate of the same reference.")
+    ] = None,
+    suite: Suite = "demo",
+    gates: Gates = "demo",
+    out: Out = None,
+    limit: Limit = None,
+    format: OutputFormat = Format.text,
+    quiet: Quiet = False,
+) -> None:
+    """Compare SmolLM2-135M with its 4-bit version, on text and questions that need no network."""
+    _offline(True)
+    from evalharness import assets
+    from evalharness.compare import compare as run_compare
+    from evalharness.compare import plan
+
+    files = assets.folder("suites") / "demo"
+    job = plan(
+        files / "base.yaml", candidate or files / "candidate.yaml", suite=suite, gates=gates,
+        out=out, limit=limit, command=_command(),
+    )  # fmt: skip
+    result, run = run_compare(job, _progress(quiet))
+    _show(result, run.path, format)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(epilog="Example: evalharness gate runs/a--b-20260101-120000 --gates gates/strict.yaml")
+def gate(
+    run: RunDir,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
+    ] = None,
+    format: OutputFormat = Format.text,
+) -> None:
+    """Decide a finished run again from its records, without a model."""
+    from evalharness import assets
+    from evalharness.finish import finish, load_result
+    from evalharness.gates import load_policy
+    from evalharness.run import Run
+
+    opened = Run.open(run)
+    opened.verify()
+    before = load_result(run)
+    original = Path(opened.manifest.get("policy", ""))
+    own = original if original.is_file() else run / "policy.yaml"
+    policy = load_policy(assets.find("gates", gates) if gates else own)
+    result = finish(opened, policy, command=before.command)
+    _show(result, run, format)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(epilog="Example: evalharness report runs/a--b-20260101-120000")
+def report(run: RunDir) -> None:
+    """Write report.html, summary.md and junit.xml again from result.json."""
+    from evalharness.finish import load_result, render
+    from evalharness.run import Run
+
+    opened = Run.open(run)
+    opened.verify(("result.json",))
+    render(opened, load_result(run))
+    opened.seal()
+    print(run / "report.html")
+
+
+@app.command(epilog="Example: evalharness show runs/a--b-20260101-120000 --format json")
+def show(run: RunDir, format: OutputFormat = Format.text) -> None:
+    """Print a finished run's result."""
+    from evalharness.finish import load_result
+    from evalharness.run import Run
+
+    Run.open(run).verify(("result.json",))
+    _show(load_result(run), run, format)
+
+
+@app.command(epilog="Example: evalharness schema policy > policy.schema.json")
+def schema(
+    kind: Annotated[str, typer.Argument(help="spec, suite, policy or result.")],
+) -> None:
+    """Print the JSON Schema of a file."""
+    from evalharness.spec.schemas import schema_text
+
+    print(schema_text(kind), end="")
+
+
+def _offline(offline: bool) -> None:
+    if offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+
+def _command() -> str:
+    return shlex.join(["evalharness", *sys.argv[1:]])
+
+
+def _progress(quiet: bool) -> Any:
+    from evalharness.progress import Progress
+
+    return Progress(quiet=quiet)
+
+
+def _show(result: Any, path: Path, format: Format) -> None:
+    if format is Format.json:
+        print(result.model_dump_json(indent=1))
+        return
+    from rich.console import Console
+
+    from evalharness.report import print_summary
+
+    console = Console(soft_wrap=False)
+    print_summary(result, console)
+    console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; errors become one message and an exit code."""
+    try:
+        app()
+    except EvalHarnessError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None

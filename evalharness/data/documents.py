@@ -1,0 +1,283 @@
+"""Documents: the independent pieces of text that a suite names, and that intervals resample.
+
+Tokenised once, by the reference's tokenizer; both sides are fed these ids. Documents come in a
+seeded random order over all corpora, so that any prefix of them is a fair sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evalharness.errors import InputError
+from evalharness.spec.suite import Corpus, Suite, expand
+
+Ids = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Text:
+    """A document before it is tokenised: ``text``, or ``tokens`` for a corpus of ids."""
+
+    corpus: str
+    id: str
+    text: str | None
+    tokens: Ids | None
+    attributes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A tokenised document; ``number`` is its cluster."""
+
+    number: int
+    corpus: str
+    id: str
+    tokens: Ids  # (n,)
+    byte_ends: Ids | None  # (n + 1,) UTF-8 bytes of the text before token i; None: unknown
+    attributes: dict[str, str]
+
+
+def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
+    """Read every corpus and draw its documents; returns them in seeded order, and warnings."""
+    texts: list[Text] = []
+    warnings: list[str] = []
+    for corpus in suite.corpora:
+        found = [t for t in _READERS[_kind(corpus)](corpus) if t.tokens is not None or t.text]
+        if not found:
+            raise InputError(
+                f"corpus {corpus.name!r} is empty", key=f"corpora.{corpus.name}",
+                remedy="Give a source that holds at least one document with text.",
+            )  # fmt: skip
+        # The order depends on the seed and the documents' names alone, not on how files are listed.
+        found.sort(key=lambda t: _draw(suite.seed, t))
+        if corpus.documents is not None and len(found) < corpus.documents:
+            warnings.append(
+                f"corpus {corpus.name!r} has {len(found)} documents; {corpus.documents} were asked for"
+            )
+        texts += found[: corpus.documents]
+    texts.sort(key=lambda t: _draw(suite.seed, t))
+    return texts, warnings
+
+
+def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -> list[Document]:
+    """Tokenise with ``tokenizer``, leaving out documents too short to score a token of."""
+    documents: list[Document] = []
+    longest = 0
+    for text in texts:
+        ids, byte_ends = _encode(text, tokenizer)
+        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+            raise InputError(
+                f"document {text.id!r} holds token id {int(ids.max())}, outside the model's "
+                f"vocabulary of {vocab_size}", key=f"corpora.{text.corpus}",
+                remedy="Tokenise it with this model's tokenizer.",
+            )  # fmt: skip
+        longest = max(longest, len(ids))
+        if len(ids) >= shortest(suite):
+            documents.append(
+                Document(len(documents), text.corpus, text.id, ids, byte_ends, text.attributes)
+            )
+    for corpus in suite.corpora:
+        if not any(d.corpus == corpus.name for d in documents):
+            raise InputError(
+                f"corpus {corpus.name!r} has no document of {shortest(suite)} tokens or more "
+                f"(longest: {longest})", key=f"corpora.{corpus.name}",
+                remedy="Shorten window.tokens or min_tokens, or give longer documents.",
+            )  # fmt: skip
+    return documents
+
+
+def bos_token(tokenizer: Any) -> int | None:
+    """The token this tokenizer puts before every text, or None."""
+    bos = tokenizer.bos_token_id
+    if bos is None:
+        return None
+    ids = tokenizer("a")["input_ids"]
+    return int(bos) if ids and ids[0] == bos else None
+
+
+def shortest(suite: Suite) -> int:
+    """Tokens a document needs so that at least one of its positions is scored."""
+    window = suite.window
+    need = window.tokens // 2 + 2 if window.score == "second_half" else 2
+    return max(need, window.min_tokens)
+
+
+def fingerprint(documents: list[Document]) -> str:
+    """SHA-256 over the token stream, document by document."""
+    digest = hashlib.sha256()
+    for d in documents:
+        digest.update(f"{d.corpus}\0{d.id}\0{len(d.tokens)}\0".encode())
+        digest.update(np.ascontiguousarray(d.tokens, dtype="<i8").tobytes())
+    return digest.hexdigest()
+
+
+def _draw(seed: int, text: Text) -> bytes:
+    return hashlib.sha256(f"{seed}\0{text.corpus}\0{text.id}".encode()).digest()
+
+
+def _encode(text: Text, tokenizer: Any) -> tuple[Ids, Ids | None]:
+    if text.tokens is not None:
+        return text.tokens, None
+    assert text.text is not None
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    encoded = tokenizer(
+        text.text, add_special_tokens=False, return_offsets_mapping=fast, verbose=False
+    )
+    ids = np.asarray(encoded["input_ids"], dtype=np.int64)
+    if not fast or not len(ids):
+        return ids, None
+    ends = np.array([end for _, end in encoded["offset_mapping"]])
+    # A token may end inside a character (byte-level pieces): its offset then covers the whole of
+    # it, and running ends never go back.
+    bytes_before = np.concatenate(
+        [[0], np.cumsum([len(c.encode("utf-8", "surrogatepass")) for c in text.text])]
+    )
+    byte_ends = np.concatenate([[0], bytes_before[np.maximum.accumulate(ends)]])
+    return ids, byte_ends.astype(np.int64)
+
+
+def _kind(corpus: Corpus) -> str:
+    if corpus.tokens is not None:
+        return "tokens"
+    return "python" if corpus.source is not None else "hub" if corpus.hub is not None else "files"
+
+
+def _read_python(corpus: Corpus) -> Iterator[Text]:
+    """``python:MODULE``: each mapping of names to texts in the module; one document a name."""
+    module_name = str(corpus.source).removeprefix("python:")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise InputError(
+            f"cannot import {module_name!r} ({error})", key=f"corpora.{corpus.name}.source"
+        ) from None
+    found = False
+    for value in vars(module).values():
+        if isinstance(value, dict) and value and all(
+            isinstance(k, str) and isinstance(v, str) for k, v in value.items()
+        ):
+            found = True
+            for name, text in value.items():
+                yield Text(corpus.name, name, text, None, {})
+    if not found:
+        raise InputError(
+            f"module {module_name!r} holds no mapping of names to texts",
+            key=f"corpora.{corpus.name}.source",
+            remedy="python:pydoc_data.topics is one that every CPython has.",
+        )
+
+
+def _read_hub(corpus: Corpus) -> Iterator[Text]:
+    import datasets
+
+    hub = corpus.hub
+    assert hub is not None
+    try:
+        rows = datasets.load_dataset(hub.path, hub.name, split=hub.split, revision=hub.revision)
+    except Exception as error:  # datasets raises anything from ConnectionError to ValueError
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"data set {hub.path!r} could not be loaded ({first})",
+            key=f"corpora.{corpus.name}.hub",
+            remedy="Check path, name, split and the network, or give a local file with path:.",
+        ) from None
+    if hub.text_key not in rows.column_names:
+        raise InputError(
+            f"data set {hub.path!r} has no column {hub.text_key!r} (it has {rows.column_names})",
+            key=f"corpora.{corpus.name}.hub.text_key",
+        )
+    start = re.compile(hub.starts) if hub.starts else None
+    parts: list[str] = []
+    number = 0
+    for text in rows[hub.text_key]:
+        if (start is None or start.search(text)) and "".join(parts).strip():
+            yield Text(corpus.name, str(number), "".join(parts), None, {})
+            parts, number = [], number + 1
+        parts.append(text)
+    if "".join(parts).strip():
+        yield Text(corpus.name, str(number), "".join(parts), None, {})
+
+
+def _read_files(corpus: Corpus) -> Iterator[Text]:
+    for path in expand(Path(str(corpus.path))):
+        if path.is_dir():
+            continue
+        if path.suffix in (".jsonl", ".ndjson"):
+            for number, row in _rows(path, corpus):
+                text = row.get(corpus.text_key)
+                if not isinstance(text, str):
+                    raise InputError(
+                        f"row has no text under {corpus.text_key!r} (keys: {', '.join(row)})",
+                        path=path, line=number, key=f"corpora.{corpus.name}.text_key",
+                    )  # fmt: skip
+                kept = {k: str(row[k]) for k in corpus.attributes if k in row}
+                name = str(row.get("id", number))
+                yield Text(corpus.name, f"{path.name}:{name}", text, None, kept)
+        else:
+            yield Text(corpus.name, path.name, _read(path), None, {})
+
+
+def _read_tokens(corpus: Corpus) -> Iterator[Text]:
+    path = Path(str(corpus.tokens))
+    key = f"corpora.{corpus.name}.tokens"
+    if path.suffix == ".npy":
+        try:
+            ids = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"not a NumPy array ({error})", path=path, key=key) from None
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise InputError(
+                f"must be a 1-D array of integers (got {ids.ndim}-D {ids.dtype})",
+                path=path, key=key,
+            )  # fmt: skip
+        yield Text(corpus.name, path.name, None, ids.astype(np.int64), {})
+        return
+    for number, row in _rows(path, corpus):
+        tokens = row.get("tokens")
+        if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
+            raise InputError('"tokens" must be a list of ids', path=path, line=number, key=key)
+        kept = {k: str(row[k]) for k in corpus.attributes if k in row}
+        yield Text(
+            corpus.name, str(row.get("id", number)), None, np.asarray(tokens, np.int64), kept
+        )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read as UTF-8 text ({error})", path=path) from None
+
+
+def _rows(path: Path, corpus: Corpus) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_read(path).splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"not JSON ({error})", path=path, line=number) from None
+        if not isinstance(row, dict):
+            raise InputError(
+                f"must be an object (got {type(row).__name__})", path=path, line=number,
+                key=f"corpora.{corpus.name}",
+            )  # fmt: skip
+        yield number, row
+
+
+_READERS: dict[str, Callable[[Corpus], Iterator[Text]]] = {
+    "python": _read_python,
+    "hub": _read_hub,
+    "files": _read_files,
+    "tokens": _read_tokens,
+}

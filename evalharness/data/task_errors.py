@@ -1,0 +1,63 @@
+"""What went wrong while lm-eval built a task, in one sentence for the user."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import yaml
+
+from evalharness.errors import InputError
+
+_OFFLINE = re.compile(r"OfflineModeIsEnabled|Couldn't reach|offline mode|Connection|NotOnDisk")
+_UNREACHABLE = (
+    "OfflineModeIsEnabled", "DatasetNotFoundError", "DataFilesNotFoundError", "EmptyDatasetError",
+    "LocalEntryNotFoundError", "RepositoryNotFoundError", "GatedRepoError", "HfHubHTTPError",
+)  # fmt: skip
+
+
+def explain(error: Exception, name: str, path: str | None, key: str) -> InputError:
+    """Return the `InputError` for what lm-eval, datasets or YAML raised about task ``name``."""
+    chain = list(_chain(error))
+    for e in chain:
+        if isinstance(e, yaml.MarkedYAMLError):
+            line = None if e.problem_mark is None else e.problem_mark.line + 1
+            return InputError(
+                f"not valid YAML ({e.problem or 'unreadable'})", path=path, line=line, key=key
+            )
+        if isinstance(e, ModuleNotFoundError):
+            return InputError(
+                f"task {name!r} needs the Python package {e.name!r}, which is not installed",
+                path=path, key=key, remedy=f"Install it (pip install {e.name}).",
+            )  # fmt: skip
+    for e in chain:
+        if isinstance(e, ConnectionError | FileNotFoundError) or type(e).__name__ in _UNREACHABLE:
+            offline = " offline" if _OFFLINE.search(_first(e)) else ""
+            return InputError(
+                f"the data of task {name!r} is not available{offline} ({_first(e)})",
+                path=path, key=key,
+                remedy="Run once with a network (without HF_HUB_OFFLINE, HF_DATASETS_OFFLINE or "
+                "--offline), or give a task YAML over local files with path:.",
+            )  # fmt: skip
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if isinstance(error, TypeError) and unknown:
+        return InputError(f"unknown key {unknown[1]!r} in the task", path=path, key=key)
+    if "Unknown config shape" in str(error) or "valid YAML path" in str(error):
+        return InputError("a task YAML must have a key task: or group:", path=path, key=key)
+    return InputError(
+        f"lm-eval could not build task {name!r} ({type(error).__name__}: {_first(error)})",
+        path=path, key=key, remedy="Check the task's YAML, its data and num_fewshot.",
+    )  # fmt: skip
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__

@@ -1,0 +1,109 @@
+"""Windows: runs of tokens of one document, and which positions of them are scored.
+
+A window's logits at index i predict its token i + 1. Windows are right-padded within a batch and
+no attention mask is passed: under causal attention a later token cannot change an earlier one, so
+padding is exact, and the fast attention kernels stay available.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from evalharness.data.documents import Document, Ids
+from evalharness.spec.suite import Suite, Window
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One window: ``ids`` as fed, and the range of logits in it that is scored."""
+
+    number: int  # over the suite
+    document: int  # index of its document
+    start: int  # place of ids[0] in the document; −1 where a BOS stands before it
+    ids: Ids
+    first: int  # the first scored logit index
+    last: int  # one past the last scored logit index
+    probed: bool = False
+
+    @property
+    def scored(self) -> int:
+        """How many logits are scored."""
+        return self.last - self.first
+
+
+def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Slot]:
+    """Cut documents into windows, in order; mark those the layer probe samples.
+
+    ``bos``: the token that this model expects before every text, or None.
+    """
+    limits = {c.name: c.max_windows for c in suite.corpora}
+    slots: list[Slot] = []
+    for document in documents:
+        for piece in _cut(document, suite.window, bos, limits[document.corpus]):
+            slots.append(Slot(len(slots), document.number, *piece))
+    if "layers" in suite.probes and slots:
+        # Spread evenly, from the middle of each stretch, over as many documents as possible.
+        count = min(suite.layers.windows, len(slots))
+        chosen = {int((i + 0.5) * len(slots) / count) for i in range(count)}
+        slots = [
+            Slot(s.number, s.document, s.start, s.ids, s.first, s.last, s.number in chosen)
+            for s in slots
+        ]
+    return slots
+
+
+def _cut(
+    document: Document, window: Window, bos: int | None, most: int | None
+) -> Iterator[tuple[int, Ids, int, int]]:
+    prefix = [] if bos is None else [bos]
+    length = window.tokens - len(prefix)
+    step = max(1, window.step - len(prefix))
+    seen = 0
+    for count, start in enumerate(range(0, len(document.tokens), step)):
+        if most is not None and count >= most:
+            return
+        body = document.tokens[start : start + length]
+        ids = np.concatenate([prefix, body]).astype(np.int64)
+        first = 0
+        if window.score == "second_half":
+            first = window.tokens // 2
+        elif window.score == "new" and start:
+            # The token at document place p is predicted by the logit at len(prefix) + p − start − 1.
+            first = len(prefix) + seen - start - 1
+        last = len(ids) - 1
+        if last > first:
+            yield start - len(prefix), ids, first, last
+        seen = start + len(body)
+        if seen >= len(document.tokens):
+            return
+
+
+def blocks(documents: list[Document], slots: list[Slot], tokens: int) -> list[list[Slot]]:
+    """Group whole documents into blocks of about ``tokens`` tokens: the unit of resuming."""
+    by_document: dict[int, list[Slot]] = {}
+    for slot in slots:
+        by_document.setdefault(slot.document, []).append(slot)
+    groups: list[list[Slot]] = []
+    size = tokens
+    for document in documents:
+        own = by_document.get(document.number, [])
+        if size >= tokens:
+            groups.append([])
+            size = 0
+        groups[-1] += own
+        size += sum(len(s.ids) for s in own)
+    return [g for g in groups if g]
+
+
+def batches(block: list[Slot], batch_size: int) -> list[list[Slot]]:
+    """Batches of similar length; probed windows go together, since they run in lock-step."""
+    result: list[list[Slot]] = []
+    for probed in (False, True):
+        group = sorted(
+            (s for s in block if s.probed == probed), key=lambda s: (-len(s.ids), s.number)
+        )
+        result += [group[i : i + batch_size] for i in range(0, len(group), batch_size)]
+    return result

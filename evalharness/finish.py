@@ -1,0 +1,104 @@
+"""From records to verdict and files, without a model: what `compare` ends with and `gate` repeats."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from evalharness.build import anomalies, build, same_model
+from evalharness.errors import InputError
+from evalharness.gates import Decision, decide, find_anomalies, load_baseline
+from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.run import Run
+from evalharness.spec.policy import Policy
+from evalharness.spec.result import SCHEMA_VERSION, Result
+
+FILES = ("result.json", "report.html", "summary.md", "junit.xml")
+
+
+def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision]:
+    """Decide ``policy`` on what ``run`` recorded."""
+    estimates = Estimates(Evidence(run))
+    found = anomalies(run, estimates.evidence)
+    found += find_anomalies(estimates, compressed=claims_compression(run))
+    baseline = load_baseline(policy.baseline) if policy.baseline is not None else None
+    decision = decide(
+        policy, estimates, anomalies=found, baseline=baseline, identity=identity(run)
+    )
+    return estimates, decision
+
+
+def finish(run: Run, policy: Policy, command: str) -> Result:
+    """Judge, write result.json, report.html, summary.md and junit.xml, and seal the run."""
+    result = build(run, *judge(run, policy), command)
+    # The copy is for readers, and for when the original is gone; paths in it stay the original's.
+    run.update(policy=str(policy.path.resolve()))
+    run.write_text("policy.yaml", policy.path.read_text(encoding="utf-8"))
+    run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
+    render(run, result)
+    run.seal()
+    return result
+
+
+def render(run: Run, result: Result) -> None:
+    """Write everything a person or a CI reads."""
+    from evalharness.report import render_html, render_junit, render_markdown
+
+    run.write_text("report.html", render_html(result))
+    run.write_text("summary.md", render_markdown(result))
+    run.write_text("junit.xml", render_junit(result))
+
+
+def load_result(path: Path) -> Result:
+    """Read ``result.json`` of a run directory."""
+    file = path / "result.json"
+    if not file.is_file():
+        raise InputError(
+            "the run has no result.json", path=path,
+            remedy=f"It did not finish: add --resume {path} to the command that began it.",
+        )  # fmt: skip
+    try:
+        data = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"not valid JSON ({error})", path=file) from None
+    found = data.get("schema_version") if isinstance(data, dict) else None
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        raise InputError(
+            f"must be at most {SCHEMA_VERSION}, which this evalharness reads (got {found})",
+            path=file, key="schema_version", remedy="Upgrade evalharness.",
+        )  # fmt: skip
+    try:
+        return Result.model_validate(data)
+    except ValueError as error:
+        raise InputError(f"not a result ({str(error).splitlines()[0]})", path=file) from None
+
+
+def claims_compression(run: Run) -> bool:
+    """Whether the candidate is said, or measured, to hold fewer bits than the reference."""
+    if same_model(run.manifest):
+        return False
+    spec = run.manifest["candidate"]
+    sides = {k: v["manifest"] for k, v in run.manifest["sides"].items()}
+    smaller = sides["candidate"]["bits_per_weight"] < sides["reference"]["bits_per_weight"]
+    return bool(spec.get("quantization") or spec.get("simulate") or smaller)
+
+
+def identity(run: Run) -> dict[str, str]:
+    """Hashes that another run must share for the two to be comparable."""
+    evidence = Evidence(run)
+    items = evidence.items
+    prompts = sorted(
+        {tuple(r) for r in items[["task", "doc_id", "prompt_hash", "target_hash"]].to_numpy()}
+    )
+    data = [run.manifest["token_stream"], [[str(x) for x in row] for row in prompts]]
+    known = {m.id: [m.unit, m.direction, m.source] for m in REGISTRY.values()}
+    return {
+        "data": _digest(data),
+        "tokenizer": str(run.manifest["tokenizers"][0]),
+        "metrics": _digest(known),
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

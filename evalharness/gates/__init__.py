@@ -1,0 +1,31 @@
+"""Policies and verdicts: from a run's estimates to PASS, FAIL, INCONCLUSIVE or ANOMALOUS."""
+
+from evalharness.gates.anomalies import find_anomalies
+from evalharness.gates.baseline import StoredBaseline, load_baseline, save_baseline
+from evalharness.gates.check import check_policy, load_policy, policy_from
+from evalharness.gates.decide import decide, result_ids
+from evalharness.gates.explain import explain
+from evalharness.gates.overall import Decision
+from evalharness.gates.plan import Need, Sizes, Spread, check_resolvable, plan, spreads_from
+from evalharness.spec.policy import Policy
+
+__all__ = [
+    "Decision",
+    "Need",
+    "Policy",
+    "Sizes",
+    "Spread",
+    "StoredBaseline",
+    "check_policy",
+    "check_resolvable",
+    "decide",
+    "explain",
+    "find_anomalies",
+    "load_baseline",
+    "load_policy",
+    "plan",
+    "policy_from",
+    "result_ids",
+    "save_baseline",
+    "spreads_from",
+]

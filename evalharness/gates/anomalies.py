@@ -1,0 +1,60 @@
+"""Results too good for compression to have made them.
+
+Compression loses information. A compressed model that matches its reference to the last bit was
+probably not loaded; one that beats it beyond noise was probably measured on other items, or holds
+other weights. Either way the run says nothing of the candidate, however green it looks.
+"""
+
+from __future__ import annotations
+
+from evalharness.gates.interfaces import Estimates
+from evalharness.gates.scopes import label
+from evalharness.spec.result import Anomaly
+
+# Error rate of the search over all tasks: one false alarm in a thousand runs.
+_ALPHA = 0.001
+
+
+def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
+    """What is unusually good.
+
+    ``compressed`` says that the candidate's manifest claims compression and that it is not the
+    same model as the reference; any other candidate may equal its reference or beat it.
+    """
+    if not compressed:
+        return []
+    return _no_divergence(estimates) + _better_tasks(estimates)
+
+
+def _no_divergence(estimates: Estimates) -> list[Anomaly]:
+    if {} not in estimates.scopes("kl.mean"):
+        return []
+    kl = estimates.estimate("kl.mean", {}, 0.90)
+    if kl.value != 0.0 or kl.n == 0:
+        return []
+    return [
+        Anomaly(
+            kind="no_divergence",
+            message=f"KL is exactly 0 over {kl.n} tokens, though the candidate claims to be "
+            "compressed: was the reference loaded twice?",
+        )
+    ]
+
+
+def _better_tasks(estimates: Estimates) -> list[Anomaly]:
+    scopes = estimates.scopes("task.score.shift")
+    found = []
+    for scope in scopes:
+        # Bonferroni over tasks; the interval is two-sided and only its lower end counts.
+        shift = estimates.estimate("task.score.shift", scope, 1 - 2 * _ALPHA / len(scopes))
+        if shift.low is not None and shift.low > 0 and shift.clusters > 1:
+            found.append(
+                Anomaly(
+                    kind="better_than_reference",
+                    message=f"the score of {label(scope)} is up by {shift.value:.4g}, at least "
+                    f"{shift.low:.4g} beyond noise: compression does not add ability",
+                    metric="task.score.shift",
+                    scope=scope,
+                )
+            )
+    return found

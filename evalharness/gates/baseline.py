@@ -1,0 +1,108 @@
+"""Baselines: a stored run's estimates that gates may be relative to, so that a limit can ratchet.
+
+A baseline is one JSON file: the estimates, and the hashes of what they were measured with. Two runs
+compare only when those hashes agree; nothing of that is typed in by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evalharness.errors import InputError
+from evalharness.gates.interfaces import Baseline
+from evalharness.spec.result import Estimate
+
+BASELINE_VERSION = 1
+IDENTITY = {
+    "data": "other data (the scored token stream and the task prompts differ)",
+    "tokenizer": "another tokenizer",
+    "metrics": "another version of the metrics",
+}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    baseline_version: int
+    run: str
+    identity: dict[str, str]
+    metrics: list[Estimate]
+
+
+@dataclass(frozen=True)
+class StoredBaseline:
+    """A baseline as read from its file."""
+
+    path: str
+    run: str
+    identity: Mapping[str, str]
+    estimates: tuple[Estimate, ...]
+
+    def estimate(self, metric: str, scope: Mapping[str, str]) -> Estimate | None:
+        """The stored estimate of ``metric`` in exactly ``scope``."""
+        found = (e for e in self.estimates if e.id == metric and e.scope == dict(scope))
+        return next(found, None)
+
+
+def save_baseline(
+    path: str | Path, run: str, identity: Mapping[str, str], estimates: Iterable[Estimate]
+) -> None:
+    """Write the estimates of ``run`` to ``path``, through a temporary name."""
+    missing = [key for key in IDENTITY if not identity.get(key)]
+    if missing:
+        raise ValueError(f"a baseline needs the hashes of: {', '.join(missing)}")
+    path = Path(path)
+    content = _File(
+        baseline_version=BASELINE_VERSION,
+        run=run,
+        identity={key: identity[key] for key in IDENTITY},
+        metrics=list(estimates),
+    )
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+def load_baseline(path: str | Path) -> StoredBaseline:
+    """Read a baseline."""
+    remedy = "`evalharness baseline save RUN` makes one."
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError("no such baseline", path=path, remedy=remedy) from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot be read as a baseline ({error})", path=path) from None
+    version = data.get("baseline_version") if isinstance(data, dict) else None
+    if isinstance(version, int) and version > BASELINE_VERSION:
+        raise InputError(
+            f"is of version {version}, and this evalharness reads up to {BASELINE_VERSION}",
+            path=path,
+            remedy="Use the evalharness that wrote it, or a newer one.",
+        )
+    try:
+        file = _File.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise InputError(
+            f"is not a baseline: {where}: {first['msg']}", path=path, remedy=remedy
+        ) from None
+    return StoredBaseline(str(path), file.run, file.identity, tuple(file.metrics))
+
+
+def refuse_incomparable(baseline: Baseline, identity: Mapping[str, str]) -> None:
+    """Raise `InputError` unless the baseline was measured with what this run was."""
+    for key, what in IDENTITY.items():
+        stored, present = baseline.identity.get(key), identity.get(key)
+        if not stored or stored != present:
+            shown = f"{(stored or 'none')[:12]} against {(present or 'none')[:12]}"
+            raise InputError(
+                f"the baseline is of {what}: {shown}",
+                path=baseline.path,
+                remedy="Save a new one from a run with this suite: evalharness baseline save RUN.",
+            )

@@ -1,0 +1,149 @@
+"""One estimate against its limits.
+
+The interval comes at 2c − 1, so each of its ends is a one-sided bound at the policy's confidence c.
+PASS when all of it is inside the limits, FAIL when all of it is outside one, INCONCLUSIVE
+otherwise. What cannot be trusted (no value, no interval, one document) is INCONCLUSIVE before any
+limit is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from scipy.special import stdtr, stdtrit
+
+from evalharness.gates.limits import Threshold
+from evalharness.spec.policy import Gate
+from evalharness.spec.result import Estimate, Verdict
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What was decided of one estimate, by which end against which limit, and why."""
+
+    verdict: Verdict
+    estimate: Estimate
+    limit: Threshold | None = None
+    bound: float | None = None
+    p: float | None = None  # of "the limit is kept"; None where the verdict is not a test
+    further: int | None = None
+    why: str = ""
+
+    def withdrawn(self, tests: int, alpha: float) -> Judgement:
+        """The FAIL that did not survive the correction for ``tests`` tests."""
+        return replace(
+            self,
+            verdict="INCONCLUSIVE",
+            why=f"outside the limit on its own (p = {self.p:.2g}), but {tests} limits are tested "
+            f"and after Holm's correction the evidence does not reach {alpha:g}",
+        )
+
+
+def judge(
+    gate: Gate,
+    estimate: Estimate,
+    limits: Sequence[Threshold],
+    deterministic: bool,
+    confidence: float,
+) -> Judgement:
+    """Decide ``estimate``, whose interval is at 2·``confidence`` − 1, against ``limits``."""
+    value = estimate.value
+    limit = _nearest(value, limits)
+    if value is None or not math.isfinite(value):
+        return _undecided(estimate, limit, _because("it was not computed", estimate.reason))
+    for one in limits:
+        if one.unknown is not None:
+            return _undecided(estimate, limit, f"the limit is not known: {one.unknown}")
+    if deterministic:
+        return _decided(estimate, limits, value, value, confidence, exact=True)
+    low, high = estimate.low, estimate.high
+    if estimate.clusters < max(2, gate.min_n):
+        few = _because(
+            f"it rests on {estimate.clusters} documents or items, and the gate needs "
+            f"{max(2, gate.min_n)}",
+            estimate.reason,
+        )
+        return replace(
+            _undecided(estimate, limit, few), further=max(2, gate.min_n) - estimate.clusters
+        )
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return _undecided(estimate, limit, _because("it has no interval", estimate.reason))
+    if gate.decide == "point":
+        return _decided(estimate, limits, value, value, confidence, exact=True)
+    judged = _decided(estimate, limits, low, high, confidence, exact=False)
+    value_is_inside = all(one.inside(value, value) for one in limits)
+    if gate.decide == "not-worse" and judged.verdict == "INCONCLUSIVE" and value_is_inside:
+        return replace(judged, verdict="PASS", bound=value, why="")
+    return judged
+
+
+def _decided(
+    estimate: Estimate,
+    limits: Sequence[Threshold],
+    low: float,
+    high: float,
+    confidence: float,
+    exact: bool,
+) -> Judgement:
+    broken = [one for one in limits if one.outside(low, high)]
+    p = None if exact else min(p_value(estimate, one, confidence) for one in limits)
+    if broken:
+        limit = broken[0]
+        return Judgement("FAIL", estimate, limit, low if limit.side == "max" else high, p)
+    open_ = [one for one in limits if not one.inside(low, high)]
+    limit = (open_ or [_nearest(estimate.value, limits)])[0]
+    bound = high if limit.side == "max" else low
+    if not open_:
+        return Judgement("PASS", estimate, limit, bound, p)
+    known = limit.strict == limit.loose
+    why = "the interval holds the limit" if known else "the limit itself is not known well enough"
+    return Judgement("INCONCLUSIVE", estimate, limit, bound, p, None, why)
+
+
+def p_value(estimate: Estimate, limit: Threshold, confidence: float) -> float:
+    """One-sided p of the limit being kept, below 1 − ``confidence`` exactly where FAIL is.
+
+    It is Student's t of the distance to the limit, in units of the interval's own half on that
+    side. An asymmetric interval (log scale, score, bootstrap-t) is thereby tested as it is drawn;
+    beyond its end the scale is held linear, which for a log-scale interval errs towards keeping.
+    """
+    value, df = estimate.value, estimate.clusters - 1
+    assert value is not None
+    assert estimate.low is not None
+    assert estimate.high is not None
+    if limit.side == "max":
+        distance, half = value - limit.loose, value - estimate.low
+    else:
+        distance, half = limit.loose - value, estimate.high - value
+    if half <= 0:
+        return 0.0 if distance > 0 else 1.0
+    return float(stdtr(df, -distance / half * float(stdtrit(df, confidence))))
+
+
+def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
+    """Which hypotheses Holm's step-down test rejects at family-wise level ``alpha``."""
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    rejected = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        rejected[index] = True
+    return rejected
+
+
+def _nearest(value: float | None, limits: Sequence[Threshold]) -> Threshold:
+    """The limit to show: the one that ``value`` is closest to."""
+    known = [one for one in limits if one.value is not None]
+    if value is None or not known:
+        return limits[0]
+    return min(known, key=lambda one: abs(value - (one.value or 0.0)))
+
+
+def _undecided(estimate: Estimate, limit: Threshold, why: str) -> Judgement:
+    return Judgement("INCONCLUSIVE", estimate, limit, why=why)
+
+
+def _because(why: str, reason: str | None) -> str:
+    return f"{why} ({reason})" if reason else why

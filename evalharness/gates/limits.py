@@ -1,0 +1,139 @@
+"""What a limit comes to in numbers, and where its own uncertainty lies.
+
+Most limits are a number. One relative to the reference is a share of a value that was itself
+measured, and a trade-off is one of two numbers as long as its condition is undecided: both give a
+*strict* end, which a PASS must keep, and a *loose* end, which a FAIL must break.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from evalharness.gates.interfaces import Baseline, Estimates, MetricInfo
+from evalharness.spec.limit import Limit
+from evalharness.spec.policy import Gate
+from evalharness.spec.result import Estimate
+
+Side = Literal["max", "min"]
+_COST = ("weights.", "memory.", "latency.", "throughput.")
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A limit in the metric's unit; ``unknown`` says why it could not be computed."""
+
+    side: Side
+    value: float | None
+    strict: float = math.nan
+    loose: float = math.nan
+    unknown: str | None = None
+
+    @classmethod
+    def at(cls, side: Side, *values: float) -> Threshold:
+        """The limit ``values[0]``, which could be as far off as any of ``values``."""
+        low, high = min(values), max(values)
+        strict, loose = (low, high) if side == "max" else (high, low)
+        return cls(side, values[0], strict, loose)
+
+    def inside(self, low: float, high: float) -> bool:
+        """True when all of ``low`` … ``high`` is on the good side, the limit itself included."""
+        return high <= self.strict if self.side == "max" else low >= self.strict
+
+    def outside(self, low: float, high: float) -> bool:
+        """True when all of it is on the bad side."""
+        return low > self.loose if self.side == "max" else high < self.loose
+
+    def or_else(self, other: Threshold) -> Threshold:
+        """This limit or the looser ``other``, which of them being undecided."""
+        return Threshold(self.side, self.value, self.strict, other.loose, self.unknown)
+
+
+def is_cost(metric: str) -> bool:
+    """True for what compression buys: bytes and time."""
+    return metric.startswith(_COST)
+
+
+def ideal(info: MetricInfo) -> float | None:
+    """The best that compression can leave: a model against itself. None for what it buys."""
+    return None if is_cost(info.id) else info.identity
+
+
+def tightened(side: str, limit: Limit | None, other: Limit | None) -> bool:
+    """True when ``other`` is tighter than ``limit``."""
+    if limit is None or other is None:
+        return False
+    return other.number < limit.number if side == "max" else other.number > limit.number
+
+
+def threshold(
+    gate: Gate,
+    side: Side,
+    limit: Limit,
+    scope: dict[str, str],
+    estimates: Estimates,
+    baseline: Baseline | None,
+    confidence: float,
+) -> Threshold:
+    """The limit of ``gate`` in one scope; ``confidence`` is that of a two-sided interval."""
+    if gate.relative_to == "reference":
+        metric = gate.metric.removesuffix(".shift") + ".reference"
+        own = estimates.estimate(metric, scope, confidence)
+        return _of_reference(side, limit.number, own, gate.decide == "point")
+    if gate.relative_to == "baseline":
+        stored = _stored(gate, scope, baseline)
+        if limit.suffix == "%":
+            return Threshold.at(side, stored + limit.number * abs(stored))
+        return Threshold.at(side, stored + limit.number)
+    return Threshold.at(side, limit.number)
+
+
+def _of_reference(side: Side, share: float, own: Estimate, point: bool) -> Threshold:
+    """``share`` of the reference's own value, whose error is carried over.
+
+    Judging with both intervals' ends adds their half-widths, which is never narrower than the
+    interval of the difference: it costs a little power and no validity.
+    """
+    if own.value is None or not math.isfinite(own.value):
+        return Threshold(side, None, unknown=f"{own.id} was not computed: {own.reason}")
+    if point:
+        return Threshold.at(side, share * abs(own.value))
+    if own.low is None or own.high is None:
+        return Threshold(side, None, unknown=f"{own.id} has no interval: {own.reason}")
+    ends = [share * abs(own.low), share * abs(own.high)]
+    if own.low < 0 < own.high:
+        ends.append(0.0)
+    return Threshold.at(side, share * abs(own.value), *ends)
+
+
+def _stored(gate: Gate, scope: Mapping[str, str], baseline: Baseline | None) -> float:
+    if baseline is None:
+        raise gate.error(
+            "relative to a baseline, and none is given",
+            ("relative_to",),
+            "Give `baseline: FILE` in the policy; `evalharness baseline save RUN` makes one.",
+        )
+    stored = baseline.estimate(gate.metric, scope)
+    if stored is None or stored.value is None:
+        raise gate.error(
+            f"the baseline {baseline.path} has no {gate.metric} for {dict(scope)}",
+            ("relative_to",),
+            "Save one from a run that measured it: evalharness baseline save RUN.",
+        )
+    return stored.value
+
+
+def check_noise(gate: Gate, limit: Threshold, info: MetricInfo, estimate: Estimate) -> None:
+    """Refuse a limit that rounding alone could break."""
+    best, floor = ideal(info), estimate.noise_floor
+    if best is None or floor is None or limit.value is None:
+        return
+    if abs(limit.value - best) < abs(floor - best):
+        raise gate.error(
+            f"the limit {limit.value:.6g} is inside the noise floor: the reference against itself, "
+            f"rounded differently, already shows {floor:.6g}",
+            (limit.side,),
+            f"Give a limit further from {best:g} than the noise floor.",
+        )

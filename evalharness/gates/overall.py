@@ -1,0 +1,113 @@
+"""The verdict of a whole policy, its sentence and its exit code.
+
+    verdict        when                                                       exit code
+    FAIL           a blocking gate FAILs                                      1
+    ANOMALOUS      a gate is ANOMALOUS, or the run is                         3, or 0 if let through
+    INCONCLUSIVE   a gate is INCONCLUSIVE, or no gate can block               3, or 0 if let through
+    PASS           every gate of severity error passes or is waived           0
+
+The first that applies, over gates of severity error. The verdict says what is known, the exit code
+whether the policy blocks on it: with ``on_inconclusive: warn`` an INCONCLUSIVE policy exits 0 and
+is still not called a PASS. ANOMALOUS exits 3 and not 1: the data cannot be trusted, so that
+nothing is known of the candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evalharness.gates.waivers import Waivers
+from evalharness.spec.policy import Policy
+from evalharness.spec.result import Anomaly, GateResult, Verdict, Waiver
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Everything that was decided."""
+
+    policy: str  # its name
+    gates: list[GateResult]
+    waivers: list[Waiver]
+    verdict: Verdict
+    headline: str  # one sentence
+    exit_code: int
+    warnings: list[str]
+
+
+def overall(
+    policy: Policy,
+    gates: Sequence[GateResult],
+    waivers: Waivers,
+    anomalies: Sequence[Anomaly],
+) -> Decision:
+    """Bring the gates' results together."""
+    # A waived FAIL is accepted; a gate that only warns is no part of the verdict.
+    counted = [g for g in gates if g.severity == "error" and g.waiver is None]
+    by = {v: [g for g in counted if g.verdict == v] for v in ("FAIL", "ANOMALOUS", "INCONCLUSIVE")}
+    of_run = [a for a in anomalies if a.metric is None]
+    able = any(g.severity == "error" for g in gates)
+    verdict: Verdict
+    if by["FAIL"]:
+        verdict, blocks = "FAIL", True
+    elif by["ANOMALOUS"] or of_run:
+        verdict = "ANOMALOUS"
+        blocks = any(g.blocking for g in by["ANOMALOUS"] + by["INCONCLUSIVE"])
+        blocks |= bool(of_run) and policy.on_anomalous == "block"
+    elif by["INCONCLUSIVE"] or not able:
+        verdict, blocks = "INCONCLUSIVE", any(g.blocking for g in by["INCONCLUSIVE"])
+    else:
+        verdict, blocks = "PASS", False
+    return Decision(
+        policy=policy.name,
+        gates=list(gates),
+        waivers=waivers.results(),
+        verdict=verdict,
+        headline=_headline(verdict, gates, by.get(verdict, []), anomalies, able),
+        exit_code=(1 if verdict == "FAIL" else 3) if blocks else 0,
+        warnings=_warnings(gates) + waivers.warnings(),
+    )
+
+
+def _headline(
+    verdict: Verdict,
+    gates: Sequence[GateResult],
+    behind: Sequence[GateResult],
+    anomalies: Sequence[Anomaly],
+    able: bool,
+) -> str:
+    total = len(gates)
+    if not able:
+        return "No gate has severity error, so nothing can block and nothing is decided."
+    if verdict == "ANOMALOUS":
+        why = anomalies[0].message if anomalies else behind[0].reason.rstrip(".")
+        return f"The run cannot be trusted: {why}."
+    if verdict == "PASS":
+        passed = sum(g.verdict == "PASS" for g in gates)
+        waived = sum(g.waiver is not None for g in gates)
+        rest = total - passed - waived
+        text = f"{passed} of {_gates(total)} {'passes' if passed == 1 else 'pass'}"
+        text += f", {waived} waived" if waived else ""
+        return text + (f", {rest} without blocking" if rest else "") + "."
+    count = len(behind)
+    singular, plural = ("fails", "fail") if verdict == "FAIL" else ("is undecided", "are undecided")
+    verb = singular if count == 1 else plural
+    names = ", ".join(g.id for g in behind[:3]) + (f" and {count - 3} more" if count > 3 else "")
+    text = f"{count} of {_gates(total)} {verb}: {names}."
+    further = [g.further_documents for g in behind if g.further_documents]
+    if verdict == "INCONCLUSIVE" and further:
+        text += f" About {max(further)} more documents or items would settle it."
+    return text
+
+
+def _gates(count: int) -> str:
+    return f"{count} gate{'' if count == 1 else 's'}"
+
+
+def _warnings(gates: Sequence[GateResult]) -> list[str]:
+    """Gates that did not pass and do not block."""
+    return [
+        f"{g.id}: {g.verdict}, which does not block here. {g.reason}"
+        for g in gates
+        if g.verdict != "PASS" and not g.blocking and g.waiver is None and g.severity != "info"
+    ]

@@ -1,0 +1,190 @@
+"""What a gate is decided on: each scope it matches, judged by itself.
+
+A gate without ``each`` is the conjunction of its matches, so that one bad layer cannot hide behind
+twenty-nine good ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from evalharness.gates.interfaces import Baseline, Estimates, Registry
+from evalharness.gates.judge import Judgement, judge
+from evalharness.gates.limits import Side, Threshold, check_noise, threshold
+from evalharness.gates.scopes import label, matching
+from evalharness.gates.wording import numbers
+from evalharness.spec.limit import Limit
+from evalharness.spec.policy import Condition, Gate
+from evalharness.spec.result import Estimate, Scope
+from evalharness.spec.yamlfile import KeyPath
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One gate in one scope (or over the mean of several), judged."""
+
+    gate: Gate
+    scope: Scope
+    judged: Judgement
+    note: str = ""  # how the limit came about, where it is not simply the gate's
+    waiver: str | None = None  # the reason it is waived for
+    remark: str = ""  # what a waiver or an anomaly adds to the reason
+
+    @property
+    def excess(self) -> float:
+        """How far beyond the limit the value is; larger is worse, infinite when unknown."""
+        limit, value = self.judged.limit, self.judged.estimate.value
+        if limit is None or limit.value is None or value is None:
+            return math.inf
+        return value - limit.value if limit.side == "max" else limit.value - value
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What a policy is decided with."""
+
+    estimates: Estimates
+    metrics: Registry
+    baseline: Baseline | None
+    confidence: float  # of a verdict, one-sided
+
+    @property
+    def two_sided(self) -> float:
+        """Confidence of the interval whose ends are one-sided bounds; rounded: 0.9, not 0.8999…"""
+        return round(2 * self.confidence - 1, 12)
+
+    def units(self, gate: Gate) -> Iterator[Unit]:
+        """``gate`` judged in every scope that it matches."""
+        scopes = self._scopes(gate, gate.metric, gate.scope, ("scope",))
+        if not scopes:
+            yield Unit(gate, {}, self._missing(gate))
+        elif gate.aggregate == "mean" and len(scopes) > 1:
+            yield self._mean(gate, scopes)
+        else:
+            for scope in scopes:
+                estimate = self.estimates.estimate(gate.metric, scope, self.two_sided)
+                yield self._unit(gate, scope, estimate)
+
+    def keeps(self, unit: Unit, top: Limit | None, bottom: Limit | None) -> bool:
+        """True when the unit passes with these limits in place of its gate's."""
+        if unit.judged.limit is None:
+            return False
+        old = unit.gate
+        gate = replace(old, unless=None, max=top or old.max, min=bottom or old.min)
+        estimate = unit.judged.estimate
+        return self._unit(gate, unit.scope, estimate, noise=False).judged.verdict == "PASS"
+
+    def _scopes(
+        self, gate: Gate, metric: str, globs: Mapping[str, str], key: KeyPath
+    ) -> list[Scope]:
+        known = self.estimates.scopes(metric)
+        found = matching(globs, known)
+        if known and not found:
+            names = [label(scope) or "everything" for scope in known]
+            more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+            raise gate.error(
+                f"'{label(globs)}' matches nothing that the run measured of {metric}",
+                key,
+                f"It has: {'; '.join(names[:8])}{more}.",
+            )
+        return found
+
+    def _missing(self, gate: Gate) -> Judgement:
+        estimate = Estimate(id=gate.metric, scope={}, value=None, reason="not measured")
+        why = "was not measured in this run, and what is not measured does not pass"
+        return Judgement("FAIL" if gate.on_missing == "fail" else "INCONCLUSIVE", estimate, why=why)
+
+    def _unit(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool = True) -> Unit:
+        info = self.metrics[gate.metric]
+        limits, notes = [], []
+        state, earned_by = self._earned(gate)
+        for side, limit in _sides(gate.max, gate.min):
+            one = self._threshold(gate, side, limit, scope)
+            if gate.relative_to is not None:
+                notes.append(f" ({limit} relative to the {gate.relative_to})")
+            looser = getattr(gate.unless, side) if gate.unless else None
+            if looser is not None:
+                other = self._threshold(gate, side, looser, scope)
+                shown = numbers(one.value, other.value)
+                if state == "earned":
+                    notes.append(f" (not {shown[0]}: earned by {earned_by})")
+                    one = other
+                elif state == "undecided":
+                    notes.append(f" (or {shown[1]}, which is not shown to be earned)")
+                    one = one.or_else(other)
+                else:
+                    notes.append(f" ({shown[1]} is not earned)")
+            if noise:
+                check_noise(gate, one, info, estimate)
+            limits.append(one)
+        judged = judge(gate, estimate, limits, info.deterministic, self.confidence)
+        return Unit(gate, scope, judged, "".join(notes))
+
+    def _threshold(self, gate: Gate, side: Side, limit: Limit, scope: Scope) -> Threshold:
+        return threshold(gate, side, limit, scope, self.estimates, self.baseline, self.two_sided)
+
+    def _mean(self, gate: Gate, scopes: Sequence[Scope]) -> Unit:
+        """The mean over matches, with the mean of their intervals' ends.
+
+        The scopes share documents, and how their errors correlate is not known. The mean of the
+        half-widths is the half-width under full correlation: never too narrow.
+        """
+        parts = [self.estimates.estimate(gate.metric, s, self.two_sided) for s in scopes]
+        missing = next((e for e in parts if e.value is None or e.low is None), None)
+        floors = [e.noise_floor for e in parts if e.noise_floor is not None]
+        worst = max(parts, key=lambda e: self._unit(gate, e.scope, e, noise=False).excess)
+        whole = missing is None
+        mean = parts[0].model_copy(
+            update={
+                "scope": dict(gate.scope),
+                "value": _mean([e.value for e in parts]),
+                "low": _mean([e.low for e in parts]) if whole else None,
+                "high": _mean([e.high for e in parts]) if whole else None,
+                "se": _mean([e.se for e in parts]),
+                "n": sum(e.n for e in parts),
+                "clusters": min(e.clusters for e in parts),
+                "noise_floor": _mean(floors) if floors else None,
+                "method": f"mean of {len(parts)} estimates and of their intervals' ends",
+                "reason": None if missing is None else f"{label(missing.scope)}: {missing.reason}",
+                "worst": f"{label(worst.scope)} at {numbers(worst.value)[0]}",
+            }
+        )
+        return self._unit(gate, mean.scope, mean)
+
+    def _earned(self, gate: Gate) -> tuple[Literal["earned", "undecided", "unearned"], str]:
+        """Whether the looser limit of a trade-off holds, and what earned it."""
+        if gate.unless is None:
+            return "unearned", ""
+        # Several ways to earn it are several chances to be wrong: each gets its share (Bonferroni).
+        alpha = (1 - self.confidence) / len(gate.unless.any)
+        strict = replace(self, confidence=1 - alpha)
+        undecided = False
+        for index, condition in enumerate(gate.unless.any):
+            verdicts = list(strict._condition(gate, condition, index))
+            if verdicts and all(j.verdict == "PASS" for j in verdicts):
+                values = numbers(*(j.estimate.value for j in verdicts))
+                return "earned", f"{condition.metric} of {', '.join(values)}"
+            undecided |= all(j.verdict != "FAIL" for j in verdicts)
+        return ("undecided" if undecided else "unearned"), ""
+
+    def _condition(self, gate: Gate, condition: Condition, index: int) -> Iterator[Judgement]:
+        key = ("unless", "any", index, "scope")
+        plain = replace(gate, metric=condition.metric, unless=None, decide="confident")
+        info = self.metrics[condition.metric]
+        limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
+        for scope in self._scopes(gate, condition.metric, condition.scope, key):
+            estimate = self.estimates.estimate(condition.metric, scope, self.two_sided)
+            yield judge(plain, estimate, limits, info.deterministic, self.confidence)
+
+
+def _sides(top: Limit | None, bottom: Limit | None) -> list[tuple[Side, Limit]]:
+    pairs: list[tuple[Side, Limit | None]] = [("max", top), ("min", bottom)]
+    return [(side, limit) for side, limit in pairs if limit is not None]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -1,0 +1,161 @@
+"""Calibration of the top prediction: over next tokens, and over multiple-choice items of a task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from evalharness import stats
+from evalharness.metrics.evidence import (
+    TASK_KEYS,
+    TEXT_KEYS,
+    Evidence,
+    task_scopes,
+    text_scopes,
+    undefined,
+)
+from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.stats import Interval
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Confidence and correctness of both sides' top predictions; (N,) each."""
+
+    conf_ref: Array
+    correct_ref: Array
+    conf_cand: Array
+    correct_cand: Array
+    clusters: Array
+
+    @property
+    def both(self) -> tuple[Array, Array, Array, Array, Array]:
+        """In the order the estimators take them."""
+        return (
+            self.conf_ref, self.correct_ref, self.conf_cand, self.correct_cand, self.clusters
+        )  # fmt: skip
+
+    def side(self, name: str) -> tuple[Array, Array]:
+        """(confidence, correct) of one side."""
+        if name == "reference":
+            return self.conf_ref, self.correct_ref
+        return self.conf_cand, self.correct_cand
+
+
+def _choice(rows: pd.DataFrame) -> bool:
+    return bool(rows["conf_ref"].notna().all()) and bool(rows["conf_cand"].notna().all())
+
+
+_choice_tasks = task_scopes(_choice)
+
+
+def scopes(evidence: Evidence) -> list[Scope]:
+    """Text scopes, and each multiple-choice task (once: its first metric carries the choice)."""
+    seen: set[str] = set()
+    tasks = []
+    for scope in _choice_tasks(evidence):
+        if scope["task"] not in seen:
+            seen.add(scope["task"])
+            tasks.append({"task": scope["task"]})
+    return text_scopes(evidence) + tasks
+
+
+def predictions(evidence: Evidence, scope: Scope) -> Predictions | str:
+    """The top predictions within ``scope``, or why there are none."""
+    if "task" in scope:
+        items = evidence.items
+        rows = items[items["task"] == scope["task"]]
+        rows = rows[rows["metric"] == scope.get("metric", rows["metric"].iloc[0])]
+        codes, _ = pd.factorize(rows["cluster"])
+        return Predictions(
+            rows["conf_ref"].to_numpy(float), rows["correct_ref"].to_numpy(bool),
+            rows["conf_cand"].to_numpy(float), rows["correct_cand"].to_numpy(bool), codes,
+        )  # fmt: skip
+    view = evidence.tokens(scope)
+    reason = view.bad("conf_ref", "conf_cand")
+    if reason:
+        return reason
+    token = view.column("token")
+    return Predictions(
+        np.clip(view.column("conf_ref"), 0, 1), view.column("argmax_ref") == token,
+        np.clip(view.column("conf_cand"), 0, 1), view.column("argmax_cand") == token, view.doc,
+    )  # fmt: skip
+
+
+_common: Any = {
+    "scopes": scopes, "scope_keys": (*TEXT_KEYS, *TASK_KEYS), "records": "tokens",
+}  # fmt: skip
+
+
+def _over(estimator: Any, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    found = predictions(evidence, scope)
+    if isinstance(found, str):
+        return Measured(undefined(found, confidence))
+    return Measured(estimator(found, confidence))
+
+
+def _side_ece(side: str, found: Predictions, confidence: float) -> Interval:
+    conf, correct = found.side(side)
+    ece = stats.ece(conf, correct)
+    return Interval(
+        ece.value, None, None, confidence, ece.n, len(np.unique(found.clusters)),
+        "15 equal-mass bins",
+        reason=f"a plug-in ECE is biased upwards: {ece.noise_floor:.4f} is expected of a perfectly "
+        "calibrated model at this size; gate the shift of ce2 or of the calibration score",
+    )  # fmt: skip
+
+
+for _side in ("reference", "candidate"):
+    metric(
+        f"ece.{_side}", f"ECE, {_side}", unit="fraction", direction="lower", identity=None,
+        source="Σ (n_b/n)·|acc_b − conf_b|, 15 equal-mass bins; Roelofs 2012.08668", **_common,
+    )(partial(_over, partial(_side_ece, _side)))  # fmt: skip
+
+
+def _ece_shift(found: Predictions, confidence: float) -> Interval:
+    return stats.ece_shift(*found.both, confidence)
+
+
+def _ce2_shift(found: Predictions, confidence: float) -> Interval:
+    return stats.ce2_shift(*found.both, confidence)
+
+
+def _score_shift(found: Predictions, confidence: float) -> Interval:
+    moved = stats.calibration_score_sums(*found.side("candidate")) - stats.calibration_score_sums(
+        *found.side("reference")
+    )
+    return stats.cluster_ratio_t(*stats.cluster_sums(moved, found.clusters), confidence)
+
+
+def _brier_shift(found: Predictions, confidence: float) -> Interval:
+    moved = stats.brier(*found.side("candidate")) - stats.brier(*found.side("reference"))
+    return stats.cluster_ratio_t(*stats.cluster_sums(moved, found.clusters), confidence)
+
+
+def _temperature_shift(found: Predictions, confidence: float) -> Interval:
+    return stats.temperature_shift(*found.both, confidence)
+
+
+for _id, _name, _source, _estimator, _direction in (
+    ("ece.shift", "ECE shift", "ECE of candidate − ECE of reference", _ece_shift, "lower"),
+    ("ce2.shift", "Squared calibration error, shift", "debiased, Kumar 1909.10155", _ce2_shift,
+     "lower"),
+    ("calibration.score.shift", "Calibration score, shift", "mean of logit(p̂)·(p̂ − y)",
+     _score_shift, "lower"),
+    ("brier.shift", "Brier score of the top prediction, shift", "mean of (p̂ − y)²", _brier_shift,
+     "lower"),
+    ("temperature.shift", "Fitted temperature, shift", "T in σ(logit(p̂)/T) of least NLL",
+     _temperature_shift, "none"),
+):  # fmt: skip
+    metric(
+        _id, _name, unit="1" if _id == "temperature.shift" else "fraction",
+        direction=_direction, difference=True, identity=0.0, symmetric="odd", source=_source,
+        **_common,
+    )(partial(_over, _estimator))  # fmt: skip

@@ -1,0 +1,68 @@
+"""What the compression bought: bits and bytes counted from the weights, seconds from the pass."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from evalharness import stats
+from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.stats import Interval
+
+_counted: Any = {
+    "scopes": lambda evidence: [{}] if evidence.run.manifest.get("sides") else [],
+    "scope_keys": (),
+    "records": "manifest",
+    "direction": "lower",
+    "deterministic": True,
+}
+
+
+def _exact(value: float, confidence: float) -> Measured:
+    return Measured(Interval(value, value, value, confidence, 1, 1, "counted"))
+
+
+@metric(
+    "weights.bits_per_weight", "Bits per weight, candidate", unit="bits", identity=None,
+    source="stored bits, scales and zero points included, over parameters", **_counted,
+)  # fmt: skip
+def bits_per_weight(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    side = evidence.run.manifest["sides"]["candidate"]["manifest"]
+    return _exact(float(side["bits_per_weight"]), confidence)
+
+
+@metric(
+    "memory.weights.ratio", "Weight memory, candidate / reference", unit="ratio", identity=1.0,
+    source="bytes of stored weights", **_counted,
+)  # fmt: skip
+def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    sides = evidence.run.manifest["sides"]
+    return _exact(sides["candidate"]["manifest"]["weight_bytes"] / sides["reference"]["manifest"]["weight_bytes"], confidence)
+
+
+def _timed(kind: str, evidence: Evidence) -> list[Scope]:
+    timings = evidence.timings
+    return [{}] if (timings["kind"] == kind).any() else []
+
+
+def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    timings = evidence.timings
+    rows = timings[timings["kind"] == kind]
+    if evidence.run.manifest["sides"]["candidate"].get("simulated"):
+        return Measured(
+            undefined("a simulated candidate runs dequantised: its speed says nothing", confidence)
+        )
+    # A batch is the cluster; the same batch ran on both sides, one after the other.
+    interval = stats.cluster_ratio_t(
+        rows["seconds_cand"].to_numpy(float), rows["seconds_ref"].to_numpy(float), confidence
+    )
+    return Measured(interval)
+
+
+for _kind in ("prefill", "decode"):
+    metric(
+        f"latency.{_kind}.ratio", f"Latency, {_kind}, candidate / reference", unit="ratio",
+        direction="lower", identity=None, source="seconds of the same batches",
+        scopes=partial(_timed, _kind), scope_keys=(), records="timings",
+    )(partial(_ratio, _kind))  # fmt: skip

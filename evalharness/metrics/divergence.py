@@ -1,0 +1,158 @@
+"""How far apart the two next-token distributions are: KL, agreement, probability and logit shifts."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes, undefined
+from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.stats import (
+    Interval,
+    cluster_bootstrap_t,
+    cluster_ratio_t,
+    quantile_bootstrap,
+    rms_t,
+)
+
+_text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
+_KL = "KL(p‖q) = Σ p·(log p − log q) over the whole vocabulary"
+
+
+def _mean(column: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens(scope)
+    reason = view.bad(column)
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    values = view.column(column)
+    interval = cluster_bootstrap_t(*view.sums(values), confidence, log=True)
+    return Measured(interval, _largest(view, column))
+
+
+def _quantile(
+    column: str, q: float, evidence: Evidence, scope: Scope, confidence: float
+) -> Measured:
+    view = evidence.tokens(scope)
+    reason = view.bad(column)
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    interval = quantile_bootstrap(view.column(column), view.doc, q, confidence)
+    return Measured(interval, _largest(view, column))
+
+
+def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens(scope)
+    values = view.column(column)
+    reason = view.bad(column) if len(values) else "no token was scored"
+    if reason:
+        return Measured(undefined(reason, confidence, len(values)))
+    clusters = len(np.unique(view.doc))
+    interval = Interval(
+        float(values.max()), None, None, confidence, len(values), clusters, "maximum",
+        reason="a maximum grows with the sample: it has no interval; gate a quantile or a rate",
+    )  # fmt: skip
+    return Measured(interval, _largest(view, column))
+
+
+def _largest(view: View, column: str) -> str | None:
+    values = view.column(column)
+    if not len(values):
+        return None
+    row = int(values.argmax())
+    return f"token at {view.place(row)} ({values[row]:.4g})"
+
+
+metric(
+    "kl.mean", "KL divergence, mean", unit="nats/token", direction="lower", identity=0.0,
+    source=_KL + "; reference ‖ candidate", **_text,
+)(partial(_mean, "kl"))  # fmt: skip
+metric(
+    "kl.reverse.mean", "KL divergence, reverse, mean", unit="nats/token", direction="lower",
+    identity=0.0, source=_KL + "; candidate ‖ reference", **_text,
+)(partial(_mean, "kl_reverse"))  # fmt: skip
+for _id, _q in (("median", 0.5), ("p99", 0.99), ("p999", 0.999)):
+    metric(
+        f"kl.{_id}", f"KL divergence, {'median' if _q == 0.5 else f'{_q:.1%} quantile'}",
+        unit="nats/token", direction="lower", identity=0.0, source="pooled quantile of KL", **_text,
+    )(partial(_quantile, "kl", _q))  # fmt: skip
+metric(
+    "kl.max", "KL divergence, largest", unit="nats/token", direction="lower", identity=0.0,
+    source="largest KL over tokens", **_text,
+)(partial(_maximum, "kl"))  # fmt: skip
+
+
+def _ratio(
+    evidence: Evidence, scope: Scope, confidence: float, values: Any, worst: str | None = None
+) -> Measured:
+    return Measured(cluster_ratio_t(*evidence.tokens(scope).sums(values), confidence), worst)
+
+
+@metric(
+    "top1.agreement", "Top-1 agreement", unit="fraction", direction="higher", identity=1.0,
+    symmetric="even", source="share of tokens with the same arg-max (ties: lowest id)", **_text,
+)  # fmt: skip
+def top1_agreement(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens(scope)
+    reason = view.bad("nll_ref", "nll_cand")
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    return _ratio(
+        evidence, scope, confidence, view.column("argmax_ref") == view.column("argmax_cand")
+    )
+
+
+@metric(
+    "top5.overlap", "Top-5 overlap", unit="fraction", direction="higher", identity=1.0,
+    symmetric="even", source="mean of |top5 ∩ top5′| / 5", **_text,
+)  # fmt: skip
+def top5_overlap(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens(scope)
+    reason = view.bad("nll_ref", "nll_cand")
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    return _ratio(evidence, scope, confidence, view.column("top5_overlap") / 5)
+
+
+@metric(
+    "prob.rms_shift", "RMS shift of the true token's probability", unit="fraction",
+    direction="lower", identity=0.0, symmetric="even", source="√mean (p_cand − p_ref)²; llama.cpp Δp",
+    **_text,
+)  # fmt: skip
+def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens(scope)
+    reason = view.bad("nll_ref", "nll_cand")
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    moved = np.exp(-view.column("nll_cand")) - np.exp(-view.column("nll_ref"))
+    return Measured(rms_t(*view.sums(moved**2), confidence))
+
+
+@metric(
+    "entropy.shift", "Entropy shift", unit="nats/token", direction="none", difference=True,
+    identity=0.0, symmetric="odd", source="mean of H(q) − H(p)", **_text,
+)  # fmt: skip
+def entropy_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens(scope)
+    reason = view.bad("entropy_ref", "entropy_cand")
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    return _ratio(
+        evidence, scope, confidence, view.column("entropy_cand") - view.column("entropy_ref")
+    )
+
+
+metric(
+    "logit.max_abs_diff", "Largest logit difference", unit="logits", direction="lower",
+    identity=0.0, symmetric="even", shift_invariant=False,
+    source="max over tokens and vocabulary of |z′ − z|", **_text,
+)(partial(_maximum, "max_abs"))  # fmt: skip
+metric(
+    "logit.half_range", "Largest logit half-range", unit="logits", direction="lower", identity=0.0,
+    symmetric="even", source="max over tokens of (max Δ − min Δ)/2; bounds KL ≤ (2h)²/8", **_text,
+)(partial(_maximum, "half_range"))  # fmt: skip
+metric(
+    "logit.half_range.p999", "Logit half-range, 99.9% quantile", unit="logits", direction="lower",
+    identity=0.0, symmetric="even", source="pooled quantile of (max Δ − min Δ)/2", **_text,
+)(partial(_quantile, "half_range", 0.999))  # fmt: skip

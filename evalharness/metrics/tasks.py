@@ -1,0 +1,114 @@
+"""Task scores: lm-eval's own on each side, the paired shift, and items that changed."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evalharness import stats
+from evalharness.metrics.evidence import TASK_KEYS, Evidence, task_scopes, undefined
+from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.stats import Interval
+
+
+def _rows(evidence: Evidence, scope: Scope) -> pd.DataFrame:
+    items = evidence.items
+    return items[(items["task"] == scope["task"]) & (items["metric"] == scope["metric"])]
+
+
+def _bad(rows: pd.DataFrame, confidence: float) -> Interval | None:
+    missing = int((~np.isfinite(rows[["score_ref", "score_cand"]].to_numpy(float))).any(1).sum())
+    if missing:
+        return undefined(f"{missing} of {len(rows)} items have no finite score", confidence)
+    return None
+
+
+def _aggregate_scopes(evidence: Evidence) -> list[Scope]:
+    return [
+        {"task": str(t), "metric": str(m)}
+        for t, m in zip(evidence.tasks["task"], evidence.tasks["metric"], strict=True)
+    ]
+
+
+def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    tasks = evidence.tasks
+    row = tasks[(tasks["task"] == scope["task"]) & (tasks["metric"] == scope["metric"])].iloc[0]
+    value = row[side]
+    rows = _rows(evidence, scope)
+    column = "score_ref" if side == "reference" else "score_cand"
+    if not np.isfinite(value):
+        return Measured(undefined("lm-eval gave no finite score", confidence, len(rows)))
+    if len(rows) and _bad(rows, confidence) is None:
+        interval = _clustered(rows, rows[column].to_numpy(float), confidence)
+        # The interval of the mean belongs to lm-eval's score only where that is the mean.
+        if interval.value is not None and abs(interval.value - value) < 1e-9:
+            return Measured(interval)
+    return Measured(
+        Interval(
+            float(value), None, None, confidence, len(rows), len(rows), "lm-eval",
+            reason="lm-eval's aggregate is not a mean over items",
+        )
+    )  # fmt: skip
+
+
+for _side in ("reference", "candidate"):
+    metric(
+        f"task.score.{_side}", f"Task score, {_side}", unit="as the task", direction="none",
+        identity=None, source="lm-evaluation-harness", scopes=_aggregate_scopes,
+        scope_keys=TASK_KEYS, records="items",
+    )(partial(_score, _side))  # fmt: skip
+
+
+@metric(
+    "task.score.shift", "Task score, shift", unit="as the task", direction="higher",
+    difference=True, identity=0.0, symmetric="odd", scopes=task_scopes(), scope_keys=TASK_KEYS,
+    records="items",
+    source="paired mean of candidate − reference, signed so that higher is better; binary items: "
+    "Tango 1998; items that share a passage: cluster t; else cluster bootstrap-t",
+)  # fmt: skip
+def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    rows = _rows(evidence, scope)
+    bad = _bad(rows, confidence)
+    if bad is not None:
+        return Measured(bad)
+    sign = 1.0 if _higher_is_better(evidence, scope) else -1.0
+    moved = sign * (rows["score_cand"].to_numpy(float) - rows["score_ref"].to_numpy(float))
+    worst = None
+    if len(rows) and moved.min() < 0:
+        first = rows.iloc[int(moved.argmin())]
+        worst = f"task {scope['task']}, item {first['doc_id']}"
+    if bool(rows["binary"].all()) and rows["cluster"].is_unique:
+        up, down = int((moved > 0).sum()), int((moved < 0).sum())
+        return Measured(stats.tango(up, down, len(rows), confidence), worst)
+    return Measured(_clustered(rows, moved, confidence), worst)
+
+
+@metric(
+    "task.flips", "Items whose correctness changed", unit="fraction", direction="lower",
+    identity=0.0, symmetric="even", scope_keys=TASK_KEYS, records="items",
+    scopes=task_scopes(lambda rows: bool(rows["binary"].all())),
+    source="share of items right on one side only; Dutta 2407.09141",
+)  # fmt: skip
+def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    rows = _rows(evidence, scope)
+    bad = _bad(rows, confidence)
+    if bad is not None:
+        return Measured(bad)
+    changed = (rows["score_cand"] != rows["score_ref"]).to_numpy()
+    if rows["cluster"].is_unique:
+        return Measured(stats.clopper_pearson(int(changed.sum()), len(rows), confidence))
+    return Measured(_clustered(rows, changed.astype(float), confidence))
+
+
+def _clustered(rows: pd.DataFrame, values: Any, confidence: float) -> Interval:
+    codes, _ = pd.factorize(rows["cluster"])
+    return stats.cluster_ratio_t(*stats.cluster_sums(values, codes), confidence)
+
+
+def _higher_is_better(evidence: Evidence, scope: Scope) -> bool:
+    tasks = evidence.tasks
+    found = tasks[(tasks["task"] == scope["task"]) & (tasks["metric"] == scope["metric"])]
+    return bool(found["higher_is_better"].iloc[0]) if len(found) else True

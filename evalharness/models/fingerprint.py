@@ -1,0 +1,69 @@
+"""SHA-256 of a model's weights and of its tokenizer: the same bytes, the same fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+
+_CHUNK = 64 << 20  # bytes moved from the device and hashed at a time
+
+
+def weights_fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 over (name, shape, dtype, bytes) of the state dict, by name; tied tensors once."""
+    digest = hashlib.sha256()
+    seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
+    for name, value in sorted(model.state_dict().items()):
+        for part, tensor in plain_tensors(name, value):
+            at = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
+            if tensor.numel() and at in seen:
+                digest.update(f"{part} tied\n".encode())
+                continue
+            seen.add(at)
+            digest.update(f"{part} {list(tensor.shape)} {tensor.dtype}\n".encode())
+            for chunk in _bytes(tensor):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
+    """SHA-256 of everything that decides how text becomes ids; padding and truncation apart."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        state: dict[str, Any] = json.loads(backend.to_str())
+        state.pop("padding", None)
+        state.pop("truncation", None)
+    else:
+        state = {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab()}
+    special = {k: str(v) for k, v in tokenizer.special_tokens_map.items()}
+    text = json.dumps([state, special], sort_keys=True, ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """``value`` as ordinary tensors: a tensor subclass (torchao) as the tensors inside it."""
+    if not isinstance(value, Tensor):
+        return
+    if hasattr(value, "__tensor_flatten__"):
+        inner, _ = value.__tensor_flatten__()
+        for part in inner:
+            yield from plain_tensors(f"{name}.{part}", getattr(value, part))
+    else:
+        yield name, value.detach()
+
+
+def _bytes(tensor: Tensor) -> Iterator[memoryview]:
+    flat = tensor.contiguous().reshape(-1)
+    if not flat.numel():
+        return
+    raw = flat.view(torch.uint8)
+    for start in range(0, len(raw), _CHUNK):
+        yield raw[start : start + _CHUNK].cpu().numpy().data

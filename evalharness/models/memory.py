@@ -1,0 +1,65 @@
+"""Does the model fit? Asked before loading: Linux kills a process that finds out by trying."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from evalharness.errors import RunError
+from evalharness.models.headers import gguf_tensors, safetensors_header
+from evalharness.spec.model import ModelSpec
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+def require_memory(spec: ModelSpec, place: Path, device: torch.device) -> None:
+    """Raise `RunError` when the dense weights at ``place`` exceed the memory free on ``device``.
+
+    A quantised load, whose size its library decides, and pickled weights are not judged.
+    """
+    free = free_bytes(device)
+    need = None if spec.quantization else weight_bytes(place, spec.model.dtype)
+    if free is not None and need is not None and need > free:
+        raise RunError(
+            f"{spec.name}: its weights need {_gib(need)} and {_gib(free)} is free on {device}. "
+            "Use another device, a smaller dtype, or a machine with more memory"
+        )
+
+
+def weight_bytes(place: Path, dtype: str) -> int | None:
+    """Bytes of the weights at ``place`` once loaded as ``dtype``; None where it cannot be read."""
+    if place.suffix == ".gguf":
+        width = _BYTES.get(dtype, 4)
+        return sum(width * math.prod(t.shape) for t in gguf_tensors(place, "model.path"))
+    index = place / "model.safetensors.index.json"
+    whole = [place / "model.safetensors"]
+    files = sorted(place.glob("*-of-*.safetensors")) if index.exists() else whole
+    total = 0
+    for file in files:
+        if not file.exists():
+            return None
+        header = safetensors_header(file, "model.path")
+        for name, tensor in header.items():
+            if name != "__metadata__":
+                start, end = tensor["data_offsets"]
+                count = math.prod(tensor["shape"])
+                total += count * _BYTES[dtype] if dtype in _BYTES else end - start
+    return total
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Bytes free on ``device``; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(found[0]) * 1024 if found else None
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"

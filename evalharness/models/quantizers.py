@@ -1,0 +1,104 @@
+"""``quantization:`` of a model file as the configuration object of its library.
+
+    {method: bitsandbytes, load_in_4bit: true, bnb_4bit_quant_type: nf4, …}
+    {method: torchao, quant_type: int8_weight_only, …}
+
+Everything but ``method`` is handed on as it is: to ``BitsAndBytesConfig``, or to torchao's
+configuration class of that name (``int8_weight_only`` → ``Int8WeightOnlyConfig``; transformers 5
+takes the object only). What transformers leaves dense by itself (the output head) stays dense.
+"""
+
+from __future__ import annotations
+
+import inspect
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from evalharness.errors import InputError, nearest
+from evalharness.spec.model import ModelSpec
+
+_EXTRA = {"bitsandbytes": "bnb", "torchao": "torchao"}
+_TRANSFORMERS_OPTIONS = ("modules_to_not_convert", "include_input_output_embeddings")
+
+
+def config(spec: ModelSpec) -> Any:
+    """Build the quantisation configuration of ``spec``; raise `InputError` when it is wrong."""
+    assert spec.quantization is not None
+    options = dict(spec.quantization)
+    method = options.pop("method")
+    if find_spec(method) is None:
+        raise InputError(
+            f"{method} is not installed",
+            key="quantization.method",
+            remedy=f"Run: pip install 'evalharness[{_EXTRA[method]}]'",
+        )
+    try:
+        return _bitsandbytes(options) if method == "bitsandbytes" else _torchao(options)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error).splitlines()[0], key="quantization") from None
+
+
+def _bitsandbytes(options: dict[str, Any]) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    _refuse_unknown(options, BitsAndBytesConfig.__init__)
+    if bool(options.get("load_in_4bit")) == bool(options.get("load_in_8bit")):
+        raise InputError("one of load_in_4bit and load_in_8bit must be true", key="quantization")
+    made: Any = BitsAndBytesConfig
+    return made(**options)
+
+
+def _torchao(options: dict[str, Any]) -> Any:
+    from torchao import quantization as torchao
+    from transformers import TorchAoConfig
+
+    kind = options.pop("quant_type", None)
+    classes = {
+        _snake(name.removesuffix("Config")): value
+        for name, value in vars(torchao).items()
+        if name.endswith("Config") and inspect.isclass(value)
+    }
+    if not isinstance(kind, str) or _snake(kind.removesuffix("Config")) not in classes:
+        hint = nearest(str(kind), classes) or "known: " + ", ".join(sorted(classes))
+        raise InputError(
+            f"unknown torchao scheme {kind!r}", key="quantization.quant_type", remedy=hint
+        )
+    outer = {k: options.pop(k) for k in _TRANSFORMERS_OPTIONS if k in options}
+    made = classes[_snake(kind.removesuffix("Config"))]
+    _refuse_unknown(options, made.__init__)
+    return TorchAoConfig(made(**options), **outer)
+
+
+@contextmanager
+def unpacked(model: PreTrainedModel) -> Iterator[Path]:
+    """Save ``model`` to a temporary directory, as safetensors.
+
+    transformers refuses a quantiser together with a GGUF file.
+    """
+    with tempfile.TemporaryDirectory(prefix="evalharness-") as name:
+        model.save_pretrained(name)
+        yield Path(name)
+
+
+def _refuse_unknown(options: dict[str, Any], function: Any) -> None:
+    """BitsAndBytesConfig logs and drops a key that it does not know; a typo must not pass."""
+    known = [n for n in inspect.signature(function).parameters if n not in ("self", "kwargs")]
+    for key in options:
+        if key not in known:
+            hint = nearest(key, known)
+            raise InputError(
+                "unknown key",
+                key=f"quantization.{key}",
+                remedy=hint[:1].upper() + hint[1:] if hint else f"Known keys: {', '.join(known)}.",
+            )
+
+
+def _snake(name: str) -> str:
+    text = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
+    return text

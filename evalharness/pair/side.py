@@ -1,0 +1,75 @@
+"""One side of the pair, split into backbone and head.
+
+The head runs on chunks of scored positions only, so that the logits of a whole window never exist.
+Whether head(backbone(x)) really is the model's output (some models scale or cap their logits) is
+tried once at the start; where it is not, the model's own forward is used whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalharness.errors import InputError
+from evalharness.models.load import LoadedModel
+
+
+class Side:
+    """Runs one model: `hidden` for a batch, then `logits` chunk by chunk."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self.model: Any = loaded.model
+        self.device = loaded.device
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise InputError(
+                f"{loaded.name}: {type(self.model).__name__} has no language-model head",
+                key="model.path", remedy="Give a causal language model.",
+            )  # fmt: skip
+        self.head: nn.Module = head
+        self.backbone: nn.Module = self.model.base_model
+        self.vocab_size = _head_rows(head, self.model)
+        self.split = self.backbone is not self.model and self._head_is_exact()
+
+    @property
+    def head_name(self) -> str:
+        """The head's name in the model."""
+        return next(n for n, m in self.model.named_modules() if m is self.head)
+
+    def hidden(self, ids_BT: Tensor) -> Tensor:
+        """Final hidden states (B, T, C); or, for a model that cannot be split, logits (B, T, V)."""
+        if self.split:
+            out: Tensor = self.backbone(input_ids=ids_BT, use_cache=False).last_hidden_state
+            return out
+        logits: Tensor = self.model(input_ids=ids_BT, use_cache=False).logits
+        return logits
+
+    def logits(self, hidden_NC: Tensor) -> Tensor:
+        """Logits (N, V) of N positions of `hidden`."""
+        out: Tensor = self.head(hidden_NC) if self.split else hidden_NC
+        return out
+
+    @torch.inference_mode()
+    def _head_is_exact(self) -> bool:
+        ids = torch.arange(8, device=self.device)[None] % self.vocab_size
+        try:
+            hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
+            split, whole = self.head(hidden), self.model(input_ids=ids, use_cache=False).logits
+        except (AttributeError, TypeError, RuntimeError):
+            return False
+        return split.shape == whole.shape and torch.equal(split, whole.to(split.dtype))
+
+
+def _head_rows(head: nn.Module, model: Any) -> int:
+    rows = getattr(head, "out_features", None)
+    return int(rows if rows is not None else model.config.get_text_config().vocab_size)
+
+
+def chunks(total: int, size: int) -> Iterator[slice]:
+    """``range(total)`` in slices of ``size``."""
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))

@@ -1,0 +1,193 @@
+"""Token statistics on the CPU (and wherever Triton is missing): blocks of rows that stay in cache.
+
+Shapes: N positions, V vocabulary, G groups of GROUP consecutive tokens. A block of rows becomes
+`Sums` by plain torch operations, a few rows at a time (`eager_sums`), or by one fused loop
+(`fused_sums`, for `torch.compile`, which needs half the time but seconds to compile). `finish` turns
+the sums into the statistics; it looks again only at the groups that can hold a row's five largest
+logits or its largest difference.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.linalg import vecdot
+
+GROUP = 256
+TOP = 5
+DIRECT = 0.5  # nats; from here on a KL is the plain difference of log-sum-exps, exact enough by then
+
+
+class Sums(NamedTuple):
+    """What one look at the rows leaves. a = z − max z, b = z′ − max z′, d = b − a."""
+
+    top_z_NG: Tensor  # largest logit of each group
+    top_w_NG: Tensor
+    high_NG: Tensor  # largest and smallest z′ − z
+    low_NG: Tensor
+    exp_z: Tensor  # Σ eᵃ
+    exp_w: Tensor  # Σ eᵇ
+    exp_d: Tensor  # Σ eᵃ d
+    exp_f: Tensor  # Σ eᵃ (eᵈ − 1 − d): no term is negative
+    exp_j: Tensor  # Σ eᵃ (eᵈ − 1) d: likewise
+    exp_a: Tensor  # Σ eᵃ a; NaN if the row is not finite
+    exp_b: Tensor  # Σ eᵇ b; likewise
+
+
+def fused_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
+    """`Sums` written for `torch.compile`: two loops over each row."""
+    z, w = z_NV.float(), w_NV.float()
+    delta = w - z
+    top_z_NG, top_w_NG = _groups(z, "amax"), _groups(w, "amax")
+    high, low = _groups(delta, "amax"), _groups(delta, "amin")
+    top_z, top_w = top_z_NG.amax(1, keepdim=True), top_w_NG.amax(1, keepdim=True)
+    a, b = z - top_z, w - top_w
+    d = delta - (top_w - top_z)
+    ez, ew = a.exp(), b.exp()
+    ezd = ez * d
+    # eᵈ − 1 − d cancels for small d: a series there, and otherwise eᵃ·eᵈ = eᵇ, which cannot overflow.
+    f = d * d * (1 / 2 + d * (1 / 6 + d * (1 / 24 + d * (1 / 120 + d * (1 / 720)))))
+    small = d.abs() < 1 / 4
+    return Sums(
+        top_z_NG, top_w_NG, high, low,
+        exp_z=ez.sum(1),
+        exp_w=ew.sum(1),
+        exp_d=ezd.sum(1),
+        exp_f=torch.where(small, ez * f, ew - ez - ezd).sum(1),
+        exp_j=torch.where(small, ezd * (f + d), (ew - ez) * d).sum(1),
+        exp_a=(ez * a).sum(1),
+        exp_b=(ew * b).sum(1),
+    )  # fmt: skip
+
+
+def eager_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
+    """`Sums` of a few rows by as few passes as torch's own operations allow."""
+    z, w = z_NV.float(), w_NV.float()
+    delta = w - z
+    top_z_NG, top_w_NG = _groups(z, "amax"), _groups(w, "amax")
+    high, low = _groups(delta, "amax"), _groups(delta, "amin")
+    top_z, top_w = top_z_NG.amax(1), top_w_NG.amax(1)
+    shift = top_w - top_z
+    if bool((high.amax(1) - shift > 60).any()):  # eᵈ would overflow
+        return fused_sums(z_NV, w_NV)
+    p = z.softmax(1)  # the fastest exponential torch has
+    d = delta.sub_(shift[:, None])
+    e = d.expm1()
+    scale = 1 / p.amax(1)
+    p_z, p_w, p_d, p_f = vecdot(p, z), vecdot(p, w), vecdot(p, d), vecdot(p, e - d)
+    pe = p.mul_(e)
+    p_j = vecdot(pe, d)
+    q = 1 + (p_d + p_f)  # Σ p eᵈ
+    return Sums(
+        top_z_NG, top_w_NG, high, low,
+        exp_z=scale,
+        exp_w=scale * q,
+        exp_d=scale * p_d,
+        exp_f=scale * p_f,
+        exp_j=scale * p_j,
+        exp_a=scale * (p_z - top_z),
+        exp_b=scale * (p_w + vecdot(pe, w) - top_w * q),
+    )  # fmt: skip
+
+
+def _groups(x_NV: Tensor, how: str) -> Tensor:
+    """Largest (amax) or smallest (amin) of each GROUP consecutive columns, (N, G)."""
+    whole = x_NV.shape[1] // GROUP * GROUP
+    parts = [x_NV[:, :whole].unflatten(1, (-1, GROUP))] if whole else []
+    if whole < x_NV.shape[1]:
+        parts.append(x_NV[:, None, whole:])
+    return torch.cat([getattr(p, how)(-1) for p in parts], 1)
+
+
+def finish(s: Sums, z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, Tensor]:
+    """The statistics of `token_statistics` from the sums and a second look at a few groups."""
+    top_z, top_w = s.top_z_NG.amax(1).double(), s.top_w_NG.amax(1).double()
+    exp_z, exp_w = s.exp_z.double(), s.exp_w.double()
+    log_z, log_w = exp_z.log(), exp_w.log()  # log-sum-exps, less each side's largest logit
+    at = target_N[:, None]
+    five_z, five_w = _largest(z_NV, s.top_z_NG), _largest(w_NV, s.top_w_NG)
+    largest, token = _largest_difference(s, z_NV, w_NV)
+    kl, kl_reverse = _kl(s)
+    found = {
+        "nll_ref": log_z + (top_z - z_NV.gather(1, at)[:, 0]),
+        "nll_cand": log_w + (top_w - w_NV.gather(1, at)[:, 0]),
+        "kl": kl,
+        "kl_reverse": kl_reverse,
+        "entropy_ref": log_z - s.exp_a / exp_z,
+        "entropy_cand": log_w - s.exp_b / exp_w,
+        "conf_ref": 1 / exp_z,
+        "conf_cand": 1 / exp_w,
+        "max_abs": largest,
+        "half_range": (s.high_NG.amax(1) - s.low_NG.amin(1)) / 2,
+    }
+    return {name: value.float() for name, value in found.items()} | {
+        "argmax_ref": five_z[:, 0].int(),
+        "argmax_cand": five_w[:, 0].int(),
+        "top5_overlap": (five_z[:, :, None] == five_w[:, None, :]).sum((1, 2)).to(torch.int8),
+        "max_abs_token": token.int(),
+        **_bad(s, z_NV, w_NV),
+    }
+
+
+def _kl(s: Sums) -> tuple[Tensor, Tensor]:
+    """KL(p‖q) and KL(q‖p) of each row.
+
+    With c a constant near Δ, d = Δ − c, x = E_p[d], f = E_p[eᵈ − 1 − d] and j = E_p[(eᵈ − 1)d]:
+
+        log E_p[eᵈ] = log1p(x + f),   KL(p‖q) = log1p(x + f) − x,
+        E_q[d] = (x + j)/(1 + x + f), KL(q‖p) = E_q[d] − log1p(x + f).
+    """
+    exp_z = s.exp_z.double()
+    x, f, j = s.exp_d / exp_z, s.exp_f / exp_z, s.exp_j / exp_z
+    log = (x + f).clamp_min(-0.999).log1p()
+    shift = (s.exp_w.double() / exp_z).log()
+    mean_q = (s.exp_d.double() + s.exp_j) / s.exp_w
+    kl, reverse = shift - x, mean_q - shift
+    kl = torch.where(kl > DIRECT, kl, log - x)
+    reverse = torch.where(reverse > DIRECT, reverse, (x + j) / (1 + x + f) - log)
+    return kl.clamp_min(0), reverse.clamp_min(0)
+
+
+def _largest(z_NV: Tensor, top_NG: Tensor) -> Tensor:
+    """Tokens of the TOP largest logits of each row, ties to the lowest id, (N, TOP).
+
+    They lie in the TOP groups with the largest maxima, ties to the lowest group: each of these
+    holds a logit that precedes all of another group's.
+    """
+    n, v = z_NV.shape
+    groups = _order(top_NG).topk(min(TOP, top_NG.shape[1]), 1).indices.sort(1).values
+    token = (groups[:, :, None] * GROUP + torch.arange(GROUP, device=z_NV.device)).view(n, -1)
+    values = z_NV.gather(1, token.clamp_max(v - 1)).float()
+    values = torch.where(token < v, values, -torch.inf)
+    return token.gather(1, _order(values).topk(min(TOP, v), 1).indices)
+
+
+def _order(x_NK: Tensor) -> Tensor:
+    """Integers in the order of x, each one of its kind: equal values in the order of their place."""
+    bits = (x_NK.float() + 0.0).view(torch.int32)  # −0 becomes 0
+    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    k = x_NK.shape[1]
+    return bits.long() * k + torch.arange(k - 1, -1, -1, device=x_NK.device)
+
+
+def _largest_difference(s: Sums, z_NV: Tensor, w_NV: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest |z′ − z| of each row and its token, ties to the lowest id."""
+    absolute_NG = torch.maximum(s.high_NG, -s.low_NG)
+    group = absolute_NG.argmax(1, keepdim=True)  # argmax takes the first
+    token = group * GROUP + torch.arange(GROUP, device=z_NV.device)
+    token = token.clamp_max(z_NV.shape[1] - 1)  # the last one again: never before itself
+    absolute = (w_NV.gather(1, token).float() - z_NV.gather(1, token).float()).abs()
+    place = absolute.argmax(1, keepdim=True)
+    return absolute_NG.amax(1), token.gather(1, place)[:, 0]
+
+
+def _bad(s: Sums, z_NV: Tensor, w_NV: Tensor) -> dict[str, Tensor]:
+    suspect = ~((s.exp_a + s.exp_b).isfinite() & (s.high_NG.amax(1) - s.low_NG.amin(1)).isfinite())
+    bad = {"bad_ref": suspect.clone(), "bad_cand": suspect}
+    if bool(suspect.any()):
+        at = suspect.nonzero()[:, 0]
+        bad["bad_ref"][at] = ~z_NV[at].isfinite().all(1)
+        bad["bad_cand"][at] = ~w_NV[at].isfinite().all(1)
+    return bad

@@ -1,0 +1,326 @@
+"""Gates as pytest items: ``pytest gates/ --evalharness-run RUN``.
+
+Every policy file becomes a file of tests, every gate one item (every match of an `each: true` gate
+one, where the run is known), so that -k, -x, JUnit, reruns and xdist work as they do for tests.
+
+    PASS                                passes
+    waived                              xfail, with the waiver's reason
+    not PASS, and it does not block     passes with a `GateWarning`
+    any other                           fails with what was measured and the limit
+
+Nothing is skipped. Without ``--evalharness-run``, and without a base and a candidate to compare,
+nothing is collected and nothing of evalharness is imported; this module imports pytest alone.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from evalharness.api import LoadedRun
+    from evalharness.gates import Decision
+    from evalharness.spec.result import GateResult
+
+# Top-level keys that make a YAML file worth parsing as a policy.
+_LOOKS_LIKE_POLICY = re.compile(r"^(gates\s*:|extends\s*:\s*['\"]?evalharness:)", re.MULTILINE)
+_OPTIONS = {
+    "run": "a finished run, whose gates are decided",
+    "base": "model file of the reference, to compare when no run is given",
+    "candidate": "model file of the candidate",
+    "suite": "suite file or name (default: quick)",
+}
+
+
+class GateWarning(UserWarning):
+    """A gate that did not pass and does not block, or a waiver that needs looking after."""
+
+
+class GateFailure(Exception):
+    """A gate that blocks; shown as its result, without a traceback."""
+
+    def __init__(self, result: GateResult) -> None:
+        super().__init__(result.reason)
+        self.result = result
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add one option and one ini key (``evalharness_run`` …) for each of `_OPTIONS`."""
+    group = parser.getgroup("evalharness", "gates on a comparison of two models")
+    for name, text in _OPTIONS.items():
+        group.addoption(f"--evalharness-{name}", metavar=name.upper(), help=text)
+        parser.addini(f"evalharness_{name}", f"{text} (relative to the root directory)", default="")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect policies only where there is a run, or a pair to compare."""
+    source = Source(config)
+    config.stash[_SOURCE] = source
+    if source.given:
+        config.pluginmanager.register(Collector(), "evalharness-collector")
+
+
+class Source:
+    """The session's run: loaded, or compared once, when first asked for."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._run: LoadedRun | None = None
+        self._error: Exception | None = None
+
+    @property
+    def run_path(self) -> str | None:
+        """The run that was given."""
+        return self._option("run")
+
+    @property
+    def given(self) -> bool:
+        """True when there is a run or a pair."""
+        return bool(self.run_path or (self._option("base") and self._option("candidate")))
+
+    def run(self) -> LoadedRun:
+        """The run; an error is raised again each time, and what failed is not tried again."""
+        if self._error is not None:
+            raise self._error
+        if self._run is None:
+            try:
+                self._run = self._load()
+            except Exception as error:
+                self._error = error
+                raise
+        return self._run
+
+    def _load(self) -> LoadedRun:
+        from evalharness import api
+
+        if self.run_path:
+            return api.load_run(self.run_path)
+        base, candidate = self._option("base"), self._option("candidate")
+        if not (base and candidate):
+            pytest.fail(
+                "no run to look at: give --evalharness-run RUN, or --evalharness-base and "
+                "--evalharness-candidate",
+                pytrace=False,
+            )
+        from filelock import FileLock
+
+        out = self._out()
+        # Workers of xdist share one comparison: the first makes it, the others wait and load it.
+        with FileLock(f"{out}.lock"):
+            if (out / "result.json").is_file():
+                return api.load_run(out)
+            return api.compare(base, candidate, suite=self._option("suite") or "quick", out=out)
+
+    def _out(self) -> Path:
+        worker = getattr(self._config, "workerinput", None)
+        name = worker["testrunuid"] if worker else uuid.uuid4().hex
+        if self._config.cache is not None:
+            return Path(self._config.cache.mkdir("evalharness")) / name
+        return self._config.rootpath / "runs" / f"pytest-{name}"
+
+    def _option(self, name: str) -> str | None:
+        value = self._config.getoption(f"--evalharness-{name}")
+        if value:
+            return str(self._absolute(value, self._config.invocation_params.dir))
+        value = self._config.getini(f"evalharness_{name}")
+        return str(self._absolute(value, self._config.rootpath)) if value else None
+
+    @staticmethod
+    def _absolute(value: str, folder: Path) -> Path | str:
+        path = folder / Path(value).expanduser()
+        return path if path.exists() else value  # a suite may be the name of one that ships
+
+
+_SOURCE = pytest.StashKey[Source]()
+
+
+class Collector:
+    """Registered only when the plugin is used."""
+
+    @pytest.hookimpl
+    def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> PolicyFile | None:
+        """Take YAML files that are policies; leave all others."""
+        if file_path.suffix not in (".yaml", ".yml") or not _is_policy(file_path):
+            return None
+        file: PolicyFile = PolicyFile.from_parent(parent, path=file_path)
+        return file
+
+
+def _is_policy(path: Path) -> bool:
+    """True for a mapping with a list of gates, or that extends a policy of ours."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return False
+    if not _LOOKS_LIKE_POLICY.search(text):
+        return False
+    import yaml
+
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return True  # it says gates: and does not parse; reading it will say where
+    if not isinstance(data, dict):
+        return False
+    return isinstance(data.get("gates"), list) or "gates" not in data
+
+
+class PolicyFile(pytest.File):
+    """A policy; decided once, when its first item runs."""
+
+    _decision: Decision | None = None
+
+    def collect(self) -> Iterator[GateItem]:
+        """One item a gate, or one a match where `each` is set and the run is known."""
+        from evalharness.errors import EvalHarnessError
+        from evalharness.gates import load_policy, result_ids
+
+        source = self.config.stash[_SOURCE]
+        try:
+            policy = load_policy(self.path)
+            for gate in policy.gates:
+                scopes = source.run().estimates.scopes(gate.metric) if source.run_path else []
+                for name in result_ids(gate, scopes):
+                    yield GateItem.from_parent(self, name=name, rule=gate.id, line=gate.line)
+        except EvalHarnessError as error:
+            raise self.CollectError(str(error)) from None
+
+    def decision(self) -> Decision:
+        """The verdicts; waivers that need looking after are warned of once."""
+        if self._decision is None:
+            import warnings
+
+            from evalharness import api
+
+            run = self.config.stash[_SOURCE].run()
+            self._decision = api.check(run, self.path)
+            for waiver in self._decision.waivers:
+                if waiver.state != "active":
+                    text = f"waiver of {waiver.gate} until {waiver.expires}: {waiver.state}"
+                    warnings.warn(GateWarning(f"{text} ({waiver.reason})"), stacklevel=2)
+        return self._decision
+
+
+class GateItem(pytest.Item):
+    """One gate, or one match of it."""
+
+    def __init__(self, *, rule: str, line: int | None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.rule = rule
+        self.line = line
+
+    def runtest(self) -> None:
+        """Pass, warn, xfail or fail as the verdict says."""
+        assert isinstance(self.parent, PolicyFile)
+        gates = self.parent.decision().gates
+        # An item that stands for all matches of a gate is as good as the worst of them.
+        found = [g for g in gates if g.id == self.name] or [g for g in gates if g.rule == self.rule]
+        if not found:
+            pytest.fail(f"{self.name} was not decided in this run", pytrace=False)
+        for result in found:
+            prefix = "" if len(found) == 1 else f"{result.id}."
+            self.user_properties += [
+                (f"{prefix}{key}", getattr(result, key))
+                for key in ("verdict", "observed", "low", "high", "threshold")
+            ]
+        failures = [g for g in found if g.blocking and g.verdict != "PASS"]
+        if failures:
+            raise GateFailure(failures[0])
+        _report_the_rest(found)
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
+    ) -> str | Any:
+        """What was measured and the limit; a traceback only for what is a defect of ours."""
+        from evalharness.errors import EvalHarnessError
+
+        error = excinfo.value
+        if isinstance(error, GateFailure):
+            return _shown(error.result)
+        if isinstance(error, EvalHarnessError):
+            return str(error)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The gate's line in its policy."""
+        return self.path, None if self.line is None else self.line - 1, self.name
+
+
+def _report_the_rest(found: list[GateResult]) -> None:
+    """Warn of what did not pass and does not block; xfail what is waived."""
+    import warnings
+
+    waived = [g for g in found if g.waiver is not None]
+    for result in found:
+        if result.verdict != "PASS" and result.waiver is None:
+            text = f"{result.id}: {result.verdict} ({result.severity}). {result.reason}"
+            warnings.warn(GateWarning(text), stacklevel=2)
+    if waived:
+        pytest.xfail("; ".join(f"{g.verdict}, waived: {g.waiver}" for g in waived))
+
+
+def _shown(result: GateResult) -> str:
+    """A failed gate in a few lines."""
+
+    def number(value: float | None) -> str:
+        return "none" if value is None else f"{value:.6g}"
+
+    interval = f" [{number(result.low)}, {number(result.high)}]" if result.low is not None else ""
+    lines = [
+        f"{result.verdict}  {result.id}",
+        f"  measured  {number(result.observed)}{interval} {result.unit}".rstrip(),
+        f"  limit     {result.side} {number(result.threshold)}",
+        f"  why       {result.reason}",
+    ]
+    if result.file:
+        lines.append(f"  rule      {result.file}:{result.line}")
+    return "\n".join(lines)
+
+
+@pytest.fixture(scope="session")
+def evalharness_run(pytestconfig: pytest.Config) -> LoadedRun:
+    """The run of ``--evalharness-run``, or of the comparison made once for this session."""
+    return pytestconfig.stash[_SOURCE].run()
+
+
+@pytest.fixture(scope="session")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedRun]:
+    """``compare(base, candidate, suite=…, gates=…)``: `evalharness.compare` into a fresh folder."""
+
+    def run(base: str | Path, candidate: str | Path, **options: Any) -> LoadedRun:
+        from evalharness import api
+
+        options.setdefault("out", tmp_path_factory.mktemp("evalharness") / "run")
+        return api.compare(base, candidate, **options)
+
+    return run
+
+
+@pytest.fixture
+def assert_gate(request: pytest.FixtureRequest) -> Callable[..., GateResult]:
+    """``assert_gate("kl.mean", max=0.05)``: fail unless the gate passes on a run.
+
+    The keys are those of a gate in a policy file; ``run=`` takes another run than the session's.
+    """
+
+    def check(metric: str, *, run: LoadedRun | None = None, **gate: Any) -> GateResult:
+        from evalharness.gates import decide, policy_from
+        from evalharness.spec.yamlfile import YamlFile
+
+        __tracebackhide__ = True
+        looked_at = request.getfixturevalue("evalharness_run") if run is None else run
+        data = {"gates": [{"metric": metric, **gate}]}
+        policy = policy_from(YamlFile(Path("assert_gate"), data))
+        decision = decide(policy, looked_at.estimates, anomalies=looked_at.anomalies)
+        failures = [g for g in decision.gates if g.blocking and g.verdict != "PASS"]
+        if failures:
+            pytest.fail("\n".join(_shown(g) for g in failures), pytrace=False)
+        _report_the_rest(decision.gates)
+        return decision.gates[0]
+
+    return check

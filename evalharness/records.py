@@ -1,0 +1,149 @@
+"""The raw evidence: what a row of each ``records/*.parquet`` holds.
+
+Records are written one file a block of documents (``tokens-00003.parquet``), renamed into place, so
+that a run which dies keeps every finished block. Every estimate can be computed again from them.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+DOCUMENTS = pa.schema(
+    [
+        ("doc", pa.int32()),  # the cluster: one number a source document, over all corpora
+        ("corpus", pa.string()),
+        ("id", pa.string()),
+        ("attributes", pa.string()),  # JSON object
+        ("tokens", pa.int32()),  # tokens fed (windows overlap is counted once)
+        ("scored_tokens", pa.int32()),
+        ("bytes_ref", pa.int64()),  # UTF-8 bytes of the scored text; −1 unknown (token corpora)
+        ("bytes_cand", pa.int64()),  # differs only where the tokenizers do
+        ("nll_ref", pa.float64()),  # summed NLL of the scored tokens, nats
+        ("nll_cand", pa.float64()),
+    ]
+)
+
+TOKENS = pa.schema(
+    [
+        ("doc", pa.int32()),
+        ("window", pa.int32()),
+        ("position", pa.int32()),  # place of the predicted token in its document
+        ("token", pa.int32()),  # the true next token
+        ("nll_ref", pa.float32()),  # nats
+        ("nll_cand", pa.float32()),
+        ("kl", pa.float32()),  # KL(reference ‖ candidate), nats
+        ("kl_reverse", pa.float32()),
+        ("entropy_ref", pa.float32()),
+        ("entropy_cand", pa.float32()),
+        ("conf_ref", pa.float32()),  # probability of the top token
+        ("conf_cand", pa.float32()),
+        ("argmax_ref", pa.int32()),  # ties: lowest id
+        ("argmax_cand", pa.int32()),
+        ("top5_overlap", pa.int8()),  # 0…5
+        ("max_abs", pa.float32()),  # max over vocabulary of |z′ − z|
+        ("max_abs_token", pa.int32()),
+        ("half_range", pa.float32()),  # (max Δ − min Δ)/2
+    ]
+)
+
+ITEMS = pa.schema(
+    [
+        ("task", pa.string()),
+        ("doc_id", pa.int64()),  # lm-eval's document id
+        ("cluster", pa.string()),  # the passage when items share one, else the document id
+        ("metric", pa.string()),
+        ("score_ref", pa.float64()),
+        ("score_cand", pa.float64()),
+        ("binary", pa.bool_()),  # the score is right/wrong
+        ("prompt_hash", pa.string()),
+        ("target_hash", pa.string()),
+        # Multiple choice only, else null: probability of the chosen answer, normalised over choices.
+        ("conf_ref", pa.float64()),
+        ("conf_cand", pa.float64()),
+        ("correct_ref", pa.bool_()),
+        ("correct_cand", pa.bool_()),
+        ("prompt", pa.string()),  # shortened, for the report
+        ("target", pa.string()),
+        ("answer_ref", pa.string()),
+        ("answer_cand", pa.string()),
+    ]
+)
+
+LAYERS = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("kind", pa.string()),  # block or linear
+        ("type", pa.string()),  # class name on the reference side
+        ("error", pa.string()),  # total, own, inherited, own_on_clean
+        ("doc", pa.int32()),
+        ("tokens", pa.int32()),  # position 0 and padding apart
+        ("err_sq", pa.float64()),  # Σ‖Δh‖²
+        ("ref_sq", pa.float64()),  # Σ‖h‖²
+        ("update_sq", pa.float64()),  # Σ‖f(x) − x‖², blocks only, else null
+        ("rel_bins", pa.list_(pa.int16())),  # sparse histogram over tokens of ‖Δh‖/‖h‖
+        ("rel_counts", pa.list_(pa.int32())),
+        ("cos_sum", pa.float64()),
+        ("cos_bins", pa.list_(pa.int16())),  # sparse histogram of 1 − cosine
+        ("cos_counts", pa.list_(pa.int32())),
+        ("max_abs", pa.float64()),
+        ("max_abs_position", pa.int32()),  # in the document
+        ("max_abs_channel", pa.int32()),
+        ("pos0_err_sq", pa.float64()),
+        ("pos0_ref_sq", pa.float64()),
+    ]
+)
+
+CONTEXTS = pa.schema(
+    [
+        ("by", pa.string()),  # kl, half_range, max_abs or nll: what it is extreme in
+        ("value", pa.float64()),
+        ("doc", pa.int32()),
+        ("position", pa.int32()),
+        ("before", pa.string()),
+        ("token", pa.string()),
+        ("after", pa.string()),
+        ("reference_top", pa.string()),
+        ("candidate_top", pa.string()),
+        ("p_reference", pa.float64()),
+        ("p_candidate", pa.float64()),
+    ]
+)
+
+TIMINGS = pa.schema(
+    [
+        ("kind", pa.string()),  # prefill or decode
+        ("tokens", pa.int32()),
+        ("seconds_ref", pa.float64()),
+        ("seconds_cand", pa.float64()),
+    ]
+)
+
+TASKS = pa.schema(
+    [
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("reference", pa.float64()),  # lm-eval's own aggregate
+        ("candidate", pa.float64()),
+        ("higher_is_better", pa.bool_()),
+        ("num_fewshot", pa.int32()),
+    ]
+)
+
+ANOMALIES = pa.schema([("kind", pa.string()), ("message", pa.string())])
+
+SCHEMAS = {
+    "documents": DOCUMENTS,
+    "tokens": TOKENS,
+    "items": ITEMS,
+    "layers": LAYERS,
+    "contexts": CONTEXTS,
+    "timings": TIMINGS,
+    "tasks": TASKS,
+    "anomalies": ANOMALIES,
+}
+
+# The histograms of LAYERS: bin 0 is exactly zero (or below EDGE_MIN); then BINS_PER_OCTAVE bins a
+# factor of two, from EDGE_MIN up, clipped at the last. A quantile read from them is within ±1.1%.
+EDGE_MIN = 2.0**-40
+BINS_PER_OCTAVE = 32
+BINS = 44 * BINS_PER_OCTAVE + 1

@@ -1,0 +1,63 @@
+"""Workflow commands that make GitHub annotate the lines of the policy file.
+
+https://docs.github.com/actions/reference/workflow-commands-for-github-actions: in a message
+``%``, CR and LF are escaped, in a property ``:`` and ``,`` as well.
+"""
+
+from __future__ import annotations
+
+from evalharness.report import numbers, view
+from evalharness.report.text import plural, sentence, visible
+from evalharness.report.words import is_waived, objects, unit_words
+from evalharness.spec.result import GateResult, Result
+
+
+def annotations(result: Result) -> list[str]:
+    """Return a command for each gate that is not a PASS, each anomaly and each warning.
+
+    What blocks is an error, the rest a warning (``notice`` for severity ``info``). A run that does
+    not exit 0 always has an error.
+    """
+    lines = [_gate(row.gate) for row in view.gate_rows(result) if row.gate.verdict != "PASS"]
+    untrusted = result.verdict == "ANOMALOUS" and result.exit_code != 0
+    for anomaly in result.anomalies:
+        level = "error" if untrusted else "warning"
+        lines.append(command(level, anomaly.message, title=f"anomaly: {anomaly.kind}"))
+    if result.exit_code != 0 and not any(line.startswith("::error") for line in lines):
+        lines.insert(0, command("error", result.headline, title=f"evalharness {result.verdict}"))
+    lines += [command("warning", warning, title="evalharness") for warning in result.warnings]
+    return lines
+
+
+def command(
+    level: str, message: str, *, title: str, file: str | None = None, line: int | None = None
+) -> str:
+    """Return one workflow command, escaped."""
+    properties = {"file": file, "line": None if file is None or line is None else str(line)}
+    properties["title"] = title
+    named = ",".join(f"{key}={_property(v)}" for key, v in properties.items() if v is not None)
+    return f"::{level} {named}::{_data(visible(message, keep_newlines=True))}"
+
+
+def _gate(g: GateResult) -> str:
+    level = "error" if objects(g) else "notice" if g.severity == "info" else "warning"
+    n, unit = numbers.gate(g), unit_words(g.unit)
+    measured = f"{g.metric} {n.observed}" + (f" {unit}" if unit else "")
+    parts = [f"{measured}, limit {n.limit}.", sentence(g.reason)]
+    if g.worst:
+        parts.append(f"Worst: {sentence(g.worst)}")
+    if g.further_documents is not None:
+        parts.append(f"{plural(g.further_documents, 'further document')} would settle it.")
+    if is_waived(g) and g.waiver:
+        parts.append(f"Waived: {sentence(g.waiver)}")
+    title = f"{g.verdict}: {view.gate_label(g)}"
+    message = " ".join(part for part in parts if part)
+    return command(level, message, title=title, file=g.file, line=g.line)
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(visible(text)).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,185 @@
+"""``summary.md``: the verdict for a GitHub step summary or a pull-request comment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from evalharness.report import depth, numbers, view
+from evalharness.report.text import plural, sentence, visible
+from evalharness.report.words import (
+    ARROWS,
+    EXIT_CODES,
+    SYMBOLS,
+    is_waived,
+    metric_name,
+    unit_words,
+)
+from evalharness.spec.result import GateResult, Result, SideManifest
+
+# What starts something in GitHub's Markdown, or in the HTML that it lets through.
+_ESCAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"&"), "&amp;"),
+    (re.compile(r"<"), "&lt;"),
+    (re.compile(r">"), "&gt;"),
+    (re.compile(r"([\\`*_\[\]~$])"), r"\\\1"),
+    (re.compile(r"\|"), "&#124;"),  # would end a cell, even in code
+    (re.compile(r":(?=//|[\w+-]+:)"), "&#58;"),  # a link, an emoji
+    (re.compile(r"(?i)\b(www)\."), r"\1&#46;"),
+    (re.compile(r"(?<!\w)@(?=\w)"), "@<!-- -->"),  # a mention
+    (re.compile(r"(?<!&)#(?=\d)"), "#<!-- -->"),  # an issue
+    (re.compile(r"\A\s*([#+=-])"), r"\\\1"),  # a heading, a list
+    (re.compile(r"\A\s*(\d+)([.)])"), r"\1\\\2"),
+)
+
+
+def render_markdown(result: Result) -> str:
+    """Return the summary: verdict, gates, key metrics, what was compared, tasks, worst layer."""
+    blocks = [
+        f"## {SYMBOLS[result.verdict]} {result.verdict}: {escape(result.candidate)} "
+        f"against {escape(result.reference)}",
+        escape(sentence(result.headline)),
+        *_anomalies(result),
+        _gates(result),
+        _metrics(result),
+        _compared(result),
+        _tasks(result),
+        _worst_layer(result),
+        *(f"> **Warning:** {escape(w)}" for w in result.warnings),
+        f"<sub>exit code {result.exit_code} ({EXIT_CODES.get(result.exit_code, 'see the log')}), "
+        f"suite {escape(result.suite)}, policy {escape(result.policy)}, evalharness "
+        f"{escape(result.evalharness_version)}, {escape(result.created)}</sub>",
+    ]
+    return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def escape(text: str) -> str:
+    """Return ``text`` on one line, so that Markdown reads every character of it as itself."""
+    text = visible(text)
+    for pattern, replacement in _ESCAPES:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+def code(text: str) -> str:
+    """Return ``text`` as inline code: safe in a table, whatever it holds."""
+    return f"<code>{escape(text)}</code>"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; cells are escaped by their makers. ``>`` ends a right column."""
+    names = [name.removesuffix(">") for name in header]
+    rules = ["---:" if name.endswith(">") else ":---" for name in header]
+    lines = [names, rules, *rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _anomalies(result: Result) -> list[str]:
+    return [f"> **Anomaly, {escape(a.kind)}:** {escape(a.message)}" for a in result.anomalies]
+
+
+def _gates(result: Result) -> str:
+    if not result.gates:
+        return "**No gate was applied: nothing was decided, so nothing passed.**"
+    rows = []
+    for row in view.gate_rows(result):
+        g, n = row.gate, row.shown
+        where = "" if not g.scope else f"<br>{escape(row.where)}"
+        rows.append(
+            [
+                f"{row.symbol} **{g.verdict}**<br>{row.standing}",
+                f"**{escape(g.id)}**<br>{code(g.metric)}{where}",
+                f"{n.observed.value} {escape(unit_words(g.unit))}".rstrip(),
+                n.observed.interval or "none",
+                n.limit,
+                _why(g),
+            ]
+        )
+    head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
+    return f"**{view.tally(result)}**\n\n{table(head, rows)}"
+
+
+def _why(g: GateResult) -> str:
+    parts = [escape(sentence(g.reason))] if g.reason else []
+    if g.worst:
+        parts.append(f"Worst: {escape(sentence(g.worst))}")
+    if g.further_documents is not None:
+        parts.append(f"{plural(g.further_documents, 'further document')} would settle it.")
+    if is_waived(g) and g.waiver:
+        parts.append(f"Waived: {escape(sentence(g.waiver))}")
+    return " ".join(parts)
+
+
+def _metrics(result: Result) -> str:
+    rows = []
+    for e in view.key_estimates(result):
+        shown = numbers.estimate(e)
+        if e.value is None or e.low is None:
+            interval = escape(e.reason or "no interval")
+        else:
+            interval = "exact" if e.low == e.high else shown.interval
+        name = f"{escape(metric_name(e.id))} {ARROWS[e.direction]}".rstrip()
+        rows.append([name, code(e.id), shown.value, interval, escape(unit_words(e.unit))])
+    if not rows:
+        return "No key metric was measured."
+    return table(["Metric", "Id", "Value>", "Interval>", "Unit"], rows)
+
+
+def _compared(result: Result) -> str:
+    c = result.compared
+    lines = [f"**Reference** {_side(c.reference)}", f"**Candidate** {_side(c.candidate)}"]
+    if c.same_model:
+        lines.append("**A model against itself:** both sides are the same weights.")
+    lines += [f"**Claim and measurement differ:** {escape(d)}" for d in c.candidate.disagreements]
+    return "<br>\n".join(lines)
+
+
+def _side(s: SideManifest) -> str:
+    stored = ", ".join(f"{escape(g.storage)} ({g.tensors:,})" for g in s.groups[:4])
+    more = f" and {len(s.groups) - 4} more" if len(s.groups) > 4 else ""
+    return (
+        f"{escape(s.name)}: {numbers.large(s.parameters)} parameters, "
+        f"{numbers.number(s.bits_per_weight, 2)} bits per weight, "
+        f"{numbers.byte_size(s.weight_bytes)}; tensors: {stored or 'not measured'}{more}"
+    )
+
+
+def _tasks(result: Result) -> str:
+    if not result.tasks:
+        return "Tasks: not measured."
+    rows = []
+    for row in view.task_rows(result):
+        t = row.task
+        shift = numbers.estimate(row.shift) if row.shift else None
+        flips = (
+            numbers.MISSING
+            if t.right_to_wrong is None or t.wrong_to_right is None
+            else f"{t.right_to_wrong:,} / {t.wrong_to_right:,}"
+        )
+        rows.append(
+            [
+                escape(t.task),
+                escape(t.metric) + (" ↑" if t.higher_is_better else " ↓"),
+                f"{t.items:,}",
+                row.reference,
+                row.candidate,
+                str(shift) if shift else numbers.MISSING,
+                flips,
+            ]
+        )
+    head = ["Task", "Score", "Items>", "Reference>", "Candidate>", "Shift>", "✓→✕ / ✕→✓>"]
+    return table(head, rows)
+
+
+def _worst_layer(result: Result) -> str:
+    worst = depth.worst(result.layers)
+    if worst is None:
+        return "Layers: not measured."
+    shown = numbers.shown(worst.median, worst.low, worst.high)
+    sqnr = "" if worst.sqnr_db is None else f", SQNR {worst.sqnr_db:.1f} dB"
+    return (
+        f"**Worst layer:** {code(worst.layer)}, {escape(worst.error.replace('_', ' '))} error "
+        f"{shown} relative L2{sqnr}"
+    )
+
+

@@ -1,0 +1,142 @@
+"""From a matplotlib figure to an SVG that lives in a page.
+
+The SVG takes its colours from the page's CSS variables (light, dark and print alike), its font
+from the page, is named for screen readers, and its ids carry a key so that several charts can
+share one page. The same figure always gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from xml.sax.saxutils import escape, quoteattr
+
+from evalharness.report.text import visible
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Colours as matplotlib sees them → the variable of reports/report.css that takes their place.
+INK, MUTED, GRID, PAPER = "#1b2430", "#5c6773", "#dfe4ea", "#fefefe"
+REFERENCE, CANDIDATE, ACCENT, BAD = "#2f6fb0", "#c9560f", "#6f4aa5", "#b3261e"
+_VARIABLES = {
+    INK: "ink",
+    MUTED: "muted",
+    GRID: "grid",
+    PAPER: "paper",
+    REFERENCE: "reference",
+    CANDIDATE: "candidate",
+    ACCENT: "accent",
+    BAD: "fail",
+}
+FONT_PX = 11.5
+_PX_PER_INCH = 72.0  # the SVG backend writes points: one user unit is one CSS pixel here
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw with our settings alone, whatever the user's matplotlibrc says."""
+    import matplotlib
+
+    defaults = {
+        key: value
+        for key, value in matplotlib.rcParamsDefault.items()
+        if not key.startswith(("backend", "date.epoch", "webagg", "savefig.directory"))
+    }
+    ours = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": "evalharness",
+        "text.parse_math": False,  # a name may hold a dollar sign
+        "font.family": "DejaVu Sans",
+        "font.size": FONT_PX,
+        "text.color": INK,
+        "axes.labelcolor": MUTED,
+        "axes.labelsize": FONT_PX,
+        "axes.titlesize": FONT_PX + 1,
+        "axes.titlelocation": "left",
+        "axes.edgecolor": MUTED,
+        "axes.linewidth": 0.8,
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.unicode_minus": True,
+        "grid.color": GRID,
+        "grid.linewidth": 0.8,
+        "xtick.color": MUTED,
+        "ytick.color": MUTED,
+        "xtick.labelsize": FONT_PX - 0.5,
+        "ytick.labelsize": FONT_PX - 0.5,
+        "legend.frameon": False,
+        "legend.fontsize": FONT_PX,
+        "figure.facecolor": "none",
+    }
+    with warnings.catch_warnings(), matplotlib.rc_context({**defaults, **ours}):
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+def new_figure(width: int, height: int) -> Figure:
+    """Return an empty figure of ``width`` × ``height`` CSS pixels."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / _PX_PER_INCH, height / _PX_PER_INCH), dpi=_PX_PER_INCH)
+
+
+def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+    """Add axes at pixels from the figure's top left corner."""
+    across = figure.get_figwidth() * _PX_PER_INCH
+    down = figure.get_figheight() * _PX_PER_INCH
+    return figure.add_axes(
+        (left / across, 1 - (top + height) / down, width / across, height / down)
+    )
+
+
+def to_svg(figure: Figure, key: str, title: str, description: str) -> str:
+    """Return ``figure`` as an inline SVG named ``title``; ``key`` makes its ids unique."""
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", key):
+        raise ValueError(f"key: must be a lower-case word, as it becomes an id (got {key!r})")
+    buffer = io.StringIO()
+    FigureCanvasSVG(figure)
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
+    return _inline(buffer.getvalue(), key, title, description)
+
+
+def _inline(svg: str, key: str, title: str, description: str) -> str:
+    """Rewrite matplotlib's SVG document as an element of the page."""
+    body = svg[svg.index("<svg") :]
+    opening, _, rest = body.partition(">")
+    box = re.search(r'viewBox="[\d. ]+"', opening)
+    if box is None:
+        raise ValueError("the SVG backend wrote no viewBox")
+    rest = re.sub(r"<metadata>.*?</metadata>", "", rest, flags=re.DOTALL)
+    rest = re.sub(r"<!--.*?-->\n?", "", rest, flags=re.DOTALL)
+    rest = rest.replace("xlink:href=", "href=")
+    rest = re.sub(r'\bid="', f'id="{key}-', rest)
+    rest = re.sub(r'\bhref="#', f'href="#{key}-', rest)
+    rest = re.sub(r"url\(#", f"url(#{key}-", rest)
+    for colour, name in _VARIABLES.items():
+        rest = rest.replace(colour, f"var(--{name})")
+    # The page's font, and the page's ink where matplotlib writes no fill.
+    rest = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", rest)
+    rest = re.sub(r"<style type=\"text/css\">.*?</style>", _JOINS, rest, flags=re.DOTALL)
+    width = float(box.group().split()[2])
+    return (
+        f'<svg class="chart" {box.group()} style="--w:{width:.0f}px" role="img" '
+        f"aria-labelledby={quoteattr(f'{key}-title {key}-desc')}>"
+        f'<title id="{key}-title">{escape(visible(title))}</title>'
+        f'<desc id="{key}-desc">{escape(visible(description))}</desc>{rest.strip()}'
+    )
+
+
+_JOINS = "<!-- -->"  # matplotlib's rule (round joins) stands in report.css, for all charts

@@ -1,0 +1,217 @@
+"""The run directory: manifest, records, resume, integrity.
+
+    RUN/manifest.json            what was compared and how; SHA-256 of every other file once done
+    RUN/records/NAME-BLOCK.parquet
+    RUN/result.json report.html summary.md junit.xml log.jsonl
+
+Every file is written to a temporary name and renamed, so that whatever is there is whole. A block's
+records count once ``done-BLOCK`` exists: it is written last. A lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evalharness.errors import InputError, RunError
+from evalharness.records import SCHEMAS
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class Run:
+    """One comparison and its directory."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        self.records = path / "records"
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> Run:
+        """Start a run in ``path``, which must not exist or be empty."""
+        check_new(path)
+        run = cls(path, {"format": FORMAT, **manifest})
+        run.records.mkdir(parents=True, exist_ok=True)
+        run._acquire()
+        run._save_manifest()
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, identity: str) -> Run:
+        """Take up an unfinished run, whose identity must be ``identity``."""
+        run = cls.open(path)
+        if run.manifest.get("identity") != identity:
+            raise InputError(
+                "this run was made from other inputs (models, suite or texts have changed)",
+                path=path / MANIFEST, key="identity",
+                remedy="Start a new run with another --out.",
+            )  # fmt: skip
+        run._acquire()
+        for stray in path.rglob("*.tmp"):
+            stray.unlink()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run for reading, checking nothing but that it is one."""
+        file = path / MANIFEST
+        if not file.is_file():
+            raise InputError(
+                "not a run: it has no manifest.json", path=path,
+                remedy="Give the directory that `evalharness compare` printed.",
+            )  # fmt: skip
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"not valid JSON ({error})", path=file) from None
+        if not isinstance(manifest, dict) or manifest.get("format", 0) > FORMAT:
+            raise InputError(
+                f"format {manifest.get('format')} is newer than this evalharness reads ({FORMAT})",
+                path=file, key="format", remedy="Upgrade evalharness.",
+            )  # fmt: skip
+        return cls(path, manifest)
+
+    # -- records
+
+    def write_block(self, block: str, tables: dict[str, pa.Table]) -> None:
+        """Append one block's records; it counts, whole, or not at all."""
+        for name, table in tables.items():
+            self._replace(
+                self.records / f"{name}-{block}.parquet",
+                lambda tmp, table=table, name=name: pq.write_table(
+                    table.cast(SCHEMAS[name]), tmp, compression="zstd"
+                ),
+            )
+        self._replace(self.records / f"done-{block}", lambda tmp: tmp.write_text(""))
+
+    def done(self) -> set[str]:
+        """The blocks that are recorded."""
+        return {p.name.removeprefix("done-") for p in self.records.glob("done-*")}
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one kind of record, in block order."""
+        done = self.done()
+        files = [
+            f for f in sorted(self.records.glob(f"{name}-*.parquet"))
+            if f.stem.removeprefix(f"{name}-") in done
+        ]  # fmt: skip
+        schema = SCHEMAS[name]
+        if columns is not None:
+            schema = pa.schema([schema.field(c) for c in columns])
+        try:
+            tables = [pq.read_table(f, columns=columns, partitioning=None) for f in files]
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"a {name} record cannot be read ({error})", path=self.records) from None
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    # -- whole files
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write ``name`` in the run directory, in one step."""
+        path = self.path / name
+        self._replace(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+        return path
+
+    def log(self, kind: str, message: str, **more: Any) -> None:
+        """Append one line to log.jsonl."""
+        line = json.dumps({"time": time.time(), "kind": kind, "message": message, **more})
+        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def update(self, **values: Any) -> None:
+        """Set keys of the manifest."""
+        self.manifest.update(values)
+        self._save_manifest()
+
+    def seal(self) -> None:
+        """Put every file's SHA-256 into the manifest: the run is complete."""
+        # The log may still grow (re-gating, re-rendering); it decides nothing.
+        files = [
+            p for p in sorted(self.path.rglob("*"))
+            if p.is_file() and p.name not in (MANIFEST, "lock", "log.jsonl")
+        ]  # fmt: skip
+        self.update(files={str(p.relative_to(self.path)): sha256(p) for p in files})
+
+    def verify(self, only: Iterable[str] = ("records/",)) -> None:
+        """Check the files whose names begin with ``only`` against the manifest."""
+        listed: dict[str, str] = self.manifest.get("files", {})
+        remedy = "Restore it from a copy, or run the comparison again."
+        for name, digest in listed.items():
+            if not name.startswith(tuple(only)):
+                continue
+            path = self.path / name
+            if not path.is_file():
+                raise InputError("is missing from the run", path=path, remedy=remedy)
+            if sha256(path) != digest:
+                raise InputError(
+                    "was changed after the run (its SHA-256 differs from the manifest's)",
+                    path=path, remedy=remedy,
+                )  # fmt: skip
+        if listed:
+            for path in self.records.glob("*"):
+                if str(path.relative_to(self.path)) not in listed:
+                    raise InputError(
+                        "was added after the run (the manifest does not list it)",
+                        path=path, remedy=remedy,
+                    )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _acquire(self) -> None:
+        lock = open(self.path / "lock", "w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise InputError(
+                "another process is writing this run", path=self.path,
+                remedy="Wait for it, or give another --out.",
+            ) from None  # fmt: skip
+        self._lock = lock
+
+    def _save_manifest(self) -> None:
+        text = json.dumps(self.manifest, indent=1, ensure_ascii=False, sort_keys=True)
+        self.write_text(MANIFEST, text + "\n")
+
+    def _replace(self, path: Path, write: Any) -> None:
+        tmp = path.with_name(path.name + ".tmp")
+        try:
+            write(tmp)
+            os.replace(tmp, path)
+        except OSError as error:
+            tmp.unlink(missing_ok=True)
+            raise RunError(
+                f"{path}: cannot be written ({error.strerror or error}). What is recorded is "
+                f"kept; free some space, then add --resume {self.path}"
+            ) from None
+
+
+def check_new(path: Path) -> None:
+    """Refuse an output directory that holds anything."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        what = "holds another run" if (path / MANIFEST).exists() else "is not empty"
+        raise InputError(
+            what, path=path, key="--out",
+            remedy="Give a new directory, or --resume to go on with an unfinished run.",
+        )  # fmt: skip
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,174 @@
+"""``base.yaml`` and ``candidate.yaml``: which model, how it is loaded, what was done to it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from evalharness.spec.base import Spec, parse
+from evalharness.spec.yamlfile import KeyPath, YamlFile, load_yaml
+
+
+class ModelSource(Spec):
+    """Where the weights are and how they are run."""
+
+    path: str = Field(
+        description="Hub id, directory, .gguf file, or package:NAME/FILE for a file inside an "
+        "installed Python package. Relative paths are relative to the YAML file.",
+    )
+    revision: str | None = Field(default=None, description="Commit, tag or branch of a hub model.")
+    tokenizer: str | None = Field(
+        None, description="Where the tokenizer is, if not with the model; same forms as path."
+    )
+    backend: Literal["transformers"] = "transformers"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
+    attn: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
+    trust_remote_code: bool = Field(False, description="Run Python code that the model ships.")
+    allow_pickle: bool = Field(False, description="Load .bin weights, which can run any code.")
+
+
+class WeightQuantizer(Spec):
+    """Simulated affine round-to-nearest of weights (quantise, then dequantise)."""
+
+    bits: int = Field(ge=2, le=8)
+    symmetric: bool = True
+    granularity: Literal["tensor", "channel", "group"] = "group"
+    group_size: int | None = Field(default=None, ge=2, description="Input columns that share a scale.")
+    clip: Literal["minmax", "mse"] = "minmax"
+    include: tuple[str, ...] = Field(("*",), description="Globs of module names to quantise.")
+    exclude: tuple[str, ...] = Field((), description="Globs of module names to leave alone.")
+
+    @model_validator(mode="after")
+    def _group(self) -> WeightQuantizer:
+        if (self.granularity == "group") != (self.group_size is not None):
+            raise ValueError("group_size must be given with granularity: group, and only then")
+        return self
+
+
+class Simulate(Spec):
+    """A what-if candidate made from the model's own weights."""
+
+    weights: WeightQuantizer
+
+
+class Manifest(Spec):
+    """What the author says was compressed; held against what is measured from the weights."""
+
+    tool: str | None = None
+    bits: float | None = Field(default=None, gt=0, description="Claimed bits of the quantised weights.")
+    group_size: int | None = Field(default=None, ge=2)
+    calibration_data: str | None = None
+    kernel: str | None = None
+    notes: str | None = None
+
+
+class ModelSpec(Spec):
+    """One side of a pair."""
+
+    version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    model: ModelSource
+    adapter: str | None = Field(default=None, description="A PEFT adapter directory.")
+    quantization: dict[str, Any] | None = Field(
+        None,
+        description="Handed to transformers: {method: bitsandbytes, load_in_4bit: true, …} or "
+        "{method: torchao, quant_type: …}.",
+    )
+    simulate: Simulate | None = None
+    manifest: Manifest = Manifest()
+
+    @field_validator("quantization")
+    @classmethod
+    def _method(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        known = ("bitsandbytes", "torchao")
+        if value is not None and value.get("method") not in known:
+            raise ValueError(f"method must be one of {known} (got {value.get('method')!r})")
+        return value
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ModelSpec:
+        if self.quantization and self.simulate:
+            raise ValueError("give quantization or simulate, not both")
+        return self
+
+
+def load_model_spec(path: str | Path) -> ModelSpec:
+    """Read a model file, following ``from:``; relative paths become absolute.
+
+    Keys of the file replace those of its base, mapping by mapping; `simulate`, `quantization` and
+    `manifest` are replaced whole, since half of one recipe joined to half of another is neither.
+    """
+    file = load_yaml(path)
+    return parse(ModelSpec, file, _merged(file, ()))
+
+
+_WHOLE = ("simulate", "quantization", "manifest")
+
+
+def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
+    here = file.path.resolve()
+    if here in seen:
+        raise file.error("refers to itself through `from`", ("from",))
+    data = dict(file.data)
+    base_name = data.pop("from", None)
+    data = _absolute(file, data)
+    if base_name is None:
+        return data
+    if not isinstance(base_name, str):
+        raise file.error(f"must be a file name (got {base_name!r})", ("from",))
+    base_path = file.path.parent / base_name
+    if not base_path.is_file():
+        raise file.error(f"no such file: {base_path}", ("from",))
+    base = _merged(load_yaml(base_path), (*seen, here))
+    if "name" not in data:
+        raise file.error("required and missing: a candidate needs a name of its own", ("name",))
+    base.pop("manifest", None)
+    if isinstance(data.get("model"), dict) and "path" in data["model"]:
+        # Another file of weights has its own revision and its own tokenizer.
+        base["model"] = {k: v for k, v in base["model"].items() if k not in ("revision", "tokenizer")}
+    for key, value in data.items():
+        if key not in _WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict):
+            base[key] = {**base[key], **value}
+        else:
+            base[key] = value
+    return base
+
+
+def _absolute(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
+    """Make the local paths among ``data`` absolute, and refuse those that are not there."""
+    model = data.get("model")
+    if isinstance(model, dict):
+        model = dict(model)
+        for key in ("path", "tokenizer"):
+            if isinstance(model.get(key), str):
+                model[key] = _resolve(file, model[key], ("model", key))
+        data["model"] = model
+    if isinstance(data.get("adapter"), str):
+        data["adapter"] = _resolve(file, data["adapter"], ("adapter",))
+    return data
+
+
+def _resolve(file: YamlFile, text: str, key: KeyPath) -> str:
+    if text.startswith("package:"):
+        return text
+    path = file.path.parent / Path(text).expanduser()
+    if path.exists():
+        return os.path.abspath(path)  # not resolve(): a link into the hub cache has the suffix
+    if text.startswith((".", "/", "~")) or text.endswith(".gguf") or text.count("/") > 1:
+        raise file.error(
+            f"no such file or directory: {path}",
+            key,
+            "Give a directory, a .gguf file, package:NAME/FILE, or a hub id such as org/name.",
+        )
+    return text
+
+
+def is_local(path: str) -> bool:
+    """True for a path on this machine, false for a hub id."""
+    return path.startswith("package:") or Path(path).is_absolute()
+
+

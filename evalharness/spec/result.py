@@ -1,0 +1,254 @@
+"""``result.json``: the contract other people's scripts rely on.
+
+Everything a report shows is here or in the records; nothing is computed while rendering.
+An undefined number is null with a reason, never NaN, 0 or absent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA_VERSION = 1
+
+Verdict = Literal["PASS", "FAIL", "INCONCLUSIVE", "ANOMALOUS"]
+Severity = Literal["error", "warn", "info"]
+Direction = Literal["lower", "higher", "none"]
+Scope = dict[str, str]
+
+
+class Part(BaseModel):
+    """A frozen piece of the result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Estimate(Part):
+    """A metric's value with its interval. ``low``/``high`` are null when there is no honest one."""
+
+    id: str
+    scope: Scope = {}
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    confidence: float = 0.95
+    method: str = ""
+    n: int = 0
+    clusters: int = 0
+    unit: str = ""
+    direction: Direction = "none"
+    noise_floor: float | None = None
+    se: float | None = None
+    reason: str | None = None
+    worst: str | None = None  # the worst offender in words: layer, task or token with its place
+
+
+class GateResult(Part):
+    """One gate's decision. ``bound`` is the end of the interval that decided."""
+
+    id: str
+    rule: str = ""  # id of the policy's gate; of `each: true` gates the id adds the scope
+    metric: str
+    scope: Scope = {}
+    verdict: Verdict
+    observed: float | None
+    low: float | None = None
+    high: float | None = None
+    bound: float | None = None
+    threshold: float | None = None
+    side: Literal["max", "min"] = "max"
+    severity: Severity = "error"
+    blocking: bool = True
+    confidence: float = 0.95
+    unit: str = ""
+    reason: str = ""  # one or two plain sentences: measured, limit, worst offender, what to do
+    worst: str | None = None
+    further_documents: int | None = None
+    waiver: str | None = None
+    file: str | None = None
+    line: int | None = None
+
+
+class LayerResult(Part):
+    """Output error of one module, reference against candidate, position 0 apart."""
+
+    layer: str
+    kind: Literal["block", "linear"]
+    type: str
+    error: str  # total, own, inherited, own_on_clean
+    tokens: int
+    median: float | None  # median over tokens of ‖Δh‖/‖h‖
+    low: float | None = None
+    high: float | None = None
+    pooled: float | None = None  # √(Σ‖Δh‖²/Σ‖h‖²)
+    sqnr_db: float | None = None  # of the pooled error; null when the error is exactly 0
+    cosine_mean: float | None = None
+    cosine_p01: float | None = None
+    max_abs: float | None = None
+    max_abs_at: str | None = None  # document, position, channel
+    position0: float | None = None  # pooled relative error of position 0
+    update: float | None = None  # pooled error relative to the block's update f(x) − x
+
+
+class FlippedItem(Part):
+    """A task item whose correctness changed."""
+
+    task: str
+    item: str
+    change: Literal["right→wrong", "wrong→right"]
+    prompt: str
+    target: str
+    reference_answer: str
+    candidate_answer: str
+
+
+class TaskResult(Part):
+    """One lm-eval task on both sides; scores are lm-eval's own."""
+
+    task: str
+    metric: str
+    reference: float | None
+    candidate: float | None
+    higher_is_better: bool
+    items: int
+    right_to_wrong: int | None = None
+    wrong_to_right: int | None = None
+    num_fewshot: int | None = None
+
+
+class WorstToken(Part):
+    """A token where the two models differ most, in context."""
+
+    by: Literal["kl", "half_range", "max_abs", "nll"]
+    value: float
+    corpus: str
+    document: str
+    position: int
+    before: str
+    token: str
+    after: str
+    reference_top: str
+    candidate_top: str
+    p_reference: float
+    p_candidate: float
+
+
+class ReliabilityBin(Part):
+    n: int
+    confidence: float
+    accuracy: float
+
+
+class Histogram(Part):
+    """Counts over ``edges`` (one more than counts); ``zeros`` and beyond-range kept apart."""
+
+    edges: list[float]
+    counts: list[int]
+    zeros: int = 0
+
+
+class Figures(Part):
+    """What the report draws."""
+
+    kl: Histogram | None = None
+    reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}  # scope name → side → bins
+    nll_by_document: list[dict[str, Any]] = []  # {document, corpus, tokens, shift, kl}
+
+
+class TensorGroup(Part):
+    """Tensors stored alike."""
+
+    storage: str  # e.g. "int4 group 32 symmetric", "bfloat16"
+    tensors: int
+    parameters: int
+    bits_per_weight: float
+    examples: list[str]
+
+
+class SideManifest(Part):
+    """The compression manifest, measured from the loaded model."""
+
+    name: str
+    source: str
+    architecture: str
+    dtype: str
+    parameters: int
+    bits_per_weight: float
+    weight_bytes: int
+    groups: list[TensorGroup]
+    claimed: dict[str, Any] = {}
+    disagreements: list[str] = []
+    fingerprint: str
+    tokenizer_fingerprint: str
+
+
+class Compared(Part):
+    reference: SideManifest
+    candidate: SideManifest
+    same_model: bool = False  # a model against itself: said, not hidden
+
+
+class Matching(Part):
+    """How modules of the two sides were paired, for the per-layer error."""
+
+    exact: int = 0
+    fused: list[str] = []
+    renamed: list[str] = []
+    unmatched_reference: list[str] = []
+    unmatched_candidate: list[str] = []
+
+
+class Cost(Part):
+    """Measured seconds and bytes; null with a reason where it was not measured."""
+
+    seconds: dict[str, float] = {}
+    memory: dict[str, float] = {}
+    reason: str | None = None
+
+
+class Anomaly(Part):
+    """Something that makes the run untrustworthy, named."""
+
+    kind: str
+    message: str
+    metric: str | None = None  # null: of the run as a whole
+    scope: Scope = {}
+
+
+class Waiver(Part):
+    gate: str
+    reason: str
+    owner: str | None = None
+    expires: str
+    state: Literal["active", "expiring", "expired", "unused"]
+
+
+class Result(Part):
+    """The whole of ``result.json``."""
+
+    schema_version: int = SCHEMA_VERSION
+    evalharness_version: str
+    verdict: Verdict
+    headline: str  # one sentence that says why
+    exit_code: int
+    reference: str
+    candidate: str
+    suite: str
+    policy: str
+    created: str  # ISO 8601, UTC
+    metrics: list[Estimate]
+    gates: list[GateResult]
+    waivers: list[Waiver] = []
+    layers: list[LayerResult] = []
+    matching: Matching | None = None
+    tasks: list[TaskResult] = []
+    flipped: list[FlippedItem] = []
+    worst_tokens: list[WorstToken] = []
+    figures: Figures = Figures()
+    compared: Compared
+    cost: Cost = Cost()
+    environment: dict[str, str] = {}
+    anomalies: list[Anomaly] = []
+    warnings: list[str] = []
+    command: str = ""

@@ -1,0 +1,42 @@
+"""JSON Schemas of every file, generated from the typed models."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from evalharness.errors import InputError, nearest
+
+
+def schemas() -> dict[str, dict[str, Any]]:
+    """Schema of each kind of file."""
+    from evalharness.spec.model import ModelSpec
+    from evalharness.spec.policy import PolicySpec
+    from evalharness.spec.result import Result
+    from evalharness.spec.suite import Suite
+
+    kinds = {"spec": ModelSpec, "suite": Suite, "policy": PolicySpec, "result": Result}
+    found = {}
+    for name, kind in kinds.items():
+        found[name] = {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": f"evalharness {name}",
+            **kind.model_json_schema(mode="serialization" if name == "result" else "validation"),
+        }
+    # `from` names another file, and what it gives need not be given again.
+    spec = found["spec"]
+    spec["properties"]["from"] = {"type": "string", "description": "A model file to start from."}
+    spec["anyOf"] = [{"required": ["from", "name"]}, {"required": spec.pop("required")}]
+    return found
+
+
+def schema_text(kind: str) -> str:
+    """The schema of ``kind`` as text."""
+    known = schemas()
+    if kind not in known:
+        hint = nearest(kind, known)
+        raise InputError(
+            f"unknown kind {kind!r}", key="KIND",
+            remedy=(hint[:1].upper() + hint[1:]) or f"Known: {', '.join(known)}.",
+        )  # fmt: skip
+    return json.dumps(known[kind], indent=1, ensure_ascii=False) + "\n"

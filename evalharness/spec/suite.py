@@ -1,0 +1,168 @@
+"""``suites/*.yaml``: what is measured, on which texts and tasks, and how much of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from evalharness.spec.base import Spec, parse
+from evalharness.spec.yamlfile import YamlFile, load_yaml
+
+
+class HubData(Spec):
+    """A Hugging Face data set; every row is a document."""
+
+    path: str
+    name: str | None = None
+    split: str = "test"
+    text_key: str = "text"
+    revision: str | None = None
+    starts: str | None = Field(
+        None, description="Regular expression of rows that begin a document; else each row is one."
+    )
+
+
+class Corpus(Spec):
+    """Documents: give exactly one of source, hub, path, tokens."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
+    source: str | None = Field(None, description="python:MODULE, prose inside a Python package.")
+    hub: HubData | None = None
+    path: str | None = Field(None, description="Text or JSONL files (a glob); relative to the file.")
+    text_key: str = "text"
+    tokens: str | None = Field(None, description=".npy of ids, or JSONL of {id, tokens}.")
+    documents: int | None = Field(None, ge=1, description="A seeded sample of this many.")
+    attributes: tuple[str, ...] = Field((), description="JSONL keys kept as document attributes.")
+    max_windows: int | None = Field(None, ge=1, description="Windows of one document, from its start.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Corpus:
+        given = [k for k in ("source", "hub", "path", "tokens") if getattr(self, k) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "exactly one of source, hub, path, tokens must be given "
+                f"(got {', '.join(given) or 'none'})"
+            )
+        if self.source is not None and not self.source.startswith("python:"):
+            raise ValueError(f"source must be python:MODULE (got {self.source!r})")
+        return self
+
+
+class Window(Spec):
+    """How documents are cut into windows, and which positions of a window are scored."""
+
+    tokens: int = Field(512, ge=2)
+    stride: int | None = Field(None, ge=1, description="Default: the window's length.")
+    score: Literal["all", "second_half", "new"] = "all"
+    min_tokens: int = Field(2, ge=2, description="Shorter documents are left out, and counted.")
+
+    @model_validator(mode="after")
+    def _stride(self) -> Window:
+        if self.stride is not None and self.stride > self.tokens:
+            raise ValueError(
+                f"stride must be at most tokens, or text is skipped (got {self.stride} > {self.tokens})"
+            )
+        return self
+
+    @property
+    def step(self) -> int:
+        """Tokens from one window's start to the next."""
+        return self.stride or self.tokens
+
+
+class Task(Spec):
+    """An lm-eval task by name, or a task YAML by path."""
+
+    name: str | None = None
+    path: str | None = None
+    limit: int | None = Field(None, ge=1, description="A seeded sample of this many items.")
+    num_fewshot: int | None = Field(None, ge=0)
+
+    @model_validator(mode="after")
+    def _one(self) -> Task:
+        if (self.name is None) == (self.path is None):
+            raise ValueError("exactly one of name and path must be given")
+        return self
+
+
+class Slice(Spec):
+    """A named subset of documents: those whose attributes match every glob."""
+
+    name: str = Field(min_length=1)
+    where: dict[str, str] = Field(min_length=1, description="Attribute (or corpus) to glob.")
+
+
+class LayerProbe(Spec):
+    """Per-layer error on a sample of windows."""
+
+    windows: int = Field(16, ge=1, description="Windows probed, spread evenly over the suite.")
+    linears: bool = Field(True, description="Every linear module as well as every block.")
+
+
+class Suite(Spec):
+    """What is measured."""
+
+    version: Literal[1] = 1
+    name: str = Field(min_length=1)
+    seed: int = 0
+    corpora: tuple[Corpus, ...] = ()
+    window: Window = Window()
+    tasks: tuple[Task, ...] = ()
+    probes: tuple[Literal["layers", "latency"], ...] = ()
+    layers: LayerProbe = LayerProbe()
+    slices: tuple[Slice, ...] = ()
+    batch_size: int = Field(8, ge=1, description="Windows, and task requests, a batch; both sides.")
+    tokenizers: Literal["same", "different"] = Field(
+        "same",
+        description="different: each side reads its own tokens; only bits per byte and tasks run.",
+    )
+
+    @field_validator("corpora", "slices")
+    @classmethod
+    def _names(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        names = [v.name for v in value]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the name {name!r} is given twice")
+        return value
+
+    @model_validator(mode="after")
+    def _something(self) -> Suite:
+        if not self.corpora and not self.tasks:
+            raise ValueError("corpora or tasks must be given: there is nothing to measure")
+        if "layers" in self.probes and not self.corpora:
+            raise ValueError("probes: layers needs a corpus to run on")
+        return self
+
+
+def load_suite(path: str | Path) -> Suite:
+    """Read a suite; relative paths become absolute."""
+    file = load_yaml(path)
+    data: dict[str, Any] = dict(file.data)
+    for kind, keys in (("corpora", ("path", "tokens")), ("tasks", ("path",))):
+        entries = data.get(kind)
+        if isinstance(entries, list):
+            data[kind] = [_absolute(file, e, (kind, i), keys) for i, e in enumerate(entries)]
+    return parse(Suite, file, data)
+
+
+def _absolute(file: YamlFile, entry: Any, at: tuple[str, int], keys: tuple[str, ...]) -> Any:
+    if not isinstance(entry, dict):
+        return entry
+    entry = dict(entry)
+    for key in keys:
+        if isinstance(entry.get(key), str):
+            base = file.path.resolve().parent
+            entry[key] = str(base / Path(entry[key]).expanduser())
+            if not list(expand(Path(entry[key]))):
+                raise file.error(f"no such file: {entry[key]}", (*at, key))
+    return entry
+
+
+def expand(path: Path) -> list[Path]:
+    """Files that ``path``, which may hold wildcards, stands for, in name order."""
+    if path.exists():
+        return [path]
+    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))

@@ -1,0 +1,56 @@
+"""Estimators, intervals and tests: numpy in, :class:`Interval` out; no torch, no files.
+
+Everything takes per-document totals or per-row arrays with document codes, because the document
+is the unit of resampling. Every ``confidence`` is two-sided and in (0, 1): a gate that wants a
+one-sided 95% bound asks for 0.90 and reads one end.
+"""
+
+from evalharness.stats.bootstrap import cluster_bootstrap, cluster_bootstrap_t
+from evalharness.stats.calibration import LOGIT_EPSILON, brier, calibration_score_sums
+from evalharness.stats.curve import ReliabilityCurve, smooth_reliability
+from evalharness.stats.interval import Interval, exp_interval
+from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums, rms_t
+from evalharness.stats.proportions import clopper_pearson, tango
+from evalharness.stats.quantiles import (
+    histogram_quantile,
+    histogram_quantile_bootstrap,
+    quantile_bootstrap,
+)
+from evalharness.stats.reliability import (
+    CalibrationBin,
+    Ece,
+    ce2_shift,
+    ece,
+    ece_interval,
+    ece_shift,
+)
+from evalharness.stats.temperature import fitted_temperature, temperature_shift
+
+__all__ = [
+    "LOGIT_EPSILON",
+    "CalibrationBin",
+    "Ece",
+    "Interval",
+    "ReliabilityCurve",
+    "brier",
+    "calibration_score_sums",
+    "ce2_shift",
+    "clopper_pearson",
+    "cluster_bootstrap",
+    "cluster_bootstrap_t",
+    "cluster_jackknife",
+    "cluster_ratio_t",
+    "cluster_sums",
+    "ece",
+    "ece_interval",
+    "ece_shift",
+    "exp_interval",
+    "fitted_temperature",
+    "histogram_quantile",
+    "histogram_quantile_bootstrap",
+    "quantile_bootstrap",
+    "rms_t",
+    "smooth_reliability",
+    "tango",
+    "temperature_shift",
+]

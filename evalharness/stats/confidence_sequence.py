@@ -1,0 +1,146 @@
+"""Intervals that hold at every moment at once, so that a run may stop whenever it is clear.
+
+For means: the asymptotic confidence sequence of Waudby-Smith et al. (arXiv 2103.06476). For rates
+in [0, 1]: the hedged capital of Waudby-Smith & Ramdas (arXiv 2010.09686), which holds from the
+first document on and not only in the limit. Both ask for documents in a seeded random order.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import stdtrit
+
+from evalharness.stats.interval import (
+    NO_CLUSTERS,
+    Floats,
+    Interval,
+    check_confidence,
+    count_array,
+    finite_array,
+    no_interval,
+)
+from evalharness.stats.means import ratio_se, too_few, used_clusters
+
+BURN_IN = 30  # documents before an asymptotic sequence is believed
+
+
+def mean_sequence(
+    sums: npt.ArrayLike,
+    counts: npt.ArrayLike,
+    confidence: float,
+    tuned_for: int,
+    burn_in: int = BURN_IN,
+) -> Interval:
+    """Return Σ S_g/Σ n_g with the present interval of an asymptotic confidence sequence.
+
+    With G documents, σ̂ = se·√G of the linearised ratio and α = 1 − confidence, the half-width is
+
+        σ̂·√( 2(Gρ² + 1)/(G²ρ²) · ln(√(Gρ² + 1)/α) ),
+
+    times t_{G−1}/z at that confidence, which matters only near the burn-in.
+
+    Parameters
+    ----------
+    sums, counts : (G,) totals of the documents seen so far, unit of the sums kept.
+    confidence : two-sided over all time, in (0, 1).
+    tuned_for : documents at which the sequence should be narrowest, fixed before the run
+        (half of those planned is good); it sets ρ² = (−2 ln α + ln(−2 ln α) + 1)/tuned_for.
+    burn_in : documents before which there is no interval.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite input, ``tuned_for`` < 1, or a confidence outside (0, 1).
+
+    References
+    ----------
+    Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas 2021, arXiv 2103.06476, theorem 2.2.
+
+    """
+    check_confidence(confidence)
+    if tuned_for < 1:
+        raise ValueError(f"tuned_for: must be at least 1, got {tuned_for}")
+    s, n = used_clusters(sums, counts)
+    method = "asymptotic confidence sequence"
+    if (few := too_few(s, n, confidence, method, max(burn_in, 2))) is not None:
+        return few
+    size, total = s.size, float(n.sum())
+    value, se = float(s.sum()) / total, ratio_se(s, n)
+    alpha = 1 - confidence
+    rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / tuned_for
+    grown = size * rho2 + 1
+    width = math.sqrt(2 * grown / (size**2 * rho2) * math.log(math.sqrt(grown) / alpha))
+    in_se = width * math.sqrt(size)
+    half = in_se * se
+    return Interval(value, value - half, value + half, confidence, int(total), size, method, se)
+
+
+def rate_sequence(
+    sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float, longest: int
+) -> Interval:
+    """Return the rate Σ S_g/Σ n_g with the present interval of a betting confidence sequence.
+
+    A bettor against rate m stakes on each document in turn; its capital after document g is
+    multiplied by 1 ± λ_g·(S_g − m·n_g)/``longest``, λ_g set from earlier documents only. Rates at
+    which the capital ever reached 2/α are out. Capital falls (or rises) in m, so bisection finds
+    the ends. Order matters: it must be the one in which documents were drawn.
+
+    Parameters
+    ----------
+    sums : (G,) events in each document, 0 <= S_g <= n_g, in the order seen.
+    counts : (G,) tokens or items of each document; documents with 0 are dropped.
+    confidence : two-sided over all time, in (0, 1).
+    longest : a bound on ``counts`` fixed before the run; 1 for items.
+
+    Returns
+    -------
+    Interval
+        From the first document on wide, but valid; none from a single document, as everywhere.
+
+    References
+    ----------
+    Waudby-Smith & Ramdas 2020, arXiv 2010.09686, §4.4 (hedged capital, λ of equation 26).
+
+    """
+    check_confidence(confidence)
+    s, n = finite_array("sums", sums), count_array("counts", counts)
+    if s.shape != n.shape:
+        raise ValueError(f"sums and counts: must have one shape (got {s.shape} and {n.shape})")
+    if bool(np.any((s < 0) | (s > n))):
+        raise ValueError("sums: must be between 0 and the count: a rate lies in [0,1]")
+    s, n = s[n > 0], n[n > 0]
+    if n.size and longest < n.max():
+        raise ValueError(f"longest: must be at least the largest count {n.max():g}, got {longest}")
+    method = "betting confidence sequence"
+    if (few := too_few(s, n, confidence, method)) is not None:
+        return few
+    value = float(s.sum() / n.sum())
+    stakes = _stakes(s, n, confidence, longest)
+    threshold = math.log(2 / (1 - confidence))
+
+    def refuted_low(rate: float) -> bool:  # capital betting that the rate is higher
+        held = np.minimum(stakes, 0.5 / max(rate, 1e-12))
+        return bool(np.cumsum(np.log1p(held * (s - rate * n) / longest)).max() >= threshold)
+
+    def refuted_high(rate: float) -> bool:
+        held = np.minimum(stakes, 0.5 / max(1 - rate, 1e-12))
+        return bool(np.cumsum(np.log1p(-held * (s - rate * n) / longest)).max() >= threshold)
+
+    low, high = 0.0, 1.0
+    inside, outside = 1.0, 0.0
+    if refuted_low(0.0):
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if refuted_low(middle) else (middle, outside)
+        low = outside
+    inside, outside = 0.0, 1.0
+    if refuted_high(1.0):
+        for _ in range(50):
+            middle = (inside + outside) / 2
+            inside, outside = (inside, middle) if refuted_high(middle) else (middle, outside)
+        high = outside
+    low, high = min(low, value), max(high, value)
+    return Interval(value, low, high, confidence, int(n.sum()), s.size, method)

@@ -1,0 +1,293 @@
+"""Quantiles over all tokens, with a bootstrap over documents.
+
+A quantile is at least v where the share of tokens above v is at least 1 − q, and that share is a
+mean over tokens: so an interval for it, at each of a few dozen values v, gives one for the
+quantile (Woodruff 1952). The share is studentised on the logit scale and its critical values
+come from resampled documents, or from Student's t where that is wider. Percentile ends of a resampled quantile, the usual way, lie too
+low when a few documents own the tail: with 200 documents of strong effects the upper 95% bound
+of the p99.9 is missed 12% of the time, against 6% here.
+
+Nothing of size replicates × tokens is needed, only how many tokens of each document lie above
+each v, so per-document histograms serve as well as the tokens themselves.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import logit, ndtri, stdtrit
+
+from evalharness.stats.interval import (
+    NO_CLUSTERS,
+    ONE_CLUSTER,
+    Codes,
+    Floats,
+    Interval,
+    check_confidence,
+    code_array,
+    count_array,
+    finite_array,
+    no_interval,
+)
+from evalharness.stats.means import ratio_se
+from evalharness.stats.resample import canonical_order, check_replicates, resampled
+
+_GRID = 48  # values at which the share above is tested
+_FEW_BEYOND = 10  # documents with a token at or beyond the quantile, or no interval
+_SOME_BEYOND = 30  # or the method says approximate
+_METHOD = "cluster bootstrap-t of the share beyond"
+
+
+def quantile_bootstrap(
+    values: npt.ArrayLike,
+    clusters: npt.ArrayLike,
+    q: float,
+    confidence: float,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return the ``q`` quantile over all tokens with a bootstrap interval over documents.
+
+    Parameters
+    ----------
+    values : (N,) per-token quantity.
+    clusters : (N,) integer codes 0 … G−1 of the token's document.
+    q : in (0, 1), for instance 0.99.
+    confidence : two-sided, in (0, 1).
+    replicates, seed : how many resamples, and where they start.
+
+    Returns
+    -------
+    Interval
+        The value is ``numpy.quantile(values, q)``; ``se`` is the interval's width over twice the
+        normal quantile. No interval where fewer than ten documents hold a token at or beyond the
+        quantile, or where it would reach past the largest value seen: the tail is then unknown.
+        With fewer than thirty, ``method`` says that the interval is approximate.
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinite input, ``q`` outside (0, 1), too few replicates, or a confidence
+        outside (0, 1).
+
+    References
+    ----------
+    Woodruff 1952, JASA 47:635–646.
+
+    """
+    _check(q, confidence, replicates)
+    v = finite_array("values", values)
+    codes = code_array("clusters", clusters, v.size)
+    if v.size == 0:
+        return no_interval(None, confidence, 0, 0, _METHOD, NO_CLUSTERS)
+    n = np.bincount(codes).astype(np.float64)
+    used = n > 0
+    ordered = np.sort(v)
+    value = float(np.quantile(ordered, q))
+    size, clusters_used = v.size, int(np.count_nonzero(used))
+    if clusters_used == 1:
+        return no_interval(value, confidence, size, 1, _METHOD, ONE_CLUSTER)
+    if ordered[0] == ordered[-1]:
+        return Interval(value, value, value, confidence, size, clusters_used, _METHOD, 0.0)
+
+    # clusters that reach the quantile from above and from below, and the two ends of the data
+    tails = [_clusters_where(codes, mask) for mask in (v >= value, v <= value)]
+    piles = [_clusters_where(codes, v == end) for end in (ordered[0], ordered[-1])]
+    share = np.bincount(codes, weights=v > value).astype(np.float64)
+    shares = _share_grid(share[used], n[used], q, confidence)
+    grid = np.unique(ordered[np.clip(size - np.round(shares * size), 0, size - 1).astype(np.intp)])
+    position = np.searchsorted(grid, v)  # grid[position - 1] < v <= grid[position]
+    width = grid.size + 1
+    cells = np.bincount(codes * width + position, minlength=n.size * width)
+    at_or_below = np.cumsum(cells.reshape(n.size, width), axis=1)[:, :-1]
+    above = (n[:, None] - at_or_below)[used]  # (G, K)
+
+    ends = _invert(above, n[used], grid, q, confidence, replicates, seed)
+    bounds = tuple(
+        float(end) if pile >= _FEW_BEYOND else None
+        for end, pile in zip((ordered[0], ordered[-1]), piles, strict=True)
+    )
+    return _interval(value, ends, bounds, min(tails), q, confidence, size, clusters_used)
+
+
+def histogram_quantile(counts: npt.ArrayLike, edges: npt.ArrayLike, q: float) -> float:
+    """Return the ``q`` quantile of one histogram.
+
+    Parameters
+    ----------
+    counts : (B,) tokens in each bin, at least one in all.
+    edges : (B+1,) rising bin edges of at least 0. A first edge of 0 means that the first bin
+        holds zeros, and reads as 0. Within other bins the quantile is interpolated on the log
+        scale, so its relative error is below one bin's ratio of edges.
+    q : in (0, 1).
+
+    """
+    held = count_array("counts", counts)
+    bins = _edges(edges, held.size)
+    total = float(held.sum())
+    if total == 0:
+        raise ValueError("counts: must hold at least one token")
+    if not 0 < q < 1:
+        raise ValueError(f"q: must be in (0,1), got {q}")
+    shares = np.cumsum(held) / total
+    at = int(np.argmax(shares >= q - 1e-12))
+    if bins[at] == 0:
+        return 0.0
+    before = shares[at - 1] if at else 0.0
+    inside = float(np.clip((q - before) / (shares[at] - before), 0.0, 1.0))
+    return float(bins[at] * (bins[at + 1] / bins[at]) ** inside)
+
+
+def histogram_quantile_bootstrap(
+    counts: npt.ArrayLike,
+    edges: npt.ArrayLike,
+    q: float,
+    confidence: float,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Interval:
+    """Return the ``q`` quantile of per-document histograms with a bootstrap over documents.
+
+    ``counts`` (G, B) are the tokens of each document in each bin, ``edges`` (B+1,) as in
+    :func:`histogram_quantile`; the rest, and the rules, as in :func:`quantile_bootstrap`.
+    """
+    _check(q, confidence, replicates)
+    held = count_array("counts", counts, ndim=2)
+    bins = _edges(edges, held.shape[1])
+    held = held[held.sum(axis=1) > 0]
+    n, pooled = held.sum(axis=1), held.sum(axis=0)
+    total, used = int(n.sum()), held.shape[0]
+    if used == 0:
+        return no_interval(None, confidence, 0, 0, _METHOD, NO_CLUSTERS)
+    value = histogram_quantile(pooled, bins, q)
+    if used == 1:
+        return no_interval(value, confidence, total, 1, _METHOD, ONE_CLUSTER)
+    if bins[0] == 0 and pooled[0] == total:
+        return Interval(value, value, value, confidence, total, used, _METHOD, 0.0)
+    at = int(np.argmax(np.cumsum(pooled) >= (q - 1e-12) * total))
+    # the quantile's own bin counts on both sides: the bin hides where its tokens lie
+    tails = [int(np.count_nonzero(part.sum(axis=1))) for part in (held[:, at:], held[:, : at + 1])]
+
+    above = n[:, None] - np.cumsum(held, axis=1)  # (G, B) tokens above the bin's upper edge
+    wanted = _share_grid(above[:, at], n, q, confidence)
+    beyond = above.sum(axis=0) / total  # (B,) falling
+    chosen = np.searchsorted(-beyond, -wanted)  # first bin with no more beyond than wanted
+    near = [chosen.min() - 1, at - 1, at, at + 1]
+    chosen = np.unique(np.clip(np.concatenate([chosen, near]), 0, bins.size - 2))
+    ends = _invert(above[:, chosen], n, bins[chosen + 1], q, confidence, replicates, seed)
+    bottom = 0.0 if bins[0] == 0 and np.count_nonzero(held[:, 0]) >= _FEW_BEYOND else None
+    return _interval(value, ends, (bottom, None), min(tails), q, confidence, total, used)
+
+
+def _check(q: float, confidence: float, replicates: int) -> None:
+    check_confidence(confidence)
+    check_replicates(replicates, confidence)
+    if not 0 < q < 1:
+        raise ValueError(f"q: must be in (0,1), got {q}")
+
+
+def _edges(edges: npt.ArrayLike, bins: int) -> Floats:
+    array = finite_array("edges", edges)
+    if array.size != bins + 1:
+        raise ValueError(f"edges: must have {bins + 1} entries (got {array.size})")
+    if array[0] < 0 or bool(np.any(np.diff(array) <= 0)):
+        raise ValueError("edges: must rise from at least 0")
+    return array
+
+
+def _clusters_where(codes: Codes, mask: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(np.bincount(codes[mask])))
+
+
+def _share_grid(above: Floats, n: Floats, q: float, confidence: float) -> Floats:
+    """Return falling shares (K,) above v that surely bracket the interval, even on the logit."""
+    p = 1 - q
+    spread = max(ratio_se(above, n), 0.5 / float(n.sum())) / (p * q)
+    t = float(stdtrit(n.size - 1, 0.5 + confidence / 2))
+    reach = min((2.2 * t + 2) * spread, 7.0)
+    return np.asarray(1 / (1 + np.exp(-(logit(p) + np.linspace(reach, -reach, _GRID)))))
+
+
+def _invert(
+    above: Floats,
+    n: Floats,
+    grid: Floats,
+    q: float,
+    confidence: float,
+    replicates: int,
+    seed: int,
+) -> tuple[float | None, float | None]:
+    """Return the ends of the values (K,) whose share above, from (G, K), may be 1 − q.
+
+    None for an end where no value of the grid is refused on that side.
+    """
+    columns = np.column_stack([above, above**2, above * n[:, None], n, n * n])
+    columns = columns[canonical_order(np.column_stack([above, n]))]
+    observed, se = _logit_share(columns.sum(axis=0)[None, :], n.size)
+    drawn, drawn_se = _logit_share(resampled(columns, replicates, seed), n.size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.sort(_studentised(drawn - observed, drawn_se), axis=0)  # (R, K)
+        seen = _studentised(observed - logit(1 - q), se)[0]  # (K,)
+    k = int((replicates + 1) * (1 - confidence) / 2 + 1e-9)
+    student = float(stdtrit(n.size - 1, 0.5 + confidence / 2))  # resampling alone is too short
+    too_many = seen - np.maximum(t[replicates - k], student)  # refused where above 0
+    too_few = np.minimum(t[k - 1], -student) - seen
+    allowed = np.flatnonzero(~((too_many > 0) | (too_few > 0)))
+    if allowed.size == 0:  # the grid steps over a very short interval
+        allowed = np.array([int(np.argmin(np.abs(seen)))])
+    first, last = int(allowed[0]), int(allowed[-1])
+    low = None if first == 0 else _crossing(grid, too_many, first - 1, first)
+    high = None if last == grid.size - 1 else _crossing(grid, too_few, last + 1, last)
+    return low, high
+
+
+def _logit_share(totals: Floats, clusters: int) -> tuple[Floats, Floats]:
+    """Return the logit of Σ a/Σ n and its standard error, (R, K) each, from resampled totals."""
+    k = (totals.shape[1] - 2) // 3
+    a, aa, an = totals[:, :k], totals[:, k : 2 * k], totals[:, 2 * k : 3 * k]
+    b, bb = totals[:, -2:-1], totals[:, -1:]
+    share = a / b
+    squares = np.maximum(aa - 2 * share * an + share**2 * bb, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        se = np.sqrt(clusters / (clusters - 1) * squares) / b / (share * (1 - share))
+        return logit(share), se
+
+
+def _studentised(gap: Floats, se: Floats) -> Floats:
+    """Return gap/se, infinite where the logit is or where there is no spread, never NaN."""
+    t = np.where(np.isfinite(gap), gap / se, np.sign(gap) * np.inf)
+    return np.where(np.isnan(t), 0.0, t)
+
+
+def _crossing(grid: Floats, excess: Floats, refused: int, allowed: int) -> float:
+    """Return the value between two neighbours at which ``excess`` passes 0, by a straight line."""
+    above, below = float(excess[refused]), float(excess[allowed])
+    if not (np.isfinite(above) and np.isfinite(below)) or above <= below:
+        return float(grid[refused])
+    weight = above / (above - below)
+    return float(grid[refused] + weight * (grid[allowed] - grid[refused]))
+
+
+def _interval(
+    value: float,
+    ends: tuple[float | None, float | None],
+    bounds: tuple[float | None, ...],
+    reaching: int,
+    q: float,
+    confidence: float,
+    n: int,
+    clusters: int,
+) -> Interval:
+    """Return the interval, or the reason there is none; ``bounds`` are ends of the data that hold."""
+    if reaching < _FEW_BEYOND:
+        reason = f"fewer than {_FEW_BEYOND} documents have a token beyond the {q:g} quantile"
+        return no_interval(value, confidence, n, clusters, _METHOD, reason)
+    low, high = (bound if end is None else end for end, bound in zip(ends, bounds, strict=True))
+    if low is None or high is None:
+        reason = f"the interval of the {q:g} quantile would reach past every value seen"
+        return no_interval(value, confidence, n, clusters, _METHOD, reason)
+    low, high = min(low, value), max(high, value)
+    se = (high - low) / (2 * float(ndtri(0.5 + confidence / 2)))
+    some = f", fewer than {_SOME_BEYOND} documents beyond it: interval is approximate"
+    method = _METHOD + (some if reaching < _SOME_BEYOND else "")
+    return Interval(value, low, high, confidence, n, clusters, method, se)

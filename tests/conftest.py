@@ -1,0 +1,108 @@
+"""Tiny models with a real byte-level tokenizer, made once a session; nothing is fetched."""
+
+from __future__ import annotations
+
+import os
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TEXT = (
+    "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs; "
+    "how vexingly quick daft zebras jump! Sphinx of black quartz, judge my vow. "
+)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Make a directory with a random two-layer Llama; ``seed`` and config keys tell them apart."""
+    made: dict[str, Path] = {}
+
+    def make(seed: int = 0, **config: Any) -> Path:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        key = f"{seed}-{sorted(config.items())}"
+        if key not in made:
+            path = tmp_path_factory.mktemp("model") / f"tiny{seed}"
+            tokenizer = tiny_tokenizer()
+            settings = {
+                "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+                "num_attention_heads": 4, "num_key_value_heads": 2,
+                "vocab_size": len(tokenizer), "max_position_embeddings": 256,
+                "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": 0,
+            }  # fmt: skip
+            torch.manual_seed(seed)
+            model = LlamaForCausalLM(LlamaConfig(**(settings | config)))
+            # The default initialisation gives nearly uniform predictions, which test little.
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    if parameter.ndim == 2:
+                        parameter.mul_(8)
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            made[key] = path
+        return made[key]
+
+    return make
+
+
+def tiny_tokenizer() -> Any:
+    """A byte-level BPE of some 300 tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<eos>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    tokenizer.train_from_iterator([TEXT] * 4, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>"  # noqa: S106
+    )
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Twelve documents of different lengths as JSONL."""
+    import json
+
+    rows = [
+        {"id": f"d{i}", "text": TEXT[i:] + TEXT[: 20 + 9 * i], "kind": "odd" if i % 2 else "even"}
+        for i in range(12)
+    ]
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return path
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny: Callable[..., Path], corpus: Path) -> Path:
+    """A directory with base.yaml, candidate.yaml (8-bit simulation), suite.yaml, gates.yaml."""
+    (tmp_path / "base.yaml").write_text(
+        f"version: 1\nname: base\nmodel: {{path: {tiny()}, dtype: float32, device: cpu}}\n"
+    )
+    (tmp_path / "candidate.yaml").write_text(
+        "from: base.yaml\nname: int4\n"
+        "simulate: {weights: {bits: 4, granularity: channel, symmetric: true}}\n"
+    )
+    (tmp_path / "suite.yaml").write_text(
+        f"version: 1\nname: tiny\ncorpora:\n  - {{name: texts, path: {corpus}, "
+        "attributes: [kind]}\n"
+        "window: {tokens: 32}\nprobes: [layers]\nlayers: {windows: 4}\nbatch_size: 3\n"
+        'slices:\n  - {name: odd, where: {kind: "odd"}}\n'
+    )
+    (tmp_path / "gates.yaml").write_text(
+        "version: 1\nname: tiny\ngates:\n  - {metric: kl.mean, max: 1.0e-6}\n"
+        "  - {metric: top1.agreement, min: 1%}\n"
+    )
+    return tmp_path

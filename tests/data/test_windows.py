@@ -1,0 +1,84 @@
+"""Windows: what is fed, and which positions are scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evalharness.data.documents import Document
+from evalharness.data.windows import Slot, batches, blocks, cut
+from evalharness.spec.suite import Suite
+
+
+def document(number: int, length: int) -> Document:
+    return Document(number, "c", f"d{number}", np.arange(length) + 1, None, {})
+
+
+def suite(score: str, tokens: int = 8, stride: int | None = None, **more: object) -> Suite:
+    return Suite.model_validate(
+        {
+            "name": "s",
+            "corpora": [{"name": "c", "source": "python:x"}],
+            "window": {"tokens": tokens, "stride": stride, "score": score},
+            **more,
+        }
+    )
+
+
+def scored_places(slots: list[Slot]) -> list[int]:
+    """Document places of the tokens that are predicted and scored."""
+    return [s.start + i + 1 for s in slots for i in range(s.first, s.last)]
+
+
+def test_all_scores_every_token_but_a_windows_first() -> None:
+    """20 tokens in windows of 8: the first of each window has no prediction."""
+    slots = cut([document(0, 20)], suite("all"), None)
+    assert [len(s.ids) for s in slots] == [8, 8, 4]
+    assert scored_places(slots) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19]
+
+
+def test_new_scores_every_token_once_with_overlap() -> None:
+    """With a stride of 4 each later window adds what it sees first."""
+    slots = cut([document(0, 19)], suite("new", stride=4), None)
+    assert scored_places(slots) == list(range(1, 19))
+    assert [s.first for s in slots] == [0, 3, 3, 3]
+
+
+def test_second_half_scores_logits_from_the_middle() -> None:
+    """llama.cpp's rule: logits tokens/2 … tokens − 2."""
+    slots = cut([document(0, 16)], suite("second_half"), None)
+    assert [(s.first, s.last) for s in slots] == [(4, 7), (4, 7)]
+
+
+@pytest.mark.parametrize("score", ["all", "new"])
+def test_a_bos_stands_before_every_window_and_is_never_scored(score: str) -> None:
+    """The document's own first token then has a prediction."""
+    slots = cut([document(0, 14)], suite(score), bos=99)
+    assert all(s.ids[0] == 99 for s in slots)
+    assert scored_places(slots) == list(range(14))
+    for s in slots:
+        for i in range(s.first, s.last):
+            assert s.ids[i + 1] == s.start + i + 1 + 1  # the document holds 1, 2, 3, …
+
+
+def test_blocks_hold_whole_documents() -> None:
+    """A document never lies in two blocks, or its cluster would be split by a resume."""
+    documents = [document(i, 12) for i in range(5)]
+    groups = blocks(documents, cut(documents, suite("all"), None), 20)
+    homes = [{s.document for s in g} for g in groups]
+    assert homes == [{0, 1}, {2, 3}, {4}]
+
+
+def test_probed_windows_are_spread_over_the_suite() -> None:
+    """Four of twelve documents, one from each quarter."""
+    documents = [document(i, 8) for i in range(12)]
+    chosen = suite("all", probes=["layers"], layers={"windows": 4})
+    assert [s.document for s in cut(documents, chosen, None) if s.probed] == [1, 4, 7, 10]
+
+
+def test_a_batch_never_mixes_probed_and_plain_windows() -> None:
+    """Probed batches run in lock-step."""
+    documents = [document(i, 8) for i in range(6)]
+    chosen = suite("all", probes=["layers"], layers={"windows": 2})
+    for batch in batches(cut(documents, chosen, None), 4):
+        assert len({s.probed for s in batch}) == 1
