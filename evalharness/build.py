@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
 from evalharness import __version__, stats
+from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
-from evalharness.metrics.layers import EDGES, histogram
+from evalharness.metrics.layers import EDGES
 from evalharness.run import Run
 from evalharness.spec.result import (
     Anomaly,
@@ -43,7 +44,9 @@ def anomalies(run: Run, evidence: Evidence) -> list[Anomaly]:
     return [Anomaly(kind=k, message=m) for k, m in evidence.anomalies]
 
 
-def build(run: Run, estimates: Estimates, decision: Any, command: str) -> Result:
+def build(
+    run: Run, estimates: Estimates, decision: Decision, found: list[Anomaly]
+) -> Result:
     """The whole result of ``run`` under a policy's ``decision``."""
     evidence = estimates.evidence
     manifest = run.manifest
@@ -70,9 +73,9 @@ def build(run: Run, estimates: Estimates, decision: Any, command: str) -> Result
         compared=Compared(**sides, same_model=same_model(manifest)),
         cost=cost(manifest, evidence),
         environment={k: str(v) for k, v in manifest.get("environment", {}).items()},
-        anomalies=decision.anomalies,
+        anomalies=found,
         warnings=[*manifest.get("warnings", []), *decision.warnings],
-        command=command,
+        command=manifest.get("command", ""),
     )
 
 
@@ -87,25 +90,26 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
     results = []
     for (error, layer), rows in evidence.layers.items():
         estimate = estimates.estimate(f"layer.error.{error}", {"layer": layer}, CONFIDENCE)
-        tokens = int(rows["tokens"].sum())
-        sums = rows[["err_sq", "ref_sq", "update_sq", "cos_sum", "pos0_err_sq", "pos0_ref_sq"]].sum(
-            skipna=False
-        )
-        largest = rows.iloc[int(rows["max_abs"].to_numpy().argmax())]
-        document = evidence.documents.iloc[int(largest["doc"])]
-        # A percentile of the cosine is read off 1 − cosine from above.
-        away = stats.histogram_quantile(histogram(rows, "cos").sum(0), EDGES, 0.99) if tokens else 0
+        sums = {
+            name: float(rows.column(name).astype(float).sum())
+            for name in ("tokens", "err_sq", "ref_sq", "update_sq", "cos_sum", "pos0_err_sq",
+                         "pos0_ref_sq")
+        }  # fmt: skip
+        tokens = sums["tokens"]
+        largest = rows.largest()
+        place = None
+        if largest is not None:
+            place = f"{evidence.document(largest[0])} position {largest[2]} channel {largest[3]}"
+        # A low percentile of the cosine is a high one of 1 − cosine.
+        away = stats.histogram_quantile(rows.histogram("cos").sum(0), EDGES, 0.99) if tokens else 0
         results.append(
             LayerResult(
-                layer=layer, kind=rows["kind"].iloc[0], type=rows["type"].iloc[0], error=error,
-                tokens=tokens, median=estimate.value, low=estimate.low, high=estimate.high,
-                pooled=_root_ratio(sums["err_sq"], sums["ref_sq"]),
+                layer=layer, kind=cast(Any, rows.text("kind")), type=rows.text("type"),
+                error=error, tokens=int(tokens), median=estimate.value, low=estimate.low,
+                high=estimate.high, pooled=_root_ratio(sums["err_sq"], sums["ref_sq"]),
                 sqnr_db=_decibels(estimate.value),
                 cosine_mean=_number(sums["cos_sum"] / tokens) if tokens else None,
-                cosine_p01=_number(1 - away) if tokens else None,
-                max_abs=_number(largest["max_abs"]),
-                max_abs_at=f"{document['corpus']}/{document['id']} position "
-                f"{largest['max_abs_position']} channel {largest['max_abs_channel']}",
+                cosine_p01=_number(1 - away) if tokens else None, max_abs=largest and largest[1], max_abs_at=place,
                 position0=_root_ratio(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
                 update=_root_ratio(sums["err_sq"], sums["update_sq"]),
             )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -132,17 +133,16 @@ def gate(
 ) -> None:
     """Decide a finished run again from its records, without a model."""
     from evalharness import assets
-    from evalharness.finish import finish, load_result
+    from evalharness.finish import finish
     from evalharness.gates import load_policy
     from evalharness.run import Run
 
     opened = Run.open(run)
     opened.verify()
-    before = load_result(run)
     original = Path(opened.manifest.get("policy", ""))
     own = original if original.is_file() else run / "policy.yaml"
     policy = load_policy(assets.find("gates", gates) if gates else own)
-    result = finish(opened, policy, command=before.command)
+    result = finish(opened, policy)
     _show(result, run, format)
     raise typer.Exit(result.exit_code)
 
@@ -221,3 +221,8 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
+    except Exception as error:
+        # Python would exit with 1, which here means that a gate failed.
+        traceback.print_exc()
+        print(f"error: unexpected {type(error).__name__}; what is recorded is kept", file=sys.stderr)
+        raise SystemExit(4) from None

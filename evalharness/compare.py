@@ -107,7 +107,7 @@ def compare(job: Plan, progress: Progress | None = None) -> tuple[Result, Run]:
     progress = progress or Progress()
     run = measure(job, progress)
     with progress.step("writing the report"):
-        result = finish(run, job.policy, command=job.command)
+        result = finish(run, job.policy)
     run.close()
     return result, run
 
@@ -119,6 +119,7 @@ def measure(job: Plan, progress: Progress) -> Run:
     from evalharness.data import documents, windows
     from evalharness.models.load import load
     from evalharness.pair.check import check_pair
+    from evalharness.pair.noise import noise_floor
     from evalharness.pair.separate import measure_separately
     from evalharness.pair.side import Side
     from evalharness.pair.tokens import TokenPass
@@ -180,6 +181,9 @@ def measure(job: Plan, progress: Progress) -> Run:
     for loaded in (loaded_ref, loaded_cand):
         for message in loaded.messages:
             run.log("loader", message, model=loaded.name)
+    if same and slots and "noise_floor" not in run.manifest:
+        with progress.step("measuring the noise floor"):
+            run.update(noise_floor=noise_floor(reference, docs, slots, suite.batch_size))
     with _finishing_blocks(job) as interrupted:
         done = run.done()
         total = sum(len(s.ids) for s in slots)

@@ -12,13 +12,13 @@ from evalharness.gates import Decision, decide, find_anomalies, load_baseline
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.run import Run
 from evalharness.spec.policy import Policy
-from evalharness.spec.result import SCHEMA_VERSION, Result
+from evalharness.spec.result import SCHEMA_VERSION, Anomaly, Result
 
 FILES = ("result.json", "report.html", "summary.md", "junit.xml")
 
 
-def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision]:
-    """Decide ``policy`` on what ``run`` recorded."""
+def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]:
+    """Decide ``policy`` on what ``run`` recorded; with the anomalies that were found."""
     estimates = Estimates(Evidence(run))
     found = anomalies(run, estimates.evidence)
     found += find_anomalies(estimates, compressed=claims_compression(run))
@@ -26,12 +26,12 @@ def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision]:
     decision = decide(
         policy, estimates, anomalies=found, baseline=baseline, identity=identity(run)
     )
-    return estimates, decision
+    return estimates, decision, found
 
 
-def finish(run: Run, policy: Policy, command: str) -> Result:
+def finish(run: Run, policy: Policy) -> Result:
     """Judge, write result.json, report.html, summary.md and junit.xml, and seal the run."""
-    result = build(run, *judge(run, policy), command)
+    result = build(run, *judge(run, policy))
     # The copy is for readers, and for when the original is gone; paths in it stay the original's.
     run.update(policy=str(policy.path.resolve()))
     run.write_text("policy.yaml", policy.path.read_text(encoding="utf-8"))

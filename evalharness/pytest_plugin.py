@@ -41,7 +41,7 @@ class GateWarning(UserWarning):
     """A gate that did not pass and does not block, or a waiver that needs looking after."""
 
 
-class GateFailure(Exception):
+class GateError(Exception):
     """A gate that blocks; shown as its result, without a traceback."""
 
     def __init__(self, result: GateResult) -> None:
@@ -83,19 +83,22 @@ class Source:
         """True when there is a run or a pair."""
         return bool(self.run_path or (self._option("base") and self._option("candidate")))
 
-    def run(self) -> LoadedRun:
-        """The run; an error is raised again each time, and what failed is not tried again."""
+    def run(self, policy: Path | None = None) -> LoadedRun:
+        """The run; an error is raised again each time, and what failed is not tried again.
+
+        ``policy`` is the one that a comparison made now would write its verdict by.
+        """
         if self._error is not None:
             raise self._error
         if self._run is None:
             try:
-                self._run = self._load()
+                self._run = self._load(policy)
             except Exception as error:
                 self._error = error
                 raise
         return self._run
 
-    def _load(self) -> LoadedRun:
+    def _load(self, policy: Path | None) -> LoadedRun:
         from evalharness import api
 
         if self.run_path:
@@ -107,14 +110,28 @@ class Source:
                 "--evalharness-candidate",
                 pytrace=False,
             )
+        return self._compare(base, candidate, policy)
+
+    def _compare(self, base: str, candidate: str, policy: Path | None) -> LoadedRun:
+        """Compare, once for all workers of xdist: the first does it, the others wait and load."""
         from filelock import FileLock
 
+        from evalharness import api
+        from evalharness.errors import EvalHarnessError
+
         out = self._out()
-        # Workers of xdist share one comparison: the first makes it, the others wait and load it.
+        failed = out.with_name(f"{out.name}.error")
         with FileLock(f"{out}.lock"):
+            if failed.exists():
+                raise EvalHarnessError(failed.read_text(encoding="utf-8"))
             if (out / "result.json").is_file():
                 return api.load_run(out)
-            return api.compare(base, candidate, suite=self._option("suite") or "quick", out=out)
+            suite = self._option("suite") or "quick"
+            try:
+                return api.compare(base, candidate, suite=suite, gates=policy or "default", out=out)
+            except EvalHarnessError as error:
+                failed.write_text(str(error), encoding="utf-8")
+                raise
 
     def _out(self) -> Path:
         worker = getattr(self._config, "workerinput", None)
@@ -197,7 +214,7 @@ class PolicyFile(pytest.File):
 
             from evalharness import api
 
-            run = self.config.stash[_SOURCE].run()
+            run = self.config.stash[_SOURCE].run(self.path)
             self._decision = api.check(run, self.path)
             for waiver in self._decision.waivers:
                 if waiver.state != "active":
@@ -230,7 +247,7 @@ class GateItem(pytest.Item):
             ]
         failures = [g for g in found if g.blocking and g.verdict != "PASS"]
         if failures:
-            raise GateFailure(failures[0])
+            raise GateError(failures[0])
         _report_the_rest(found)
 
     def repr_failure(
@@ -240,7 +257,7 @@ class GateItem(pytest.Item):
         from evalharness.errors import EvalHarnessError
 
         error = excinfo.value
-        if isinstance(error, GateFailure):
+        if isinstance(error, GateError):
             return _shown(error.result)
         if isinstance(error, EvalHarnessError):
             return str(error)

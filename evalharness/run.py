@@ -201,6 +201,18 @@ class Run:
             ) from None
 
 
+class InMemory:
+    """Records that were never written, for whoever reads those of a `Run`."""
+
+    def __init__(self, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> None:
+        self.manifest, self.tables = manifest, tables
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one kind of record."""
+        found = self.tables.get(name, SCHEMAS[name].empty_table())
+        return found if columns is None else found.select(columns)
+
+
 def check_new(path: Path) -> None:
     """Refuse an output directory that holds anything."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):

@@ -134,21 +134,39 @@ def _load(entry: Task, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
 def _load_path(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     from lm_eval.tasks import TaskManager
 
-    # The members of a group may be beside it, or lm-eval's; a plain task needs no index.
-    is_group = re.search(rb"^group[ \t]*:", path.read_bytes(), re.M) is not None
-    manager = TaskManager(
-        include_path=str(path.parent) if is_group else None, include_defaults=is_group
-    )
-    return _flat(manager.load([str(path)]))
+    if re.search(rb"^group[ \t]*:", path.read_bytes(), re.M):
+        return _load_group(path)
+    return _flat(TaskManager(include_defaults=False).load([str(path)]))
+
+
+def _load_group(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A group by its file: lm-eval takes groups by name only. Members may lie beside the file."""
+    from lm_eval.tasks import TaskManager
+
+    beside = TaskManager(include_path=str(path.parent), include_defaults=False)
+    own = [e for e in beside.task_index.values() if e.yaml_path and e.yaml_path.samefile(path)]
+    if not own:  # not valid: this says why
+        return _flat(beside.load([str(path)]))
+    local = all(member in beside.task_index for member in _members(own[0].cfg))
+    manager = beside if local else TaskManager(include_path=str(path.parent))
+    return _flat(manager.load([own[0].name]))
+
+
+def _members(config: Mapping[str, Any]) -> Iterator[str]:
+    for member in config.get("task") or []:
+        if isinstance(member, str):
+            yield member
+        elif isinstance(member.get("task"), str):
+            yield member["task"]
+        else:
+            yield from _members(member)
 
 
 def _flat(loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return dict(loaded["tasks"]), dict(loaded.get("groups") or {})
 
 
-def _prepare(
-    name: str, leaf: Any, entry: Task, seed: int, messages: list[str]
-) -> PreparedTask:
+def _prepare(name: str, leaf: Any, entry: Task, seed: int, messages: list[str]) -> PreparedTask:
     if getattr(leaf, "MULTIMODAL", False):
         raise InputError(f"task {name!r} needs images or sound, which no text model reads")
     if getattr(leaf, "UNSAFE_CODE", False):
@@ -210,7 +228,7 @@ def _declared() -> set[str]:
 def _unknown(name: str, key: str, known: set[str]) -> InputError:
     return InputError(
         f"no lm-eval task, group or tag is named {name!r}", key=key,
-        remedy=nearest(name, known) or "`lm_eval --tasks list` shows them; path: takes a task YAML.",
+        remedy=nearest(name, known) or "`lm_eval ls tasks` lists them; path: takes a task YAML.",
     )  # fmt: skip
 
 
@@ -224,4 +242,4 @@ def _reported(entry: Task, key: str, name: str) -> Iterator[None]:
             raise
         raise InputError(error.message, path=entry.path, key=key, remedy=error.remedy) from None
     except Exception as error:  # lm-eval and datasets raise anything
-        raise explain(error, name or str(entry.path), entry.path, key) from None
+        raise explain(error, name, entry.path, key) from None

@@ -17,7 +17,11 @@ _UNREACHABLE = (
 
 
 def explain(error: Exception, name: str, path: str | None, key: str) -> InputError:
-    """Return the `InputError` for what lm-eval, datasets or YAML raised about task ``name``."""
+    """Return the `InputError` for what lm-eval, datasets or YAML raised about task ``name``.
+
+    ``name`` is empty for a file whose name key was not read yet.
+    """
+    what = f"task {name!r}" if name else "this task"
     chain = list(_chain(error))
     for e in chain:
         if isinstance(e, yaml.MarkedYAMLError):
@@ -27,14 +31,14 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
             )
         if isinstance(e, ModuleNotFoundError):
             return InputError(
-                f"task {name!r} needs the Python package {e.name!r}, which is not installed",
+                f"{what} needs the Python package {e.name!r}, which is not installed",
                 path=path, key=key, remedy=f"Install it (pip install {e.name}).",
             )  # fmt: skip
     for e in chain:
         if isinstance(e, ConnectionError | FileNotFoundError) or type(e).__name__ in _UNREACHABLE:
             offline = " offline" if _OFFLINE.search(_first(e)) else ""
             return InputError(
-                f"the data of task {name!r} is not available{offline} ({_first(e)})",
+                f"the data of {what} is not available{offline} ({_first(e)})",
                 path=path, key=key,
                 remedy="Run once with a network (without HF_HUB_OFFLINE, HF_DATASETS_OFFLINE or "
                 "--offline), or give a task YAML over local files with path:.",
@@ -45,7 +49,7 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
     if "Unknown config shape" in str(error) or "valid YAML path" in str(error):
         return InputError("a task YAML must have a key task: or group:", path=path, key=key)
     return InputError(
-        f"lm-eval could not build task {name!r} ({type(error).__name__}: {_first(error)})",
+        f"lm-eval could not build {what} ({type(error).__name__}: {_first(error)})",
         path=path, key=key, remedy="Check the task's YAML, its data and num_fewshot.",
     )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Where a task's YAML is, found by reading names only.
 
-lm-eval's `TaskManager` parses all of its 14,000 files before it answers (17 s measured on one core).
+lm-eval's `TaskManager` parses all of its 14,000 files before it answers (17 s seen on one core).
 Reading the lines that declare a name takes 1–2 s, and a plain task can then be loaded by its path.
 Groups, tags and any name declared twice still go through lm-eval's own index.
 """

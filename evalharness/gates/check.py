@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evalharness.errors import nearest
 from evalharness.gates.interfaces import MetricInfo, Registry, registry
-from evalharness.gates.limits import ideal, tightened
+from evalharness.gates.limits import tightened
+from evalharness.gates.suffix import check_suffix, own_value
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import (
     Condition,
@@ -20,7 +20,7 @@ from evalharness.spec.policy import (
     Policy,
     Unless,
 )
-from evalharness.spec.resolve import read_policy, resolve_policy
+from evalharness.spec.resolve import did_you_mean, read_policy, resolve_policy
 from evalharness.spec.yamlfile import KeyPath, YamlFile
 
 # A maximum grows with the number of tokens looked at, so no limit on it means anything.
@@ -29,8 +29,6 @@ _MAXIMA = {
     "logit.max_abs_diff": "logit.half_range.p999",
     "logit.half_range": "logit.half_range.p999",
 }
-_FRACTIONS = ("1", "fraction", "ratio", "relative L2")  # units in which 98% is a number
-_POINTS = ("fraction", "as the task")  # units whose differences are in percentage points
 
 
 def load_policy(path: str | Path, metrics: Registry | None = None) -> Policy:
@@ -67,7 +65,13 @@ def _check_gate(gate: Gate, metrics: Registry) -> None:
         )
     if gate.each and "aggregate" in gate.places:
         raise gate.error("cannot be given together with each: true", ("aggregate",), "Drop one.")
-    if gate.relative_to == "reference" and reference_of(info) not in metrics:
+    if gate.relative_to and gate.aggregate == "mean":
+        raise gate.error(
+            "cannot be given together with aggregate: mean, whose parts have values of their own",
+            ("relative_to",),
+            "Drop one.",
+        )
+    if gate.relative_to == "reference" and own_value(info, metrics) is None:
         raise gate.error(
             f"{gate.metric} has no value of the reference alone to be relative to",
             ("relative_to",),
@@ -75,7 +79,7 @@ def _check_gate(gate: Gate, metrics: Registry) -> None:
         )
     if gate.relative_to == "baseline" and gate.unless:
         raise gate.error("cannot be given together with relative_to: baseline", ("unless",))
-    _limits(gate, gate.max, gate.min, info, gate.relative_to, ())
+    _limits(gate, gate.max, gate.min, info, gate.relative_to, (), metrics)
     if gate.unless:
         _check_unless(gate, gate.unless, info, metrics)
 
@@ -91,7 +95,7 @@ def _check_unless(gate: Gate, unless: Unless, info: MetricInfo, metrics: Registr
             continue
         if limit is None:
             raise gate.error(f"the gate has no {side} that this could loosen", ("unless", side))
-        _unit(gate, loose, info, gate.relative_to, ("unless", side))
+        check_suffix(gate, loose, info, gate.relative_to, ("unless", side), metrics)
         if tightened(side, limit, loose):
             raise gate.error(
                 f"must be looser than the gate's own {side} of {limit} (got {loose})",
@@ -104,7 +108,7 @@ def _check_unless(gate: Gate, unless: Unless, info: MetricInfo, metrics: Registr
 def _check_condition(gate: Gate, condition: Condition, key: KeyPath, metrics: Registry) -> None:
     info = _metric(gate, condition.metric, key, metrics)
     _scope(gate, condition.scope, info, (*key, "scope"))
-    _limits(gate, condition.max, condition.min, info, None, key)
+    _limits(gate, condition.max, condition.min, info, None, key, metrics)
 
 
 def _check_waiver(waiver: GivenWaiver, policy: Policy, metrics: Registry) -> None:
@@ -112,8 +116,7 @@ def _check_waiver(waiver: GivenWaiver, policy: Policy, metrics: Registry) -> Non
     gate = policy.gate(spec.gate)
     if gate is None:
         known = [g.id for g in policy.gates]
-        hint = nearest(spec.gate, known)
-        remedy = hint[:1].upper() + hint[1:] if hint else f"Gates: {', '.join(known)}."
+        remedy = did_you_mean(spec.gate, known, "Gates")
         raise place.error(f"no gate has the id {spec.gate!r}", ("gate",), remedy)
     info = metrics[gate.metric]
     _scope(place, spec.match, info, ("match",))
@@ -123,32 +126,26 @@ def _check_waiver(waiver: GivenWaiver, policy: Policy, metrics: Registry) -> Non
             continue
         if limit is None:
             raise place.error(f"the gate {gate.id!r} has no {side} that this could loosen", (side,))
-        _unit(place, cap, info, gate.relative_to, (side,))
+        check_suffix(place, cap, info, gate.relative_to, (side,), metrics)
         if tightened(side, limit, cap):
             raise place.error(
                 f"must be looser than the gate's own {side} of {limit} (got {cap})", (side,)
             )
 
 
-def reference_of(info: MetricInfo) -> str | None:
-    """The metric that holds the reference's own value: ``task.score.reference``."""
-    return info.id.removesuffix(".shift") + ".reference" if info.id.endswith(".shift") else None
-
-
-def check_direction(
-    at: Gate | Place,
-    metric: str,
-    direction: str,
-    limits: tuple[Limit | None, Limit | None],
-    key: KeyPath = (),
+def _direction(
+    gate: Gate,
+    info: MetricInfo,
+    top: Limit | None,
+    bottom: Limit | None,
+    key: KeyPath,
 ) -> None:
     """Refuse a lone min where lower is better, and a lone max where higher is."""
-    top, bottom = limits
     wrong = {"lower": bottom and not top, "higher": top and not bottom}
-    if wrong.get(direction):
-        side, other = ("min", "max") if direction == "lower" else ("max", "min")
-        raise at.error(
-            f"{direction} is better for {metric}, so {side} alone would pass what is bad",
+    if wrong.get(info.direction):
+        side, other = ("min", "max") if info.direction == "lower" else ("max", "min")
+        raise gate.error(
+            f"{info.direction} is better for {info.id}, so {side} alone would pass what is bad",
             (*key, side),
             f"Give {other}.",
         )
@@ -156,8 +153,7 @@ def check_direction(
 
 def _metric(gate: Gate, metric: str, key: KeyPath, metrics: Registry) -> MetricInfo:
     if metric not in metrics:
-        hint = nearest(metric, metrics)
-        remedy = hint[:1].upper() + hint[1:] if hint else f"Metrics: {', '.join(sorted(metrics))}."
+        remedy = did_you_mean(metric, sorted(metrics), "Metrics")
         raise gate.error(f"unknown metric {metric!r}", (*key, "metric"), remedy)
     return metrics[metric]
 
@@ -178,6 +174,7 @@ def _limits(
     info: MetricInfo,
     relative_to: str | None,
     key: KeyPath,
+    metrics: Registry,
 ) -> None:
     if top is None and bottom is None:
         raise gate.error(
@@ -185,59 +182,9 @@ def _limits(
         )
     for side, limit in (("max", top), ("min", bottom)):
         if limit is not None:
-            _unit(gate, limit, info, relative_to, (*key, side))
-    check_direction(gate, info.id, info.direction, (top, bottom), key)
+            check_suffix(gate, limit, info, relative_to, (*key, side), metrics)
+    _direction(gate, info, top, bottom, key)
     if top and bottom and bottom.number > top.number:
         raise gate.error(
             f"must be at most max (got min {bottom} > max {top})", (*key, "min"), "Swap them."
         )
-
-
-def _unit(
-    at: Gate | Place, limit: Limit, info: MetricInfo, relative_to: str | None, key: KeyPath
-) -> None:
-    """Refuse a percentage, or points, that could be read in two ways or in none."""
-    problem = _unit_problem(limit, info, relative_to)
-    if problem is not None:
-        raise at.error(*problem[:1], key, problem[1])
-
-
-def _unit_problem(
-    limit: Limit, info: MetricInfo, relative_to: str | None
-) -> tuple[str, str] | None:
-    number = f"{limit.number:.10g}"
-    if limit.suffix == "pp":
-        if info.difference and info.unit in _POINTS and relative_to != "reference":
-            return None
-        if relative_to == "reference":
-            return "points cannot be relative to the reference", f"Write {str(limit)[:-2]}%."
-        return (
-            f"points are for differences of fractions (got '{limit}'; {info.id} is in {info.unit})",
-            f"Write a number, such as {number}.",
-        )
-    if relative_to == "reference" and limit.suffix != "%":
-        return (
-            f"must be a percentage of the reference's own value (got '{limit}')",
-            f"Write {Limit(limit.number, '%')}, or drop relative_to: reference.",
-        )
-    if limit.suffix == "" or relative_to is not None:
-        return None
-    if info.difference:
-        ways = [f"{number} for that much in {info.unit}"]
-        if info.unit in _POINTS:
-            ways = [f"{str(limit)[:-1]}pp for percentage points"]
-        if reference_of(info):
-            ways.append("add relative_to: reference for a share of the reference's own value")
-        return f"'{limit}' of a difference is ambiguous", f"Write {', or '.join(ways)}."
-    if info.unit not in _FRACTIONS:
-        return (
-            f"must be a number in {info.unit} (got '{limit}')",
-            f"A percentage of {info.unit} has no meaning.",
-        )
-    if ideal(info) == 1 and info.direction == "lower" and limit.number < 0.5:
-        worse = Limit(1 + limit.number, "%")
-        return (
-            f"'{limit}' of a ratio is ambiguous: {limit} of the reference, or {limit} above it?",
-            f"Write {worse} or {worse.number:.10g} for {limit} above it.",
-        )
-    return None

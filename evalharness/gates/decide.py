@@ -1,6 +1,6 @@
 """A policy and a run's estimates: the verdicts.
 
-    units      each gate in each scope it matches, judged on its interval     (units, judge)
+    cases      each gate in each scope it matches, judged on its interval     (cases, judge)
     Holm       FAILs that many tests would throw up by chance are withdrawn   (here)
     anomalies  nothing passes on data that cannot be trusted                  (here)
     waivers    what was accepted, by whom, until when                         (waivers)
@@ -17,22 +17,23 @@ count, `decide: point`, a metric that is missing) are left as they are and not c
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from evalharness.gates.baseline import refuse_incomparable
+from evalharness.gates.cases import Bench, Case
 from evalharness.gates.interfaces import Baseline, Estimates, Registry, registry
-from evalharness.gates.judge import holm
+from evalharness.gates.judge import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.scopes import covers, matching
-from evalharness.gates.units import Bench, Unit
 from evalharness.gates.waivers import Waivers
 from evalharness.gates.wording import reason
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.resolve import default_id
-from evalharness.spec.result import Anomaly, Estimate, GateResult, Scope, Verdict
+from evalharness.spec.result import Anomaly, GateResult, Scope, Verdict
+from evalharness.stats.multiple import holm
+from evalharness.stats.planning import further_documents
 
 _WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "ANOMALOUS", "INCONCLUSIVE", "PASS")
 
@@ -70,84 +71,79 @@ def decide(
     bench = Bench(
         estimates, registry() if metrics is None else metrics, baseline, policy.confidence
     )
-    units = [unit for gate in policy.gates for unit in bench.units(gate)]
-    units = _corrected(units, bench.confidence)
-    units = [_with_further(_distrusted(unit, anomalies, bench), bench) for unit in units]
+    cases = [case for gate in policy.gates for case in bench.cases(gate)]
+    cases = _corrected(cases, bench.confidence)
+    cases = [_with_further(_distrusted(case, anomalies, bench), bench) for case in cases]
     waivers = Waivers(policy.waivers, today or dt.date.today())
-    units = [_waived(unit, waivers, bench) for unit in units]
+    cases = [_waived(case, waivers, bench) for case in cases]
     results = [
-        result for gate in policy.gates for result in _results(gate, units, policy.confidence)
+        result for gate in policy.gates for result in _results(gate, cases, policy.confidence)
     ]
     return overall(policy, results, waivers, anomalies)
 
 
-def _corrected(units: Sequence[Unit], confidence: float) -> list[Unit]:
+def _corrected(cases: Sequence[Case], confidence: float) -> list[Case]:
     """Withdraw the FAILs that do not survive Holm's correction within their family."""
-    corrected, alpha = list(units), 1 - confidence
+    corrected, alpha = list(cases), 1 - confidence
     for blocking in (True, False):
         family = [
-            (index, unit.judged.p)
-            for index, unit in enumerate(units)
-            if (unit.gate.severity == "error") == blocking and unit.judged.p is not None
+            (index, case.judged.p)
+            for index, case in enumerate(cases)
+            if (case.gate.severity == "error") == blocking and case.judged.p is not None
         ]
         # A lone test was decided by its interval; p only repeats that, up to rounding.
         if len(family) < 2:
             continue
-        for (index, _), holds in zip(family, holm([p for _, p in family], alpha), strict=True):
-            unit = units[index]
-            if unit.judged.verdict == "FAIL" and not holds:
-                judged = unit.judged.withdrawn(len(family), alpha)
-                corrected[index] = replace(unit, judged=judged)
+        adjusted = holm([p for _, p in family])
+        for (index, _), p in zip(family, adjusted, strict=True):
+            case = cases[index]
+            if case.judged.verdict == "FAIL" and p > alpha:
+                judged = case.judged.withdrawn(len(family), alpha)
+                corrected[index] = replace(case, judged=judged)
     return corrected
 
 
-def _distrusted(unit: Unit, anomalies: Sequence[Anomaly], bench: Bench) -> Unit:
+def _distrusted(case: Case, anomalies: Sequence[Anomaly], bench: Bench) -> Case:
     """ANOMALOUS instead of any verdict but FAIL, where an anomaly touches what was measured.
 
     FAIL stays: a candidate bad enough to emit NaN is a bad candidate, not an invalid run.
     """
-    if unit.judged.verdict == "FAIL":
-        return unit
+    if case.judged.verdict == "FAIL":
+        return case
     for anomaly in anomalies:
         if anomaly.metric is None:
             # Bits and bytes are counted from the weights, whatever became of the pass.
-            touched = not bench.metrics[unit.gate.metric].deterministic
+            touched = not bench.metrics[case.gate.metric].deterministic
         else:
-            touched = anomaly.metric == unit.gate.metric and covers(unit.scope, anomaly.scope)
+            touched = anomaly.metric == case.gate.metric and covers(case.scope, anomaly.scope)
         if touched:
-            judged = replace(unit.judged, verdict="ANOMALOUS", why="its data cannot be trusted")
-            return replace(unit, judged=judged, remark=f"Anomaly: {anomaly.message}.")
-    return unit
+            judged = replace(case.judged, verdict="ANOMALOUS", why="its data cannot be trusted")
+            return replace(case, judged=judged, remark=f"Anomaly: {anomaly.message}.")
+    return case
 
 
-def _with_further(unit: Unit, bench: Bench) -> Unit:
+def _with_further(case: Case, bench: Bench) -> Case:
     """Add how many more documents would settle an INCONCLUSIVE verdict."""
-    judged, limit = unit.judged, unit.judged.limit
+    judged, limit = case.judged, case.judged.limit
     if judged.verdict != "INCONCLUSIVE" or judged.further is not None or limit is None:
-        return unit
+        return case
     if judged.estimate.low is None or limit.value is None or limit.strict != limit.loose:
-        return unit
-    further = further_documents(judged.estimate, limit.value, bench.confidence)
-    return replace(unit, judged=replace(judged, further=further))
+        return case
+    confidence = 1 - (1 - bench.confidence) / judged.tests
+    interval = interval_of(judged.estimate, bench.confidence)
+    further = further_documents(interval, limit.value, two_sided(confidence))
+    return replace(case, judged=replace(judged, further=further or None))
 
 
-def further_documents(estimate: Estimate, limit: float, confidence: float) -> int | None:
-    try:
-        from evalharness.stats import further_documents as f
-    except ImportError:
-        return None
-    return f(estimate, limit, confidence)
-
-
-def _waived(unit: Unit, waivers: Waivers, bench: Bench) -> Unit:
+def _waived(case: Case, waivers: Waivers, bench: Bench) -> Case:
     waiver, remark = waivers.covering(
-        unit.gate, unit.scope, unit.judged.verdict, partial(bench.keeps, unit)
+        case.gate, case.scope, case.judged.verdict, partial(bench.keeps, case)
     )
-    return replace(unit, waiver=waiver, remark=f"{unit.remark} {remark}".strip())
+    return replace(case, waiver=waiver, remark=f"{case.remark} {remark}".strip())
 
 
-def _results(gate: Gate, units: Sequence[Unit], confidence: float) -> list[GateResult]:
-    own = [unit for unit in units if unit.gate is gate]
+def _results(gate: Gate, cases: Sequence[Case], confidence: float) -> list[GateResult]:
+    own = [case for case in cases if case.gate is gate]
     if gate.each:
         return [_result(u, _result_id(gate, u.scope), confidence, "") for u in own]
     # What is waived hides nothing: it is shown only when nothing else stands in the way.
@@ -174,36 +170,36 @@ def _result_id(gate: Gate, scope: Scope) -> str:
     return default_id(gate.id if "id" in gate.places else gate.metric, scope)
 
 
-def _others(units: Sequence[Unit], shown: Unit) -> str:
+def _others(cases: Sequence[Case], shown: Case) -> str:
     """What became of the other matches of a gate."""
-    if len(units) == 1:
+    if len(cases) == 1:
         return ""
-    counts = {v: sum(u.judged.verdict == v for u in units) for v in _WORST_FIRST}
+    counts = {v: sum(u.judged.verdict == v for u in cases) for v in _WORST_FIRST}
     text = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    waived = sum(u.waiver is not None for u in units)
-    return f"The worst of {len(units)}: {text}" + (f", {waived} waived." if waived else ".")
+    waived = sum(u.waiver is not None for u in cases)
+    return f"The worst of {len(cases)}: {text}" + (f", {waived} waived." if waived else ".")
 
 
-def _result(unit: Unit, id: str, confidence: float, others: str) -> GateResult:
-    gate, judged = unit.gate, unit.judged
+def _result(case: Case, id: str, confidence: float, others: str) -> GateResult:
+    gate, judged = case.gate, case.judged
     estimate, limit = judged.estimate, judged.limit
     lets = {"INCONCLUSIVE": gate.on_inconclusive, "ANOMALOUS": gate.on_anomalous}
     blocking = (
         gate.severity == "error"
-        and unit.waiver is None
+        and case.waiver is None
         and lets.get(judged.verdict, "block") == "block"
     )
-    texts = (reason(gate, judged, unit.note), others, unit.remark)
+    texts = (reason(gate, judged, case.note), others, case.remark)
     return GateResult(
         id=id,
         rule=gate.id,
         metric=gate.metric,
-        scope=unit.scope,
+        scope=case.scope,
         verdict=judged.verdict,
-        observed=_finite(estimate.value),
-        low=_finite(estimate.low),
-        high=_finite(estimate.high),
-        bound=_finite(judged.bound),
+        observed=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        bound=judged.bound,
         threshold=None if limit is None else limit.value,
         side=limit.side if limit else "max" if gate.max else "min",
         severity=gate.severity,
@@ -213,11 +209,7 @@ def _result(unit: Unit, id: str, confidence: float, others: str) -> GateResult:
         reason=" ".join(text for text in texts if text),
         worst=estimate.worst,
         further_documents=judged.further,
-        waiver=unit.waiver,
+        waiver=case.waiver,
         file=gate.file,
         line=gate.line,
     )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -12,11 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from scipy.special import stdtr, stdtrit
-
 from evalharness.gates.limits import Threshold
 from evalharness.spec.policy import Gate
 from evalharness.spec.result import Estimate, Verdict
+from evalharness.stats.interval import Interval
+from evalharness.stats.multiple import interval_p_value
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,29 @@ class Judgement:
     p: float | None = None  # of "the limit is kept"; None where the verdict is not a test
     further: int | None = None
     why: str = ""
+    tests: int = 1  # how many the FAIL was corrected for
 
     def withdrawn(self, tests: int, alpha: float) -> Judgement:
         """The FAIL that did not survive the correction for ``tests`` tests."""
         return replace(
             self,
             verdict="INCONCLUSIVE",
+            tests=tests,
             why=f"outside the limit on its own (p = {self.p:.2g}), but {tests} limits are tested "
             f"and after Holm's correction the evidence does not reach {alpha:g}",
         )
+
+
+def finite(estimate: Estimate) -> Estimate:
+    """The estimate with NaN, infinities and half an interval taken out."""
+    numbers = [estimate.value, estimate.low, estimate.high]
+    value, low, high = (x if x is not None and math.isfinite(x) else None for x in numbers)
+    if [value, low, high] == numbers and (low is None) == (high is None):
+        return estimate
+    ends = (None, None) if value is None or low is None or high is None else (low, high)
+    reason = estimate.reason or "it is not a finite number"
+    changed = {"value": value, "low": ends[0], "high": ends[1], "reason": reason}
+    return estimate.model_copy(update=changed)
 
 
 def judge(
@@ -51,7 +65,7 @@ def judge(
     """Decide ``estimate``, whose interval is at 2·``confidence`` − 1, against ``limits``."""
     value = estimate.value
     limit = _nearest(value, limits)
-    if value is None or not math.isfinite(value):
+    if value is None:
         return _undecided(estimate, limit, _because("it was not computed", estimate.reason))
     for one in limits:
         if one.unknown is not None:
@@ -68,7 +82,7 @@ def judge(
         return replace(
             _undecided(estimate, limit, few), further=max(2, gate.min_n) - estimate.clusters
         )
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+    if low is None or high is None:
         return _undecided(estimate, limit, _because("it has no interval", estimate.reason))
     if gate.decide == "point":
         return _decided(estimate, limits, value, value, confidence, exact=True)
@@ -88,7 +102,7 @@ def _decided(
     exact: bool,
 ) -> Judgement:
     broken = [one for one in limits if one.outside(low, high)]
-    p = None if exact else min(p_value(estimate, one, confidence) for one in limits)
+    p = None if exact else _p_value(estimate, limits, confidence)
     if broken:
         limit = broken[0]
         return Judgement("FAIL", estimate, limit, low if limit.side == "max" else high, p)
@@ -102,35 +116,36 @@ def _decided(
     return Judgement("INCONCLUSIVE", estimate, limit, bound, p, None, why)
 
 
-def p_value(estimate: Estimate, limit: Threshold, confidence: float) -> float:
-    """One-sided p of the limit being kept, below 1 − ``confidence`` exactly where FAIL is.
-
-    It is Student's t of the distance to the limit, in units of the interval's own half on that
-    side. An asymmetric interval (log scale, score, bootstrap-t) is thereby tested as it is drawn;
-    beyond its end the scale is held linear, which for a log-scale interval errs towards keeping.
-    """
-    value, df = estimate.value, estimate.clusters - 1
-    assert value is not None
-    assert estimate.low is not None
-    assert estimate.high is not None
-    if limit.side == "max":
-        distance, half = value - limit.loose, value - estimate.low
-    else:
-        distance, half = limit.loose - value, estimate.high - value
-    if half <= 0:
-        return 0.0 if distance > 0 else 1.0
-    return float(stdtr(df, -distance / half * float(stdtrit(df, confidence))))
+def interval_of(estimate: Estimate, confidence: float) -> Interval:
+    """The estimate as `evalharness.stats` takes it; ``confidence`` is one-sided."""
+    return Interval(
+        value=estimate.value,
+        low=estimate.low,
+        high=estimate.high,
+        confidence=two_sided(confidence),
+        n=estimate.n,
+        clusters=estimate.clusters,
+        method=estimate.method,
+        reason=estimate.reason,
+    )
 
 
-def holm(p_values: Sequence[float], alpha: float) -> list[bool]:
-    """Which hypotheses Holm's step-down test rejects at family-wise level ``alpha``."""
-    order = sorted(range(len(p_values)), key=p_values.__getitem__)
-    rejected = [False] * len(p_values)
-    for rank, index in enumerate(order):
-        if p_values[index] > alpha / (len(p_values) - rank):
-            break
-        rejected[index] = True
-    return rejected
+def two_sided(confidence: float) -> float:
+    """2c − 1, rounded: 0.9 for 0.95 and not 0.8999…"""
+    return round(2 * confidence - 1, 12)
+
+
+def _p_value(estimate: Estimate, limits: Sequence[Threshold], confidence: float) -> float | None:
+    """Of every limit being kept: one-sided, at most 1 − ``confidence`` exactly where FAIL is."""
+    found = [
+        interval_p_value(
+            interval_of(estimate, confidence),
+            one.loose,
+            "above" if one.side == "max" else "below",
+        )
+        for one in limits
+    ]
+    return min((p for p in found if p is not None), default=None)
 
 
 def _nearest(value: float | None, limits: Sequence[Threshold]) -> Threshold:

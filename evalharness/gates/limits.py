@@ -8,11 +8,11 @@ measured, and a trade-off is one of two numbers as long as its condition is unde
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from evalharness.gates.interfaces import Baseline, Estimates, MetricInfo
+from evalharness.gates.interfaces import Baseline, MetricInfo
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate
 from evalharness.spec.result import Estimate
@@ -73,14 +73,13 @@ def threshold(
     side: Side,
     limit: Limit,
     scope: dict[str, str],
-    estimates: Estimates,
+    estimate: Callable[[str, dict[str, str]], Estimate],
     baseline: Baseline | None,
-    confidence: float,
 ) -> Threshold:
-    """The limit of ``gate`` in one scope; ``confidence`` is that of a two-sided interval."""
+    """The limit of ``gate`` in one scope; ``estimate`` gives what the run measured."""
     if gate.relative_to == "reference":
         metric = gate.metric.removesuffix(".shift") + ".reference"
-        own = estimates.estimate(metric, scope, confidence)
+        own = estimate(metric, scope)
         return _of_reference(side, limit.number, own, gate.decide == "point")
     if gate.relative_to == "baseline":
         stored = _stored(gate, scope, baseline)
@@ -96,7 +95,7 @@ def _of_reference(side: Side, share: float, own: Estimate, point: bool) -> Thres
     Judging with both intervals' ends adds their half-widths, which is never narrower than the
     interval of the difference: it costs a little power and no validity.
     """
-    if own.value is None or not math.isfinite(own.value):
+    if own.value is None:
         return Threshold(side, None, unknown=f"{own.id} was not computed: {own.reason}")
     if point:
         return Threshold.at(side, share * abs(own.value))

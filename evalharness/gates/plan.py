@@ -19,12 +19,12 @@ from fnmatch import fnmatchcase
 from scipy.special import ndtri, stdtrit
 
 from evalharness.gates.interfaces import Estimates, MetricInfo, Registry, registry
+from evalharness.gates.judge import two_sided
 from evalharness.gates.limits import Side, ideal
 from evalharness.gates.scopes import matching
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
-
-POWER = 0.8
+from evalharness.stats.planning import documents_needed
 
 
 @dataclass(frozen=True)
@@ -103,14 +103,15 @@ def check_resolvable(
                 f"Raise the suite's number of {unit}, or lower min_n.",
             )
     for need in plan(policy, spreads, sizes, infos):
-        if need.have is None or need.have >= need.to_decide:
-            continue
         found = policy.gate(need.gate)
         assert found is not None
+        enough = need.have is None or need.have >= need.to_decide
+        if enough or found.severity == "info":
+            continue
         reach = _reach(need, policy.confidence)
         limit = getattr(found, need.side)
         raise found.error(
-            f"{need.have:,} {need.unit} can never decide {need.side} {limit} at "
+            f"{need.have:,} {need.unit} can never decide a {need.side} of {limit} at "
             f"{policy.confidence:.4g} confidence: even for a perfect candidate it takes "
             f"{need.to_decide:,} (planning spread {need.spread.sd:.3g}, {need.spread.source})",
             (need.side,),
@@ -122,7 +123,7 @@ def check_resolvable(
 def spreads_from(policy: Policy, estimates: Estimates, source: str) -> dict[str, Spread]:
     """Planning spreads of the policy's metrics from an earlier run's intervals."""
     found: dict[str, Spread] = {}
-    confidence = round(2 * policy.confidence - 1, 12)
+    confidence = two_sided(policy.confidence)
     for gate in policy.gates:
         for scope in matching(gate.scope, estimates.scopes(gate.metric)):
             one = estimates.estimate(gate.metric, scope, confidence)
@@ -162,11 +163,12 @@ def _needs(
             margin = abs(limit.number)  # the reference's score is at most 1
         if margin <= 0:
             continue  # asks for better than the reference: that is for the data to say
-        alpha = 1 - policy.confidence
+        alpha, between = 1 - policy.confidence, two_sided(policy.confidence)
         least = _least(gate.metric, margin, spread.sd, alpha)
-        distance = margin if spread.value is None else margin - abs(spread.value - best)
-        z = float(ndtri(1 - alpha) + ndtri(POWER))
-        enough = math.ceil((z * spread.sd / distance) ** 2) if distance > 0 else None
+        limit_at = best + margin if side == "max" else best - margin
+        value = best if spread.value is None else spread.value
+        beyond = value >= limit_at if side == "max" else value <= limit_at
+        enough = None if beyond else documents_needed(value, spread.sd, limit_at, between)
         least = max(least, gate.min_n)
         yield Need(
             gate=gate.id,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
@@ -54,10 +57,8 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
             undefined("a simulated candidate runs dequantised: its speed says nothing", confidence)
         )
     # A batch is the cluster; the same batch ran on both sides, one after the other.
-    interval = stats.cluster_ratio_t(
-        rows["seconds_cand"].to_numpy(float), rows["seconds_ref"].to_numpy(float), confidence
-    )
-    return Measured(interval)
+    cand, ref = (np.rint(1e9 * rows[f"seconds_{x}"].to_numpy(float)) for x in ("cand", "ref"))
+    return Measured(replace(stats.cluster_ratio_t(cand, ref, confidence), n=len(rows)))
 
 
 for _kind in ("prefill", "decode"):

@@ -45,7 +45,7 @@ def _quantile(
 def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     view = evidence.tokens(scope)
     values = view.column(column)
-    reason = view.bad(column) if len(values) else "no token was scored"
+    reason = view.bad(column)
     if reason:
         return Measured(undefined(reason, confidence, len(values)))
     clusters = len(np.unique(view.doc))

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from evalharness.metrics.registry import Scope
-from evalharness.run import Run
+from evalharness.records import BINS
+from evalharness.run import InMemory, Run
 from evalharness.stats import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -49,7 +49,9 @@ class View:
         )
 
     def bad(self, *columns: str) -> str | None:
-        """Why these columns cannot be used: how many rows are NaN or infinite. None: they can."""
+        """Why these columns cannot be used: no row, or rows that are not finite. None: they can."""
+        if not len(self.doc):
+            return "no token was scored here"
         for name in columns:
             values = self.column(name)
             count = int(np.count_nonzero(~np.isfinite(values)))
@@ -59,14 +61,51 @@ class View:
 
     def place(self, row: int) -> str:
         """Row ``row`` in words: its document and position."""
-        document = self.evidence.documents.iloc[int(self.doc[row])]
-        return f"{document['corpus']}/{document['id']} position {self.column('position')[row]}"
+        document = self.evidence.document(int(self.doc[row]))
+        return f"{document} position {self.column('position')[row]}"
+
+
+@dataclass(frozen=True)
+class LayerRows:
+    """The records of one module, a row a document."""
+
+    columns: dict[str, Any]  # Arrow arrays of all modules
+    rows: npt.NDArray[np.int64]  # this module's
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One number a document, (G,)."""
+        found: npt.NDArray[Any] = self.columns[name].to_numpy(zero_copy_only=False)[self.rows]
+        return found
+
+    def text(self, name: str) -> str:
+        """What is the same in every row."""
+        return str(self.columns[name][int(self.rows[0])])
+
+    def histogram(self, name: str) -> npt.NDArray[np.int64]:
+        """Dense counts (G, BINS) from the sparse columns ``name_bins`` and ``name_counts``."""
+        bins, counts = self.columns[f"{name}_bins"], self.columns[f"{name}_counts"]
+        offsets = bins.offsets.to_numpy()
+        dense = np.zeros((len(self.rows), BINS), np.int64)
+        all_bins, all_counts = bins.values.to_numpy(), counts.values.to_numpy()
+        for i, row in enumerate(self.rows):
+            part = slice(offsets[row], offsets[row + 1])
+            dense[i, all_bins[part]] = all_counts[part]
+        return dense
+
+    def largest(self) -> tuple[int, float, int, int] | None:
+        """Document, value, position and channel of the largest |Δ|; None where it is not finite."""
+        row = int(self.column("max_abs").argmax())
+        value, position = float(self.column("max_abs")[row]), self.column("max_abs_position")[row]
+        if not (np.isfinite(value) and np.isfinite(position)):
+            return None
+        channel = int(self.column("max_abs_channel")[row])
+        return int(self.column("doc")[row]), value, int(position), channel
 
 
 class Evidence:
     """Lazily read records of a run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run | InMemory) -> None:
         self.run = run
         self.slices: list[dict[str, Any]] = run.manifest.get("suite", {}).get("slices", [])
         self._columns: dict[str, npt.NDArray[Any]] = {}
@@ -98,6 +137,11 @@ class Evidence:
         """Whether any token was scored on both sides."""
         return self._tokens.num_rows > 0
 
+    def document(self, number: int) -> str:
+        """A document in words."""
+        row = self.documents.iloc[number]
+        return f"{row['corpus']}/{row['id']}"
+
     def tokens(self, scope: Scope) -> View:
         """The token records within ``scope``."""
         key = json.dumps(scope, sort_keys=True)
@@ -126,15 +170,15 @@ class Evidence:
         return self.run.table("tasks").to_pandas()
 
     @cached_property
-    def layers(self) -> dict[tuple[str, str], pd.DataFrame]:
+    def layers(self) -> dict[tuple[str, str], LayerRows]:
         """Layer records by (error, layer), in the order of the model."""
         table = self.run.table("layers")
-        if not table.num_rows:
-            return {}
-        frame = table.to_pandas()
-        return {
-            (str(e), str(n)): g for (e, n), g in frame.groupby(["error", "layer"], sort=False)
-        }
+        keys = list(zip(table["error"].to_pylist(), table["layer"].to_pylist(), strict=True))
+        places: dict[tuple[str, str], list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+        columns = {n: table[n].combine_chunks() for n in table.column_names}
+        return {key: LayerRows(columns, np.array(rows)) for key, rows in places.items()}
 
     @cached_property
     def unmatched(self) -> list[str]:
@@ -151,13 +195,7 @@ class Evidence:
     def anomalies(self) -> list[tuple[str, str]]:
         """What makes the run untrustworthy: (kind, message)."""
         table = self.run.table("anomalies")
-        return [
-            (str(k), str(m))
-            for k, m in zip(
-                table["kind"].to_pylist(), pc.cast(table["message"], pa.string()).to_pylist(),
-                strict=True,
-            )
-        ]  # fmt: skip
+        return [(row["kind"], row["message"]) for row in table.to_pylist()]
 
 
 def undefined(reason: str, confidence: float, n: int = 0) -> Interval:

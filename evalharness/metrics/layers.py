@@ -6,8 +6,6 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
@@ -18,33 +16,25 @@ from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 EDGES = np.concatenate([[0.0], EDGE_MIN * 2.0 ** (np.arange(BINS) / BINS_PER_OCTAVE)])
 
 
-def histogram(rows: pd.DataFrame, name: str) -> npt.NDArray[np.int64]:
-    """Dense counts (documents, BINS) from the sparse columns ``name_bins``, ``name_counts``."""
-    counts = np.zeros((len(rows), BINS), np.int64)
-    for i, (bins, values) in enumerate(
-        zip(rows[f"{name}_bins"], rows[f"{name}_counts"], strict=True)
-    ):
-        counts[i, bins] = values
-    return counts
-
-
 def _scopes(error: str, evidence: Evidence) -> list[Scope]:
     return [{"layer": layer} for kind, layer in evidence.layers if kind == error]
 
 
 def _median(error: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = evidence.layers[(error, scope["layer"])]
-    if not np.isfinite(rows["err_sq"]).all():
+    if not np.isfinite(rows.column("err_sq")).all():
         return Measured(undefined("the module's output is NaN or infinite", confidence))
-    if not rows["tokens"].sum():
+    if not rows.column("tokens").sum():
         return Measured(undefined("no token reached this module", confidence))
-    interval = stats.histogram_quantile_bootstrap(histogram(rows, "rel"), EDGES, 0.5, confidence)
-    row = rows.iloc[int(rows["max_abs"].to_numpy().argmax())]
-    document = evidence.documents.iloc[int(row["doc"])]
-    worst = (
-        f"layer {scope['layer']} (largest |Δ| {row['max_abs']:.4g} in {document['corpus']}/"
-        f"{document['id']}, position {row['max_abs_position']}, channel {row['max_abs_channel']})"
-    )
+    interval = stats.histogram_quantile_bootstrap(rows.histogram("rel"), EDGES, 0.5, confidence)
+    worst = f"layer {scope['layer']}"
+    largest = rows.largest()
+    if largest is not None:
+        doc, value, position, channel = largest
+        worst += (
+            f" (largest |Δ| {value:.4g} in {evidence.document(doc)}, position {position}, channel "
+            f"{channel})"
+        )
     return Measured(interval, worst)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -88,7 +89,8 @@ def bits_per_byte(evidence: Evidence, scope: Scope, confidence: float) -> Measur
     ) / math.log(2)
     if not np.isfinite(shift_g).all():
         return Measured(undefined("some documents have NaN or infinite NLL", confidence))
-    return Measured(cluster_ratio_t(shift_g * weight, weight, confidence))
+    found = cluster_ratio_t(shift_g * weight, weight, confidence)
+    return Measured(replace(found, n=int(frame["scored_tokens"].sum())))
 
 
 def _worst_document(evidence: Evidence, scope: Scope) -> str | None:
@@ -97,5 +99,4 @@ def _worst_document(evidence: Evidence, scope: Scope) -> str | None:
         return None
     sums, counts = view.sums(view.column("nll_cand") - view.column("nll_ref"))
     mean = np.divide(sums, counts, out=np.full_like(sums, -np.inf), where=counts > 0)
-    row = evidence.documents.iloc[int(mean.argmax())]
-    return f"document {row['corpus']}/{row['id']} ({mean.max():+.4g} nats/token)"
+    return f"document {evidence.document(int(mean.argmax()))} ({mean.max():+.4g} nats/token)"

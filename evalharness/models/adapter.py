@@ -64,7 +64,8 @@ def add_adapter(model: PreTrainedModel, spec: ModelSpec, messages: list[str]) ->
             key="adapter",
         )
     how = "added unmerged" if quantised else "merged into the weights"
-    messages.append(f"{spec.name}: {config.peft_type} adapter {how} ({place})")
+    kind = getattr(config.peft_type, "value", config.peft_type)
+    messages.append(f"{spec.name}: {kind} adapter {how} ({place})")
     result: PreTrainedModel = merged
     return result
 

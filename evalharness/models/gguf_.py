@@ -1,5 +1,7 @@
 """GGUF files through transformers: always unpacked into dense weights of the asked dtype.
 
+``dtype: auto`` of a file with quantised blocks is float32.
+
 Three traps of transformers 5 that this file is for:
 
 - for some architectures, and on machines with the ``kernels`` package, the weights stay packed and

@@ -8,6 +8,7 @@ GGUF: the magic ``GGUF``, then version, tensor count and key count.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import struct
 from dataclasses import dataclass
@@ -52,6 +53,36 @@ def check_safetensors(path: Path, key: str) -> None:
     safetensors_header(path, key)
 
 
+# ggml type id → name, weights in a block, bytes of a block (ggml.c, as in gguf.constants).
+GGML_TYPES = {
+    0: ("F32", 1, 4),
+    1: ("F16", 1, 2),
+    2: ("Q4_0", 32, 18),
+    3: ("Q4_1", 32, 20),
+    6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24),
+    8: ("Q8_0", 32, 34),
+    10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110),
+    12: ("Q4_K", 256, 144),
+    13: ("Q5_K", 256, 176),
+    14: ("Q6_K", 256, 210),
+    16: ("IQ2_XXS", 256, 66),
+    17: ("IQ2_XS", 256, 74),
+    18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50),
+    20: ("IQ4_NL", 32, 18),
+    21: ("IQ3_S", 256, 110),
+    22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136),
+    29: ("IQ1_M", 256, 56),
+    30: ("BF16", 1, 2),
+    34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66),
+    39: ("MXFP4", 32, 17),
+}
+
+
 @dataclass(frozen=True)
 class GgufTensor:
     """One row of a GGUF file's tensor table; ``type`` is the ggml type id."""
@@ -60,6 +91,19 @@ class GgufTensor:
     shape: tuple[int, ...]
     type: int
     offset: int  # bytes from the start of the data
+
+    @property
+    def type_name(self) -> str:
+        """Name of the type, such as ``Q4_1``."""
+        return GGML_TYPES[self.type][0] if self.type in GGML_TYPES else f"type {self.type}"
+
+    @property
+    def bytes(self) -> int | None:
+        """Bytes in the file, scales included; None for a type that is not in `GGML_TYPES`."""
+        if self.type not in GGML_TYPES:
+            return None
+        _, block, size = GGML_TYPES[self.type]
+        return math.prod(self.shape) // block * size
 
 
 def check_gguf(path: Path, key: str) -> None:
@@ -109,7 +153,7 @@ def _tensor_table(data: mmap.mmap) -> list[GgufTensor]:
         kind, offset = struct.unpack_from("<IQ", data, at + 8 * axes)
         at += 8 * axes + 12
         tensors.append(GgufTensor(name, tuple(reversed(shape)), kind, offset))
-    if at + max((t.offset for t in tensors), default=0) >= len(data):
+    if at + max((t.offset + (t.bytes or 0) for t in tensors), default=0) > len(data):
         raise ValueError("cut short")
     return tensors
 

@@ -7,12 +7,14 @@ two differ `disagreements` says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalharness.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
-from evalharness.models.headers import gguf_tensors
+from evalharness.models.headers import GgufTensor, gguf_tensors
 from evalharness.models.simulate import Quantized
 from evalharness.models.storage import Stored, stored
 from evalharness.spec.model import Manifest, ModelSpec
@@ -47,8 +49,9 @@ def measure(
     parameters = sum(t.parameters for t in tensors)
     bits = sum(t.bits for t in tensors)
     claimed: dict[str, Any] = spec.manifest.model_dump(exclude_none=True)
-    if place.suffix == ".gguf":
-        claimed["file"] = file_types(place)
+    file = gguf_tensors(place, "model.path") if place.suffix == ".gguf" else []
+    if file:
+        claimed["file"] = file_types(file)
     return SideManifest(
         name=spec.name,
         source=source,
@@ -59,7 +62,7 @@ def measure(
         weight_bytes=-(-bits // 8),
         groups=group(tensors),
         claimed=claimed,
-        disagreements=disagreements(spec.manifest, tensors),
+        disagreements=disagreements(spec.manifest, tensors, file),
         fingerprint=weights_fingerprint(model),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
     )
@@ -86,46 +89,54 @@ def group(tensors: Iterable[Stored]) -> list[TensorGroup]:
     return sorted(groups, key=lambda g: (-g.parameters, g.storage))
 
 
-def disagreements(claim: Manifest, tensors: list[Stored]) -> list[str]:
-    """Where the claimed bits and group size are not what was measured, in words."""
-    found = []
+def disagreements(
+    claim: Manifest, tensors: list[Stored], file: Sequence[GgufTensor] = ()
+) -> list[str]:
+    """Where the claimed bits and group size are not what was measured, in words.
+
+    A claim of bits may mean the codes alone or the scales too: 4 and 4.5 both fit int4 in groups
+    of 32. ``file`` is the table of a GGUF file, whose types count although the model is dense.
+    """
     quantised = [t for t in tensors if t.code_bits is not None]
-    kinds = ", ".join(dict.fromkeys(t.kind for t in quantised))
+    packed = [t for t in file if _packed_bits(t) is not None]
+    kinds = ", ".join(dict.fromkeys([*(t.kind for t in quantised), *(t.type_name for t in packed)]))
+    found = []
     if claim.bits is not None:
-        if not quantised:
+        ranges = [_range(t) for t in quantised] + [r for t in packed if (r := _packed_bits(t))]
+        if not ranges:
             dtypes = ", ".join(dict.fromkeys(t.kind for t in tensors))
             found.append(
                 f"claims {claim.bits:g} bits, but no tensor is compressed (all are {dtypes})"
             )
-        elif not any(_agrees(claim.bits, t) for t in quantised):
+        elif not any(low - _TOLERANCE <= claim.bits <= high + _TOLERANCE for low, high in ranges):
             found.append(f"claims {claim.bits:g} bits, but the weights are {kinds}")
-    if claim.group_size is not None and quantised:
-        sizes = {t.group_size for t in quantised}
-        exact = [t for t in quantised if "grid" not in t.kind]
-        if exact and claim.group_size not in sizes:
-            found.append(f"claims groups of {claim.group_size}, but the weights are {kinds}")
+    exact = [t for t in quantised if not t.on_grid]
+    if claim.group_size and exact and claim.group_size not in {t.group_size for t in exact}:
+        found.append(f"claims groups of {claim.group_size}, but the weights are {kinds}")
     return found
 
 
-def file_types(place: Path) -> str:
-    """How a GGUF file stores its tensors, such as ``211 Q4_1, 61 F32``; the most frequent first."""
-    try:
-        from gguf import GGMLQuantizationType
-
-        names = {int(t): t.name for t in GGMLQuantizationType}
-    except ImportError:
-        names = {}
-    counts: dict[str, int] = {}
-    for tensor in gguf_tensors(place, "model.path"):
-        name = names.get(tensor.type, f"ggml type {tensor.type}")
-        counts[name] = counts.get(name, 0) + 1
-    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    return "GGUF: " + ", ".join(f"{count} {name}" for name, count in ordered)
+def file_types(tensors: Sequence[GgufTensor]) -> str:
+    """How a GGUF file stores its tensors: ``211 Q4_1, 61 F32; 5.01 bits per weight``."""
+    counts = Counter(t.type_name for t in tensors).most_common()
+    text = "GGUF: " + ", ".join(f"{count} {name}" for name, count in counts)
+    sizes = [t.bytes for t in tensors]
+    weights = sum(math.prod(t.shape) for t in tensors)
+    if not weights or None in sizes:
+        return text
+    return f"{text}; {8 * sum(s for s in sizes if s) / weights:.2f} bits per weight"
 
 
-def _agrees(bits: float, tensor: Stored) -> bool:
-    """Return whether ``bits`` is between the bits of the codes and those with scales and zeros."""
-    assert tensor.code_bits is not None
-    whole = tensor.bits / tensor.parameters if "grid" not in tensor.kind else tensor.code_bits + 1
-    low, high = min(tensor.code_bits, whole), max(tensor.code_bits, whole)
-    return low - _TOLERANCE <= bits <= high + _TOLERANCE
+def _range(tensor: Stored) -> tuple[float, float]:
+    """Bits of the codes, and those with scales and zero points (of a grid: not known, up to 1)."""
+    codes = tensor.code_bits or 0.0
+    whole = codes + 1 if tensor.on_grid else tensor.bits / tensor.parameters
+    return min(codes, whole), max(codes, whole)
+
+
+def _packed_bits(tensor: GgufTensor) -> tuple[float, float] | None:
+    """Return the same of a quantised GGUF type: 4 and 5 for Q4_1; None for a float type."""
+    digits = "".join(c for c in tensor.type_name.partition("_")[0] if c.isdigit())
+    if tensor.bytes is None or tensor.type_name in ("F32", "F16", "BF16"):
+        return None
+    return float(digits), 8 * tensor.bytes / max(1, math.prod(tensor.shape))

@@ -5,7 +5,8 @@
 
 Everything but ``method`` is handed on as it is: to ``BitsAndBytesConfig``, or to torchao's
 configuration class of that name (``int8_weight_only`` → ``Int8WeightOnlyConfig``; transformers 5
-takes the object only). What transformers leaves dense by itself (the output head) stays dense.
+takes the object only). There a dtype is given by its name, and ``group_size`` also where torchao
+wants ``PerGroup(group_size)``. What transformers leaves dense by itself, the output head, stays so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from evalharness.errors import InputError, nearest
@@ -56,6 +58,7 @@ def _bitsandbytes(options: dict[str, Any]) -> Any:
 
 def _torchao(options: dict[str, Any]) -> Any:
     from torchao import quantization as torchao
+    from torchao.quantization import granularity
     from transformers import TorchAoConfig
 
     kind = options.pop("quant_type", None)
@@ -71,7 +74,15 @@ def _torchao(options: dict[str, Any]) -> Any:
         )
     outer = {k: options.pop(k) for k in _TRANSFORMERS_OPTIONS if k in options}
     made = classes[_snake(kind.removesuffix("Config"))]
+    known = inspect.signature(made.__init__).parameters
+    if "group_size" in options and "group_size" not in known and "granularity" in known:
+        options["granularity"] = granularity.PerGroup(options.pop("group_size"))
     _refuse_unknown(options, made.__init__)
+    for key in [k for k in options if k.endswith("dtype")]:
+        dtype = getattr(torch, str(options[key]), None)
+        if not isinstance(dtype, torch.dtype):
+            raise InputError(f"unknown dtype {options[key]!r}", key=f"quantization.{key}")
+        options[key] = dtype
     return TorchAoConfig(made(**options), **outer)
 
 
@@ -100,5 +111,4 @@ def _refuse_unknown(options: dict[str, Any], function: Any) -> None:
 
 
 def _snake(name: str) -> str:
-    text = "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")
-    return text
+    return "".join("_" + c.lower() if c.isupper() else c for c in name).lstrip("_")

@@ -137,7 +137,8 @@ def quiet() -> Iterator[Messages]:
     before = {log: (log.handlers[:], log.propagate) for log in _with_handlers()}
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-        if not issubclass(category, DeprecationWarning | PendingDeprecationWarning):
+        for_authors = issubclass(category, DeprecationWarning | PendingDeprecationWarning)
+        if not for_authors and not (category is FutureWarning and "deprecated" in str(message)):
             messages.add(str(message))
 
     with warnings.catch_warnings():

@@ -23,6 +23,7 @@ from typing import Any, Literal
 
 from evalharness.errors import InputError
 from evalharness.models.headers import check_gguf, check_safetensors
+from evalharness.models.hub import require_cached
 from evalharness.spec.model import ModelSource, ModelSpec
 
 Kind = Literal["hub", "directory", "gguf"]
@@ -69,7 +70,7 @@ def resolve(source: ModelSource, key: str = "model.path") -> Resolved:
     found = _locate(source.path, source.revision, key)
     if found.kind == "hub":
         assert found.hub_id is not None
-        cached = _check_cached(found, "config.json", key)
+        cached = require_cached(found, "config.json", key)
         if cached is not None:
             check_directory(cached, key, allow_pickle=source.allow_pickle)
     elif found.kind == "directory":
@@ -91,7 +92,7 @@ def resolve_tokenizer(source: ModelSource, model: Resolved) -> Resolved:
         if found.kind == "gguf" and found.path is not None:
             check_gguf(found.path, key)
         elif found.kind == "hub":
-            _check_cached(found, "tokenizer_config.json", key)
+            require_cached(found, "tokenizer_config.json", key)
     if found.kind == "directory" and found.path is not None:
         names = _names(found.path)
         if not any(name in names for name in TOKENIZER_FILES):
@@ -116,7 +117,7 @@ def resolve_adapter(text: str, key: str = "adapter", *, allow_pickle: bool = Fal
     """Find a PEFT adapter: a directory with adapter_config.json and safetensors, or a hub id."""
     found = _locate(text, None, key)
     if found.kind == "hub":
-        _check_cached(found, "adapter_config.json", key)
+        require_cached(found, "adapter_config.json", key)
         return found
     path = found.path
     assert path is not None
@@ -166,12 +167,6 @@ def check_directory(path: Path, key: str, *, allow_pickle: bool = False) -> None
         key=key,
         remedy="Save the model with save_pretrained(), which writes safetensors.",
     )
-
-
-def is_offline() -> bool:
-    """Return whether the environment forbids the hub, as huggingface_hub reads it."""
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(n, "").upper() in {"1", "ON", "YES", "TRUE"} for n in names)
 
 
 def read_json(path: Path, key: str) -> dict[str, Any]:
@@ -248,28 +243,6 @@ def _in_package(text: str, key: str) -> Path:
     raise InputError(
         f"the package {name!r} has no {inside!r} (found {_listed(held)})",
         key=key,
-    )
-
-
-def _check_cached(found: Resolved, filename: str, key: str) -> Path | None:
-    """Offline, the cached snapshot of a hub id; refuse one that is not there. Online, None."""
-    if not is_offline():
-        return None
-    from huggingface_hub import try_to_load_from_cache
-
-    hub_id = str(found.hub_id)
-    cached = try_to_load_from_cache(hub_id, filename, revision=found.revision)
-    if isinstance(cached, str):
-        return Path(cached).parent
-    if Path(hub_id).is_dir():
-        remedy = f"Write ./{hub_id} for the folder of that name in the working directory."
-    else:
-        at = f" --revision {found.revision}" if found.revision else ""
-        remedy = f"Run once with the network: hf download {hub_id}{at}, or give a local path."
-    raise InputError(
-        f"offline, and {found} is not in the local cache ({filename} is missing)",
-        key=key,
-        remedy=remedy,
     )
 
 

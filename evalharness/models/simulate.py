@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,6 @@ from transformers.pytorch_utils import Conv1D
 
 from evalharness.errors import InputError, nearest
 from evalharness.spec.model import WeightQuantizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 SCALE_BITS = 16
 SHRINK = tuple(1 - 0.025 * i for i in range(25))  # 1, 0.975 … 0.4
@@ -74,7 +71,7 @@ class Quantized:
 
 
 @torch.no_grad()
-def fake_quantize(model: PreTrainedModel, recipe: WeightQuantizer) -> dict[str, Quantized]:
+def fake_quantize(model: nn.Module, recipe: WeightQuantizer) -> dict[str, Quantized]:
     """Quantise the linear weights of ``model`` in place.
 
     Returns
@@ -238,9 +235,10 @@ def _quantize_module(name: str, module: nn.Module, recipe: WeightQuantizer) -> Q
     )
 
 
-def _untie(model: PreTrainedModel, chosen: dict[str, nn.Module]) -> None:
+def _untie(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
     """Give each chosen module that shares its weight with one not chosen a weight of its own."""
-    head = cast(Any, model).get_output_embeddings()
+    get_head = getattr(model, "get_output_embeddings", None)
+    head = get_head() if callable(get_head) else None
     owners: dict[int, set[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         weight = module._parameters.get("weight")
@@ -252,7 +250,7 @@ def _untie(model: PreTrainedModel, chosen: dict[str, nn.Module]) -> None:
         if owners[weight.data_ptr()] - chosen.keys():
             module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
             if module is head:
-                model.config.tie_word_embeddings = False
+                cast(Any, model).config.tie_word_embeddings = False
                 tied = getattr(model, "all_tied_weights_keys", {})
                 tied.pop(f"{name}.weight", None)
 

@@ -34,6 +34,7 @@ class Stored:
     code_bits: float | None = None  # None: not quantised
     group_size: int | None = None  # weights of a row that share a scale; None: whole row or tensor
     zeros: int = 0
+    on_grid: bool = False  # stored wide, its values on a narrow grid
 
 
 def stored(model: nn.Module, simulated: dict[str, Quantized]) -> Iterator[Stored]:
@@ -78,7 +79,7 @@ def _measured(name: str, value: Tensor, module: nn.Module) -> Stored:
     grid = effective_bits(value, transposed=type(module).__name__ == "Conv1D")
     if grid is not None:
         kind = f"{plain.kind}, values on a {grid.bits}-bit grid per {grid.span}"
-        return replace(plain, kind=kind, code_bits=grid.bits)
+        return replace(plain, kind=kind, code_bits=grid.bits, on_grid=True)
     zeros = value.numel() - int(torch.count_nonzero(value))
     if zeros > _SPARSE * value.numel():
         return replace(plain, kind=f"{plain.kind} with zeros", zeros=zeros)

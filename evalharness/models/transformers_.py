@@ -23,7 +23,7 @@ from evalharness.models.failures import explain
 from evalharness.models.hub import snapshot
 from evalharness.models.load import Parts, Progress
 from evalharness.models.memory import require_memory
-from evalharness.models.resolve import Resolved, resolve_tokenizer
+from evalharness.models.resolve import Resolved, check_directory, resolve_tokenizer
 from evalharness.spec.model import ModelSpec
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,6 +33,8 @@ def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Progr
     """Load the model and the tokenizer of ``spec``; see `evalharness.models.load.load`."""
     messages: list[str] = []
     place = snapshot(found, spec.model)
+    if found.kind == "hub":
+        check_directory(place, "model.path", allow_pickle=spec.model.allow_pickle)
     with gguf_.read_once() if found.kind == "gguf" else nullcontext():
         try:
             require_memory(spec, place, device)

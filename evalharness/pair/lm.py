@@ -37,8 +37,8 @@ class LoadedLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         model.tie_weights = lambda *_, **__: None
         try:
             super().__init__(
-                pretrained=model, tokenizer=loaded.tokenizer, backend="causal",
-                batch_size=batch_size, max_length=max_length,
+                pretrained=model, tokenizer=loaded.tokenizer, batch_size=batch_size,
+                max_length=max_length,
             )  # fmt: skip
         finally:
             del model.tie_weights
@@ -81,7 +81,7 @@ class _Counter:
         self._answered(1)
 
 
-class _FiniteLogits(LogitsProcessor):
+class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]  # a lazy export without types
     """Changes nothing; remembers the rows whose logits were NaN or +Inf at any step."""
 
     def __init__(self) -> None:

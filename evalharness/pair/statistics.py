@@ -1,7 +1,7 @@
 """Token statistics of a pair: every quantity that needs both logit rows, from one look at them.
 
-Shapes: N positions, V vocabulary. Logits may be bfloat16, float16 or float32; each is computed with
-in float32 and rows are put together in float64. With Δ = z′ − z, c a constant near it and d = Δ − c,
+Shapes: N positions, V vocabulary. Logits may be bfloat16, float16 or float32; arithmetic is float32,
+and float64 where a row is put together. With Δ = z′ − z, c a constant near it and d = Δ − c,
 
     KL(p‖q) = log E_p[eᵈ] − E_p[d],   log E_p[eᵈ] = log1p(E_p[d] + E_p[eᵈ − 1 − d]):
 
@@ -9,8 +9,8 @@ unlike Σ p (log p − log q) this keeps its precision when the two models nearl
 is a sum of terms that are never negative), and it is exactly 0 when Δ is. Ties go to the lowest
 token id everywhere: bfloat16 logits tie often.
 
-Three ways to the same numbers, to rounding: Triton kernels on CUDA (`triton_statistics`), a compiled
-loop on the CPU for long runs, and blocks of plain torch operations (`statistics_rows`).
+Three ways to the same numbers, to rounding: Triton kernels on CUDA (`triton_statistics`), a
+compiled loop on the CPU for long runs, and blocks of plain torch operations (`statistics_rows`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FIELDS = (
     "half_range", "bad_ref", "bad_cand",
 )  # fmt: skip
 
-EAGER_BYTES = 1 << 20  # float32 bytes of a block of rows in plain torch: a core's second-level cache
+EAGER_BYTES = 1 << 20  # of a block of rows in float32: a core's second-level cache
 COMPILED_ROWS = 64
 # Compiling takes some 20 s (once a machine: the result is cached) and saves some 0.12 ms a position
 # at a vocabulary of 49 k.
@@ -73,11 +73,12 @@ def token_statistics(
     rows = max(1, EAGER_BYTES // (4 * z_ref_NV.shape[1]))
     if z_ref_NV.device.type != "cpu":
         rows *= 64
-    elif compiled and len(target_N) > 1:
+    elif compiled:
         make, rows = _compiled_sums(), COMPILED_ROWS
-    blocks = [
-        make(z, w) for z, w in zip(z_ref_NV.split(rows), z_cand_NV.split(rows), strict=True)
-    ]
+    blocks = []
+    for at in range(0, len(target_N), rows):
+        z, w = z_ref_NV[at : at + rows], z_cand_NV[at : at + rows]
+        blocks.append(make(z, w) if len(z) == rows else eager_sums(z, w))
     sums = Sums(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
     found = finish(sums, z_ref_NV, z_cand_NV, target_N)
     return {name: found[name] for name in FIELDS}
@@ -92,7 +93,7 @@ def _empty(device: torch.device) -> dict[str, Tensor]:
 @functools.cache
 def _has_triton() -> bool:
     if importlib.util.find_spec("triton") is None:
-        log.warning("triton is not installed: token statistics in plain torch, several times slower")
+        log.warning("triton is not installed: token statistics take several times as long")
         return False
     return True
 

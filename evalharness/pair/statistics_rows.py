@@ -2,9 +2,9 @@
 
 Shapes: N positions, V vocabulary, G groups of GROUP consecutive tokens. A block of rows becomes
 `Sums` by plain torch operations, a few rows at a time (`eager_sums`), or by one fused loop
-(`fused_sums`, for `torch.compile`, which needs half the time but seconds to compile). `finish` turns
-the sums into the statistics; it looks again only at the groups that can hold a row's five largest
-logits or its largest difference.
+(`fused_sums`, for `torch.compile`, which needs half the time but seconds to compile). `finish`
+turns the sums into the statistics; it looks again only at the groups that can hold a row's five
+largest logits or its largest difference.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 from torch import Tensor
 from torch.linalg import vecdot
 
-GROUP = 256
+GROUP = 128
 TOP = 5
-DIRECT = 0.5  # nats; from here on a KL is the plain difference of log-sum-exps, exact enough by then
+DIRECT = 0.5  # nats; a KL above is a plain difference of log-sum-exps, by then exact enough
 
 
 class Sums(NamedTuple):
     """What one look at the rows leaves. a = z − max z, b = z′ − max z′, d = b − a."""
 
-    top_z_NG: Tensor  # largest logit of each group
-    top_w_NG: Tensor
-    high_NG: Tensor  # largest and smallest z′ − z
-    low_NG: Tensor
-    exp_z: Tensor  # Σ eᵃ
+    top_z: Tensor  # (N, G): largest logit of each group; the rest of the vocabulary is summed over
+    top_w: Tensor
+    high: Tensor  # (N, G): largest and smallest z′ − z
+    low: Tensor
+    exp_z: Tensor  # (N,): Σ eᵃ
     exp_w: Tensor  # Σ eᵇ
     exp_d: Tensor  # Σ eᵃ d
     exp_f: Tensor  # Σ eᵃ (eᵈ − 1 − d): no term is negative
@@ -47,13 +47,14 @@ def fused_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
     d = delta - (top_w - top_z)
     ez, ew = a.exp(), b.exp()
     ezd = ez * d
-    # eᵈ − 1 − d cancels for small d: a series there, and otherwise eᵃ·eᵈ = eᵇ, which cannot overflow.
+    # eᵈ − 1 − d cancels for small d: a series there, else eᵃ·eᵈ = eᵇ, which cannot overflow.
     f = d * d * (1 / 2 + d * (1 / 6 + d * (1 / 24 + d * (1 / 120 + d * (1 / 720)))))
     small = d.abs() < 1 / 4
     return Sums(
         top_z_NG, top_w_NG, high, low,
-        exp_z=ez.sum(1),
-        exp_w=ew.sum(1),
+        # The loop adds up in order: float32 would lose the tail beside a token of high probability.
+        exp_z=ez.sum(1, dtype=torch.float64),
+        exp_w=ew.sum(1, dtype=torch.float64),
         exp_d=ezd.sum(1),
         exp_f=torch.where(small, ez * f, ew - ez - ezd).sum(1),
         exp_j=torch.where(small, ezd * (f + d), (ew - ez) * d).sum(1),
@@ -75,39 +76,40 @@ def eager_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
     p = z.softmax(1)  # the fastest exponential torch has
     d = delta.sub_(shift[:, None])
     e = d.expm1()
-    scale = 1 / p.amax(1)
+    total, scale = p.sum(1), 1 / p.amax(1)  # softmax's own sum is rough: Σ p is 1 to 1e-5
     p_z, p_w, p_d, p_f = vecdot(p, z), vecdot(p, w), vecdot(p, d), vecdot(p, e - d)
     pe = p.mul_(e)
     p_j = vecdot(pe, d)
-    q = 1 + (p_d + p_f)  # Σ p eᵈ
+    q = total + (p_d + p_f)  # Σ p eᵈ
     return Sums(
         top_z_NG, top_w_NG, high, low,
-        exp_z=scale,
+        exp_z=scale * total,
         exp_w=scale * q,
         exp_d=scale * p_d,
         exp_f=scale * p_f,
         exp_j=scale * p_j,
-        exp_a=scale * (p_z - top_z),
+        exp_a=scale * (p_z - top_z * total),
         exp_b=scale * (p_w + vecdot(pe, w) - top_w * q),
     )  # fmt: skip
 
 
 def _groups(x_NV: Tensor, how: str) -> Tensor:
     """Largest (amax) or smallest (amin) of each GROUP consecutive columns, (N, G)."""
-    whole = x_NV.shape[1] // GROUP * GROUP
-    parts = [x_NV[:, :whole].unflatten(1, (-1, GROUP))] if whole else []
-    if whole < x_NV.shape[1]:
+    n, v = x_NV.shape
+    whole = v // GROUP * GROUP
+    parts = [x_NV[:, :whole].view(n, -1, GROUP)] if whole else []
+    if whole < v:
         parts.append(x_NV[:, None, whole:])
     return torch.cat([getattr(p, how)(-1) for p in parts], 1)
 
 
 def finish(s: Sums, z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, Tensor]:
     """The statistics of `token_statistics` from the sums and a second look at a few groups."""
-    top_z, top_w = s.top_z_NG.amax(1).double(), s.top_w_NG.amax(1).double()
+    top_z, top_w = s.top_z.amax(1).double(), s.top_w.amax(1).double()
     exp_z, exp_w = s.exp_z.double(), s.exp_w.double()
     log_z, log_w = exp_z.log(), exp_w.log()  # log-sum-exps, less each side's largest logit
     at = target_N[:, None]
-    five_z, five_w = _largest(z_NV, s.top_z_NG), _largest(w_NV, s.top_w_NG)
+    five_z, five_w = _largest(z_NV, s.top_z), _largest(w_NV, s.top_w)
     largest, token = _largest_difference(s, z_NV, w_NV)
     kl, kl_reverse = _kl(s)
     found = {
@@ -120,7 +122,7 @@ def finish(s: Sums, z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, T
         "conf_ref": 1 / exp_z,
         "conf_cand": 1 / exp_w,
         "max_abs": largest,
-        "half_range": (s.high_NG.amax(1) - s.low_NG.amin(1)) / 2,
+        "half_range": (s.high.amax(1) - s.low.amin(1)) / 2,
     }
     return {name: value.float() for name, value in found.items()} | {
         "argmax_ref": five_z[:, 0].int(),
@@ -153,19 +155,30 @@ def _kl(s: Sums) -> tuple[Tensor, Tensor]:
 def _largest(z_NV: Tensor, top_NG: Tensor) -> Tensor:
     """Tokens of the TOP largest logits of each row, ties to the lowest id, (N, TOP).
 
-    They lie in the TOP groups with the largest maxima, ties to the lowest group: each of these
-    holds a logit that precedes all of another group's.
+    They lie in the TOP groups with the largest maxima, ties to the lowest group (each of these
+    holds a logit that precedes all of another group's), or in the short last group.
     """
-    n, v = z_NV.shape
-    groups = _order(top_NG).topk(min(TOP, top_NG.shape[1]), 1).indices.sort(1).values
-    token = (groups[:, :, None] * GROUP + torch.arange(GROUP, device=z_NV.device)).view(n, -1)
-    values = z_NV.gather(1, token.clamp_max(v - 1)).float()
-    values = torch.where(token < v, values, -torch.inf)
-    return token.gather(1, _order(values).topk(min(TOP, v), 1).indices)
+    whole = z_NV.shape[1] // GROUP
+    order_NG = _order(top_NG[:, :whole])
+    group_NK = order_NG.topk(min(TOP, whole), 1).indices.sort(1).values
+    values, token = _look(z_NV, group_NK)
+    return token.gather(1, _order(values).topk(min(TOP, z_NV.shape[1]), 1).indices)
+
+
+def _look(z_NV: Tensor, group_NK: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits in some of the whole groups (ascending) and in the short last one; their tokens."""
+    (n, v), device = z_NV.shape, z_NV.device
+    whole = v // GROUP * GROUP
+    grouped = z_NV[:, :whole].view(n, -1, GROUP)
+    # Indexing runs of a group is several times faster than gathering single logits.
+    runs = grouped[torch.arange(n, device=device)[:, None], group_NK].view(n, -1)
+    token = (group_NK[:, :, None] * GROUP + torch.arange(GROUP, device=device)).view(n, -1)
+    rest = torch.arange(whole, v, device=device).expand(n, -1)
+    return torch.cat([runs, z_NV[:, whole:]], 1).float(), torch.cat([token, rest], 1)
 
 
 def _order(x_NK: Tensor) -> Tensor:
-    """Integers in the order of x, each one of its kind: equal values in the order of their place."""
+    """Integers in the order of x, no two alike: among equal values the first is the largest."""
     bits = (x_NK.float() + 0.0).view(torch.int32)  # −0 becomes 0
     bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
     k = x_NK.shape[1]
@@ -174,17 +187,17 @@ def _order(x_NK: Tensor) -> Tensor:
 
 def _largest_difference(s: Sums, z_NV: Tensor, w_NV: Tensor) -> tuple[Tensor, Tensor]:
     """Largest |z′ − z| of each row and its token, ties to the lowest id."""
-    absolute_NG = torch.maximum(s.high_NG, -s.low_NG)
-    group = absolute_NG.argmax(1, keepdim=True)  # argmax takes the first
-    token = group * GROUP + torch.arange(GROUP, device=z_NV.device)
-    token = token.clamp_max(z_NV.shape[1] - 1)  # the last one again: never before itself
-    absolute = (w_NV.gather(1, token).float() - z_NV.gather(1, token).float()).abs()
-    place = absolute.argmax(1, keepdim=True)
+    absolute_NG = torch.maximum(s.high, -s.low)
+    whole = z_NV.shape[1] // GROUP
+    # argmax takes the first of equals
+    group = absolute_NG[:, :whole].argmax(1, keepdim=True) if whole else s.high[:, :0].long()
+    (z, token), (w, _) = _look(z_NV, group), _look(w_NV, group)
+    place = (w - z).abs().argmax(1, keepdim=True)
     return absolute_NG.amax(1), token.gather(1, place)[:, 0]
 
 
 def _bad(s: Sums, z_NV: Tensor, w_NV: Tensor) -> dict[str, Tensor]:
-    suspect = ~((s.exp_a + s.exp_b).isfinite() & (s.high_NG.amax(1) - s.low_NG.amin(1)).isfinite())
+    suspect = ~((s.exp_a + s.exp_b).isfinite() & (s.high.amax(1) - s.low.amin(1)).isfinite())
     bad = {"bad_ref": suspect.clone(), "bad_cand": suspect}
     if bool(suspect.any()):
         at = suspect.nonzero()[:, 0]

@@ -1,0 +1,36 @@
+"""Render ``result.json``: HTML, Markdown, JUnit, terminal, GitHub annotations.
+
+    Result ──► html.render_html          report.html, one self-contained page
+           ├─► markdown.render_markdown  summary.md
+           ├─► junit.render_junit        junit.xml
+           ├─► terminal.print_summary    the terminal
+           ├─► github.annotations        workflow commands
+           └─► combined.render_combined  many candidates of one reference
+
+A :class:`~evalharness.spec.result.Result` is the only input. Nothing is estimated here: view.py
+arranges, numbers.py gives each number the digits its interval supports, text.py makes what hides
+itself visible, bars.py and charts.py draw.
+"""
+
+from __future__ import annotations
+
+from evalharness.report.combined import combined_text, render_combined
+from evalharness.report.github import annotations as github_annotations
+from evalharness.report.html import render_html
+from evalharness.report.junit import render_junit
+from evalharness.report.markdown import render_markdown
+from evalharness.report.sections import Section, register
+from evalharness.report.terminal import print_summary, text_summary
+
+__all__ = [
+    "Section",
+    "combined_text",
+    "github_annotations",
+    "print_summary",
+    "register",
+    "render_combined",
+    "render_html",
+    "render_junit",
+    "render_markdown",
+    "text_summary",
+]

@@ -65,7 +65,8 @@ def gate_bar(
     parts = [
         f'<rect class="ok" x="{left:.1f}" y="3" width="{width:.1f}" height="{HEIGHT - 6:.0f}"/>',
         f'<path class="limit" d="M{at:.1f} 1V{HEIGHT - 1:.0f}"/>',
-        f'<path class="way" d="M{at:.1f} 3h{7 * tip}m{-3 * tip} -2.5l{3 * tip} 2.5l{-3 * tip} 2.5"/>',
+        f'<path class="way" d="M{at:.1f} 3h{7 * tip}m{-3 * tip} -2.5l{3 * tip} 2.5'
+        f'l{-3 * tip} 2.5"/>',
         *_interval(scale, value, low, high, mid),
     ]
     return _bar(parts, f"v-{verdict.lower()}", label)
@@ -101,7 +102,7 @@ def _interval(
 def _bar(parts: Sequence[str], css: str, label: str) -> Markup:
     """Wrap the pieces of a bar; the label is what a screen reader says and a pointer shows."""
     text = escape(visible(label))
-    return Markup(
+    return Markup(  # noqa: S704
         f'<svg class="bar {css}" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" '
         f'aria-label="{text}"><title>{text}</title>{"".join(parts)}</svg>'
     )
@@ -140,7 +141,7 @@ def heat_map(grid: Grid) -> Markup:
             f"<title>{told}</title></rect>"
         )
     out.append(f'<text x="{left:.0f}" y="{height - 1:.0f}">block</text></svg>')
-    return Markup("".join(out))
+    return Markup("".join(out))  # noqa: S704
 
 
 def heat_legend(grid: Grid) -> list[tuple[int, str]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from evalharness.report import numbers
 from evalharness.report.svg import (
@@ -29,12 +30,15 @@ from evalharness.report.text import short
 from evalharness.spec.result import Histogram, ReliabilityBin
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from evalharness.report.depth import BlockCurve
     from evalharness.report.view import DocumentRow
 
 WIDTH = 1080  # CSS pixels; the page scrolls a chart sideways where it is narrower
 _CHAR_PX = 0.62 * FONT_PX  # a generous width of one character
 _MOST_POINTS = 1500
+_POINT_SIZES = ((0, 200, 3.2), (200, 600, 4.6), (600, math.inf, 6.2))  # tokens, diameter
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -93,7 +97,7 @@ def _label_rows(
     return placed
 
 
-def _power_of_ten(x: float, _: int | None = None) -> str:
+def _power_of_ten(x: float, _: float | None = None) -> str:
     """Label a decade, in text that needs no typesetting: ``10⁻³``."""
     exponent = str(round(math.log10(x)))
     return "1" if exponent == "0" else "10" + exponent.translate(_SUPERSCRIPTS)
@@ -123,11 +127,18 @@ def reliability(sides: Mapping[str, Sequence[ReliabilityBin]], key: str, name: s
     panel, gap, left = 290, 66, 52
     with style():
         figure = new_figure(WIDTH, 372)
-        last = add_axes(figure, left + 2 * (panel + gap), 28, panel, 296)
+        last = add_axes(figure, left + 2 * (panel + gap) + 14, 28, panel, 296)
         last.axhline(0, color=MUTED, lw=1, ls=(0, (4, 3)))
         for column, (side, bins) in enumerate(drawn.items()):
             colour, marker = _SIDES[side]
-            line = {"color": colour, "marker": marker, "ms": 5, "lw": 1.3, "mec": PAPER, "mew": 0.6}
+            line: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "ms": 5,
+                "lw": 1.3,
+                "mec": PAPER,
+                "mew": 0.6,
+            }
             top = add_axes(figure, left + column * (panel + gap), 28, panel, 232)
             bottom = add_axes(figure, left + column * (panel + gap), 272, panel, 52)
             x, y = [b.confidence for b in bins], [b.accuracy for b in bins]
@@ -178,12 +189,10 @@ def layer_curves(curves: Sequence[BlockCurve], labels: Sequence[str]) -> str:
             marker, colour, dashes = _SERIES.get(curve.error, ("v", MUTED, ":"))
             shift = (index - (len(curves) - 1) / 2) * 0.14
             x = [place + shift for place in curve.places]
-            below = [max(0.0, m - low) for m, low in zip(curve.median, curve.low, strict=True)]
-            above = [max(0.0, high - m) for m, high in zip(curve.median, curve.high, strict=True)]
-            upper.errorbar(
-                x, curve.median, yerr=(below, above), color=colour, marker=marker, ms=size,
-                lw=1.1, ls=dashes, elinewidth=1.1, capsize=0, mec=PAPER, mew=0.5,
-                label=curve.error.replace("_", " "),
+            _whiskers(upper, x, curve.low, curve.high, colour)
+            upper.plot(
+                x, curve.median, color=colour, marker=marker, ms=size, lw=1.1, ls=dashes,
+                mec=PAPER, mew=0.5, label=curve.error.replace("_", " "),
             )  # fmt: skip
             decibels = [(p, d) for p, d in zip(x, curve.sqnr_db, strict=True) if d is not None]
             if decibels:
@@ -211,6 +220,16 @@ def layer_curves(curves: Sequence[BlockCurve], labels: Sequence[str]) -> str:
         )
 
 
+def _whiskers(
+    axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str
+) -> None:
+    """Draw all intervals of a series as one path: a chart of 100 blocks stays small."""
+    gap = [math.nan] * len(x)
+    across = [value for place in zip(x, x, gap, strict=True) for value in place]
+    up = [value for ends in zip(low, high, gap, strict=True) for value in ends]
+    axes.plot(across, up, color=colour, lw=1.2)
+
+
 def document_strip(rows: Sequence[DocumentRow]) -> str:
     """Draw every document's NLL shift, one strip a corpus, with the corpus's own estimate."""
     rows = [row for row in rows if row.shifts]
@@ -224,11 +243,13 @@ def document_strip(rows: Sequence[DocumentRow]) -> str:
         each = max(8, _MOST_POINTS // len(rows))
         for y, row in enumerate(rows):
             points = _thinned(sorted(zip(row.shifts, row.tokens, strict=True)), each)
-            spread = [y + 0.17 + 0.2 * ((k * 0.618034) % 1 - 0.5) * 2 for k in range(len(points))]
-            area = [6 + 34 * min(1.0, tokens / 1000) for _, tokens in points]
-            axes.scatter(
-                [s for s, _ in points], spread, s=area, color=REFERENCE, alpha=0.5, lw=0
-            )
+            for least, most, size in _POINT_SIZES:
+                chosen = [k for k, (_, tokens) in enumerate(points) if least <= tokens < most]
+                spread = [y - 0.03 + 0.4 * ((k * 0.618034) % 1) for k in chosen]
+                axes.plot(
+                    [points[k][0] for k in chosen], spread, ls="", marker="o", ms=size,
+                    color=REFERENCE, alpha=0.55, mew=0,
+                )  # fmt: skip
             if row.value is not None:
                 low, high = (
                     (row.low, row.high)
@@ -258,38 +279,54 @@ def _thinned(points: list[tuple[float, int]], most: int) -> list[tuple[float, in
     return [points[round(k * (len(points) - 1) / (most - 1))] for k in range(most)]
 
 
-def trade_off(points: Sequence[tuple[str, float, float, float, float, str]], y_label: str) -> str:
-    """Draw candidates as bits per weight against damage: (name, bits, value, low, high, verdict)."""
+@dataclass(frozen=True)
+class Candidate:
+    """One candidate of the combined report: its size, its damage and the verdict."""
+
+    name: str
+    bits: float
+    value: float
+    low: float | None
+    high: float | None
+    verdict: str
+
+
+_VERDICT_MARKS = {
+    "PASS": ("o", REFERENCE),
+    "FAIL": ("X", BAD),
+    "INCONCLUSIVE": ("D", ACCENT),
+    "ANOMALOUS": ("P", ACCENT),
+}
+
+
+def trade_off(points: Mapping[int, Candidate], key: str, label: str) -> str:
+    """Draw numbered candidates: bits per weight against damage with its interval."""
     if not points:
         return ""
-    markers = {"PASS": "o", "FAIL": "X", "INCONCLUSIVE": "D", "ANOMALOUS": "P"}
     with style():
-        figure = new_figure(WIDTH, 330)
-        axes = add_axes(figure, 66, 16, WIDTH - 250, 262)
-        for number, (_, bits, value, low, high, verdict) in enumerate(points, 1):
-            colour = {"PASS": REFERENCE, "FAIL": BAD}.get(verdict, ACCENT)
-            axes.errorbar(
-                [bits], [value], yerr=([max(0, value - low)], [max(0, high - value)]),
-                color=colour, marker=markers[verdict], ms=8, mec=PAPER, lw=1.4,
-            )  # fmt: skip
-            axes.annotate(
-                str(number), (bits, value), xytext=(7, 5), textcoords="offset points", color=INK
-            )
-        axes.set_xlabel("bits per weight, measured (left: smaller)")
-        axes.set_ylabel(y_label)
-        axes.margins(0.08, 0.14)
-        for number, (name, *_, verdict) in enumerate(points, 1):
-            if number <= 14:
-                text = f"{number}  {short(name, 16)} {verdict}"
+        figure = new_figure(WIDTH // 2, 320)
+        axes = add_axes(figure, 66, 34, WIDTH // 2 - 84, 236)
+        for verdict, (marker, colour) in _VERDICT_MARKS.items():
+            for k, (number, c) in enumerate(points.items()):
+                if c.verdict != verdict:
+                    continue
+                if c.low is not None and c.high is not None:
+                    _whiskers(axes, [c.bits], [c.low], [c.high], colour)
+                axes.plot([c.bits], [c.value], color=colour, marker=marker, ms=8, mec=colour)
                 axes.annotate(
-                    text, (1.02, 1), xycoords="axes fraction", xytext=(0, -18 * number + 8),
-                    textcoords="offset points", annotation_clip=False,
-                    fontsize=FONT_PX - 1.5,
+                    str(number), (c.bits, c.value), xytext=(8, 6 if k % 2 else -12),
+                    textcoords="offset points",
                 )  # fmt: skip
-        return to_svg(
-            figure,
-            "trade",
-            "Size against damage of every candidate",
-            "; ".join(f"{name}: {numbers.number(bits, 2)} bits, {value:.4g}"
-                      for name, bits, value, *_ in points),
+            if any(c.verdict == verdict for c in points.values()):
+                axes.plot(
+                    [], [], color=colour, marker=marker, ms=7, mec=colour, ls="", label=verdict
+                )
+        axes.margins(0.1, 0.14)
+        axes.set_xlabel("bits per weight, measured (left: smaller)")
+        axes.set_ylabel(label)
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2,
+            handletextpad=0.2, borderaxespad=0.2,
         )  # fmt: skip
+        told = (f"{k}: {c.name}, {c.bits:.2f} bits, {c.value:.4g}" for k, c in points.items())
+        return to_svg(figure, key, f"Bits per weight against {label}", "; ".join(told))

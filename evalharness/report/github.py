@@ -4,8 +4,6 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions: 
 ``%``, CR and LF are escaped, in a property ``:`` and ``,`` as well.
 """
 
-from __future__ import annotations
-
 from evalharness.report import numbers, view
 from evalharness.report.text import plural, sentence, visible
 from evalharness.report.words import is_waived, objects, unit_words

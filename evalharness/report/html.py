@@ -7,7 +7,7 @@ from markupsafe import Markup
 from evalharness.report import sections, view, words
 from evalharness.report.sections import Section
 from evalharness.report.text import plural
-from evalharness.spec.result import Result
+from evalharness.spec.result import Estimate, Result
 
 
 def render_html(result: Result) -> str:
@@ -25,11 +25,9 @@ def render_html(result: Result) -> str:
     )
 
 
-def _tiles(result: Result) -> list[tuple[str, str, view.Estimate | None]]:
+def _tiles(result: Result) -> list[tuple[str, str, Estimate | None]]:
     """Return the four figures of the banner; one that was not measured says so."""
-    return [
-        (metric, words.tile_name(metric), view.find(result, metric)) for metric in view.TILES
-    ]
+    return [(metric, words.tile_name(metric), view.find(result, metric)) for metric in view.TILES]
 
 
 def _notices(result: Result) -> str:

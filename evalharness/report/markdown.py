@@ -181,5 +181,3 @@ def _worst_layer(result: Result) -> str:
         f"**Worst layer:** {code(worst.layer)}, {escape(worst.error.replace('_', ' '))} error "
         f"{shown} relative L2{sqnr}"
     )
-
-

@@ -24,7 +24,7 @@ from evalharness.spec.result import Result
 GROUP = "evalharness.report_sections"
 MOST_FLIPPED = 60
 MOST_TOKENS = 60
-MOST_RELIABILITY = 4
+MOST_RELIABILITY = 3
 MOST_PROMPT = 1500
 
 
@@ -245,7 +245,9 @@ def reading(r: Result) -> str:
 
 
 SECTIONS: list[Section] = [
-    Section("gates", "Gates", gates, "No gate was applied: nothing was decided, so nothing passed."),
+    Section(
+        "gates", "Gates", gates, "No gate was applied: nothing was decided, so nothing passed."
+    ),
     Section("compared", "What was compared", compared),
     Section("metrics", "Metrics", metrics, "No metric was measured."),
     Section("scopes", "By corpus and slice", scopes, "Not measured by corpus or slice."),

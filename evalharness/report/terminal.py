@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from evalharness.report import depth, numbers, view
 from evalharness.report.text import plural, scope_words, sentence, short, visible
-from evalharness.report.words import ARROWS, is_waived, tile_name, unit_words
+from evalharness.report.words import ARROWS, SYMBOLS, is_waived, tile_name, unit_words
 from evalharness.spec.result import Result, Verdict
 
 if TYPE_CHECKING:
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     from evalharness.report.view import GateRow
 
 COLUMNS = 100
+_LEAST = 80
+_WIDE = 92  # narrower, the ids of metrics are left out
 STYLES: dict[Verdict, str] = {
     "PASS": "green",
     "FAIL": "red",
@@ -31,23 +32,28 @@ STYLES: dict[Verdict, str] = {
 # Where the terminal's encoding is not a Unicode one.
 _ASCII = str.maketrans(
     {"✓": "+", "✕": "x", "≤": "<=", "≥": ">=", "→": "->", "↓": "v", "↑": "^", "—": "-", "…": "~",
-     "−": "-", "÷": "/", "·": "-", "≠": "!=", "␣": "_", "⟨": "<", "⟩": ">", "‖": "||"}
+     "−": "-", "÷": "/", "·": "-", "≠": "!=", "␣": "_", "⟨": "<", "⟩": ">", "─": "-"}
 )  # fmt: skip
+_ROOM = 8  # columns kept for the signs above that become two
 
 
 def print_summary(result: Result, console: Console) -> None:
-    """Print the summary of ``result``: what was decided and why, then the numbers."""
-    width = min(console.width, COLUMNS)
+    """Print the summary of ``result``: what was decided and why, then the numbers.
+
+    It is laid out for 80 to 100 columns: a narrower terminal wraps it, so that no column is lost.
+    """
+    width = max(_LEAST, min(console.width, COLUMNS))
     unicode = console.encoding.lower().startswith("utf")
+    if console.is_terminal and unicode:
+        for part in _parts(result, width):
+            console.print(part, width=width, highlight=False, crop=False)
+        return
+    width -= 0 if unicode else _ROOM
     for part in _parts(result, width):
-        if unicode:
-            console.print(part, width=width, highlight=False, soft_wrap=False)
-        else:
-            plain = _plain(part, width).translate(_ASCII)
-            console.print(
-                Text(plain.encode(console.encoding, "replace").decode(console.encoding)),
-                width=width, highlight=False, end="",
-            )  # fmt: skip
+        text = _plain(part, width)
+        if not unicode:
+            text = text.translate(_ASCII).encode("ascii", "replace").decode()
+        console.print(Text(text), highlight=False, end="", soft_wrap=True)
 
 
 def text_summary(result: Result) -> str:
@@ -67,23 +73,29 @@ def _plain(part: RenderableType, width: int) -> str:
 
 
 def _parts(result: Result, width: int) -> list[RenderableType]:
-    """Return the summary's blocks, from the verdict down."""
-    parts: list[RenderableType] = [_banner(result)]
-    parts += [
-        Text.assemble(("! anomaly ", "bold magenta"), visible(f"{a.kind}: {a.message}"))
-        for a in result.anomalies
+    """Return the summary's blocks, from the verdict down, with a blank line between them."""
+    blocks: list[list[RenderableType]] = [
+        [_banner(result)],
+        [
+            Text.assemble(("! anomaly ", "bold magenta"), visible(f"{a.kind}: {a.message}"))
+            for a in result.anomalies
+        ],
+        [_gates(result)],
+        [_metrics(result, width)],
+        [_tasks(result)],
+        [_layer(result)],
+        [Text.assemble(("warning ", "yellow"), visible(w)) for w in result.warnings],
     ]
-    parts += [_gates(result, width), _metrics(result), _tasks(result, width), _layer(result)]
-    parts += [
-        Text.assemble(("warning ", "yellow"), visible(w)) for w in result.warnings
-    ]
-    return [Padding(part, (0, 0, 1, 0)) for part in parts[:-1]] + parts[-1:]
+    parts: list[RenderableType] = []
+    for block in filter(None, blocks):
+        parts += [*([Text("")] if parts else []), *block]
+    return parts
 
 
 def _banner(result: Result) -> RenderableType:
     style = f"bold {STYLES[result.verdict]}"
     head = Text.assemble(
-        (f"{view.SYMBOLS[result.verdict]} {result.verdict}", style),
+        (f"{SYMBOLS[result.verdict]} {result.verdict}", style),
         (f"  {short(result.reference, 60)} → {short(result.candidate, 60)}", "bold"),
     )
     lines = [head, Text(visible(result.headline))]
@@ -103,48 +115,51 @@ def _banner(result: Result) -> RenderableType:
     return Group(*lines)
 
 
-def _new_table(**more: int | bool) -> Table:
+def _new_table() -> Table:
     return Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="dim", **more  # type: ignore[arg-type]
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+        header_style="dim",
+        padding=(0, 1, 0, 0),
     )
 
 
-def _gates(result: Result, width: int) -> RenderableType:
-    """Return the gates, the reason of each that is not a PASS on a line of its own below."""
+def _gates(result: Result) -> RenderableType:
+    """Return the gates, and below them the reason of each that is not a PASS."""
     if not result.gates:
         return Text("no gate was applied: nothing was decided, so nothing passed", style="bold")
     table = _new_table()
     table.add_column("verdict", no_wrap=True)
-    table.add_column("gate", overflow="fold", ratio=1)
-    table.add_column("observed", justify="right", no_wrap=True)
-    table.add_column("interval", justify="right", no_wrap=True)
-    table.add_column("limit", justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    reasons: list[Text] = []
+    table.add_column("gate", overflow="fold", min_width=14)
+    for heading in ("observed", "interval", "limit"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    reasons = Table.grid(padding=(0, 1, 0, 0))
     for row in view.gate_rows(result):
         g, n = row.gate, row.shown
         style = STYLES[g.verdict]
+        verdict = Text(f"{row.symbol} {g.verdict}", style=style)
+        if row.standing != "blocking":
+            verdict.append("\n  " + row.standing.split(" (")[0], style="dim")
         name = Text(short(g.id, 34))
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
-        unit = "" if g.unit == "fraction" else unit_words(g.unit)
-        table.add_row(
-            Text(f"{row.symbol} {g.verdict}", style=style),
-            name,
-            Text(f"{n.observed.value} {short(unit, 12)}".rstrip()),
-            Text(n.observed.interval or "none"),
-            Text(n.limit),
-            Text("" if row.standing == "blocking" else row.standing.split(" (")[0], style="dim"),
-        )
+        unit = "" if g.unit == "fraction" else short(unit_words(g.unit), 14)
+        between = "\n" if len(unit) > 6 else " "
+        observed = Text.assemble(n.observed.value, (f"{between}{unit}".rstrip(), "dim"))
+        table.add_row(verdict, name, observed, Text(n.observed.interval or "none"), Text(n.limit))
         if g.verdict != "PASS":
-            reasons.append(_reason(row))
-    return Group(Text(view.tally(result), style="bold"), table, *reasons)
+            reasons.add_row(Text(row.symbol, style=style), _reason(row))
+    parts: list[RenderableType] = [Text(view.tally(result), style="bold"), table]
+    if reasons.row_count:
+        parts += [Text(""), reasons]
+    return Group(*parts)
 
 
 def _reason(row: GateRow) -> Text:
     g = row.gate
     text = Text.assemble(
-        (f"{row.symbol} {short(g.id, 34)}: ", STYLES[g.verdict]), visible(sentence(g.reason))
+        (f"{short(g.id, 34)}: ", STYLES[g.verdict]), visible(sentence(g.reason)), overflow="fold"
     )
     if g.worst:
         text.append(f" Worst: {visible(sentence(g.worst))}")
@@ -153,20 +168,22 @@ def _reason(row: GateRow) -> Text:
     if is_waived(g) and g.waiver:
         text.append(f" Waived: {visible(sentence(g.waiver))}")
     if g.file:
-        text.append(f" {visible(g.file)}:{g.line or ''}".rstrip(":"), style="dim")
+        text.append(f" {visible(g.file)}" + (f":{g.line}" if g.line else ""), style="dim")
     return text
 
 
-def _metrics(result: Result) -> RenderableType:
+def _metrics(result: Result, width: int) -> RenderableType:
     estimates = view.key_estimates(result)
     if not estimates:
         return Text("metrics: none of the key metrics was measured")
     table = _new_table()
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("interval", no_wrap=False, overflow="fold")
+    table.add_column("interval", overflow="fold", min_width=16)
     table.add_column("unit", no_wrap=True)
-    table.add_column("id", no_wrap=True, style="dim")
+    with_ids = width >= _WIDE
+    if with_ids:
+        table.add_column("id", no_wrap=True, style="dim")
     for e in estimates:
         s = numbers.estimate(e)
         if e.value is None or e.low is None:
@@ -174,27 +191,30 @@ def _metrics(result: Result) -> RenderableType:
         else:
             interval = "exact" if e.low == e.high else s.interval
         name = f"{tile_name(e.id)} {ARROWS[e.direction]}".rstrip()
-        unit = short(unit_words(e.unit), 12)
-        table.add_row(name, s.value, Text(interval), Text(unit), Text(e.id))
+        cells = [name, s.value, interval, short(unit_words(e.unit), 12)]
+        table.add_row(*(Text(cell) for cell in [*cells, e.id][: 5 if with_ids else 4]))
     return table
 
 
-def _tasks(result: Result, width: int) -> RenderableType:
+def _tasks(result: Result) -> RenderableType:
     if not result.tasks:
         return Text("tasks: not measured")
     table = _new_table()
-    table.add_column("task", overflow="fold", ratio=1)
+    table.add_column("task", overflow="fold", min_width=14)
     for name in ("items", "reference", "candidate", "shift", "✓→✕", "✕→✓"):
         table.add_column(name, justify="right", no_wrap=True)
     for row in view.task_rows(result):
         t = row.task
+        flips = (
+            numbers.MISSING if x is None else f"{x:,}" for x in (t.right_to_wrong, t.wrong_to_right)
+        )
         table.add_row(
             Text(f"{short(t.task, 40)} ({short(t.metric, 16)})"),
             f"{t.items:,}",
             row.reference,
             row.candidate,
             Text(str(numbers.estimate(row.shift)) if row.shift else numbers.MISSING),
-            *(numbers.MISSING if x is None else f"{x:,}" for x in (t.right_to_wrong, t.wrong_to_right)),
+            *flips,
         )
     return table
 

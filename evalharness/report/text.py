@@ -16,7 +16,7 @@ from evalharness.spec.result import Scope
 
 # Controls, format characters (bidi, zero width), surrogates, private use, unassigned, separators.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_NAMED = {"\t": "⇥", "\n": "↵", "\r": "␍"}
+_NAMED = {"\t": "⇥", "\n": "↵", "\r": "⟨CR⟩", "\x00": "⟨NUL⟩", "\x1b": "⟨ESC⟩", "\x7f": "⟨DEL⟩"}
 _PLAIN = re.compile(r"[\x20-\x7e]*\Z")
 
 
@@ -42,20 +42,15 @@ def pieces(text: str, *, keep_newlines: bool = False) -> Iterator[tuple[bool, st
 
 
 def _spelled(char: str) -> str:
-    """Return a visible stand-in: a control picture, or the code point in brackets."""
-    if char in _NAMED:
-        return _NAMED[char]
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+    """Return a visible stand-in: a name where it is known, or the code point, in brackets."""
+    return _NAMED.get(char, f"⟨U+{ord(char):04X}⟩")
 
 
 def visible(text: str, *, keep_newlines: bool = False) -> str:
     """Return ``text`` with every character that does not show itself spelled out.
 
     >>> visible("a\\x1b[31mb\\u202ec")
-    'a␛[31mb⟨U+202E⟩c'
+    'a⟨ESC⟩[31mb⟨U+202E⟩c'
     """
     return "".join(run for _, run in pieces(text, keep_newlines=keep_newlines))
 

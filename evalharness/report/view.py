@@ -97,9 +97,7 @@ def gate_rows(result: Result) -> list[GateRow]:
 def gate_row(g: GateResult) -> GateRow:
     """Return one gate as text."""
     waived = is_waived(g)
-    standing = (
-        "waived" if waived else "blocking" if g.blocking else f"not blocking ({g.severity})"
-    )
+    standing = "waived" if waived else "blocking" if g.blocking else f"not blocking ({g.severity})"
     return GateRow(
         g,
         metric_name(g.metric),
@@ -159,9 +157,7 @@ def families(result: Result, keys: Sequence[str]) -> list[FamilyRows]:
         rows = [e for e in result.metrics if family(e.id) is group]
         if group.key in keys and rows:
             overall = [e for e in rows if not e.scope]
-            scoped = sorted(
-                (e for e in rows if e.scope), key=lambda e: (e.id, scope_sort(e.scope))
-            )
+            scoped = sorted((e for e in rows if e.scope), key=lambda e: (e.id, scope_sort(e.scope)))
             groups.append(FamilyRows(group, overall, scoped))
     return groups
 
@@ -300,9 +296,7 @@ class TaskRow:
 def task_rows(result: Result) -> list[TaskRow]:
     """Return the tasks in the order they were run, shifts on one scale."""
     shifts = {
-        (t.task, t.metric): find(
-            result, "task.score.shift", {"task": t.task, "metric": t.metric}
-        )
+        (t.task, t.metric): find(result, "task.score.shift", {"task": t.task, "metric": t.metric})
         for t in result.tasks
     }
     ends = [x for e in shifts.values() if e for x in (e.value, e.low, e.high)]
@@ -329,7 +323,10 @@ def _score(x: float | None) -> str:
 # ---------------------------------------------------------------- sides and cost
 
 
-def by_side(values: dict[str, float]) -> tuple[list[tuple[str, float | None, float | None]], dict[str, float]]:
+SideRows = list[tuple[str, float | None, float | None]]  # name, reference, candidate
+
+
+def by_side(values: dict[str, float]) -> tuple[SideRows, dict[str, float]]:
     """Split ``reference.x`` / ``x.candidate`` into rows of both sides, and what has no side."""
     pairs: dict[str, dict[str, float]] = {}
     rest: dict[str, float] = {}

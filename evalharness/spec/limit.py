@@ -24,7 +24,7 @@ class Limit:
         """As in the file."""
         if not self.suffix:
             return f"{self.number:.10g}"
-        return f"{Decimal(repr(self.number)) * 100:.10g}{self.suffix}"
+        return f"{float(Decimal(repr(self.number)) * 100):.10g}{self.suffix}"
 
 
 def parse_limit(value: Any) -> Any:

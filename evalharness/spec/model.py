@@ -37,7 +37,9 @@ class WeightQuantizer(Spec):
     bits: int = Field(ge=2, le=8)
     symmetric: bool = True
     granularity: Literal["tensor", "channel", "group"] = "group"
-    group_size: int | None = Field(default=None, ge=2, description="Input columns that share a scale.")
+    group_size: int | None = Field(
+        default=None, ge=2, description="Input columns that share a scale."
+    )
     clip: Literal["minmax", "mse"] = "minmax"
     include: tuple[str, ...] = Field(("*",), description="Globs of module names to quantise.")
     exclude: tuple[str, ...] = Field((), description="Globs of module names to leave alone.")
@@ -59,7 +61,9 @@ class Manifest(Spec):
     """What the author says was compressed; held against what is measured from the weights."""
 
     tool: str | None = None
-    bits: float | None = Field(default=None, gt=0, description="Claimed bits of the quantised weights.")
+    bits: float | None = Field(
+        default=None, gt=0, description="Claimed bits of the quantised weights."
+    )
     group_size: int | None = Field(default=None, ge=2)
     calibration_data: str | None = None
     kernel: str | None = None
@@ -129,7 +133,9 @@ def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
     base.pop("manifest", None)
     if isinstance(data.get("model"), dict) and "path" in data["model"]:
         # Another file of weights has its own revision and its own tokenizer.
-        base["model"] = {k: v for k, v in base["model"].items() if k not in ("revision", "tokenizer")}
+        base["model"] = {
+            k: v for k, v in base["model"].items() if k not in ("revision", "tokenizer")
+        }
     for key, value in data.items():
         if key not in _WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict):
             base[key] = {**base[key], **value}

@@ -7,7 +7,7 @@ key remembers the file that gave it, so that an error points at the line to chan
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,12 @@ def default_id(metric: str, scope: Mapping[str, str]) -> str:
     return f"{metric}[{inside}]" if inside else metric
 
 
+def did_you_mean(word: str, known: Collection[str], what: str) -> str:
+    """The nearest of ``known`` as a remedy, or all of them when none is near."""
+    hint = nearest(word, known)
+    return hint[:1].upper() + hint[1:] if hint else f"{what}: {', '.join(known)}."
+
+
 def _chain(file: YamlFile) -> list[tuple[YamlFile, PolicySpec]]:
     chain: list[tuple[YamlFile, PolicySpec]] = []
     seen: set[Path] = set()
@@ -106,7 +112,7 @@ def _extended(file: YamlFile, name: str) -> Path:
         wanted = name.removeprefix("evalharness:")
         path = shipped("gates").get(wanted) if wanted in SHIPPED else None
         if path is None:
-            remedy = nearest(wanted, SHIPPED) or f"Those that ship: {', '.join(SHIPPED)}."
+            remedy = did_you_mean(wanted, SHIPPED, "Those that ship")
             raise file.error(f"no policy {wanted!r} ships", ("extends",), remedy)
         return path
     path = file.path.parent / Path(name).expanduser()

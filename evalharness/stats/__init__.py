@@ -7,9 +7,12 @@ one-sided 95% bound asks for 0.90 and reads one end.
 
 from evalharness.stats.bootstrap import cluster_bootstrap, cluster_bootstrap_t
 from evalharness.stats.calibration import LOGIT_EPSILON, brier, calibration_score_sums
+from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
 from evalharness.stats.curve import ReliabilityCurve, smooth_reliability
 from evalharness.stats.interval import Interval, exp_interval
 from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums, rms_t
+from evalharness.stats.multiple import holm, interval_p_value, p_value_beyond
+from evalharness.stats.planning import documents_needed, further_documents, items_needed
 from evalharness.stats.proportions import clopper_pearson, tango
 from evalharness.stats.quantiles import (
     histogram_quantile,
@@ -21,12 +24,13 @@ from evalharness.stats.reliability import (
     Ece,
     ce2_shift,
     ece,
-    ece_interval,
     ece_shift,
 )
+from evalharness.stats.sequential import FIVE_LOOKS, look_interval, obrien_fleming
 from evalharness.stats.temperature import fitted_temperature, temperature_shift
 
 __all__ = [
+    "FIVE_LOOKS",
     "LOGIT_EPSILON",
     "CalibrationBin",
     "Ece",
@@ -41,14 +45,23 @@ __all__ = [
     "cluster_jackknife",
     "cluster_ratio_t",
     "cluster_sums",
+    "documents_needed",
     "ece",
-    "ece_interval",
     "ece_shift",
     "exp_interval",
     "fitted_temperature",
+    "further_documents",
     "histogram_quantile",
     "histogram_quantile_bootstrap",
+    "holm",
+    "interval_p_value",
+    "items_needed",
+    "look_interval",
+    "mean_sequence",
+    "obrien_fleming",
+    "p_value_beyond",
     "quantile_bootstrap",
+    "rate_sequence",
     "rms_t",
     "smooth_reliability",
     "tango",

@@ -8,23 +8,23 @@ first document on and not only in the limit. Both ask for documents in a seeded 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from evalharness.stats.interval import (
-    NO_CLUSTERS,
     Floats,
     Interval,
     check_confidence,
     count_array,
     finite_array,
-    no_interval,
 )
 from evalharness.stats.means import ratio_se, too_few, used_clusters
 
 BURN_IN = 30  # documents before an asymptotic sequence is believed
+
+_BOLD = (0.4, 0.95)  # share of its capital that each half of the bettor may lose on a document
 
 
 def mean_sequence(
@@ -38,16 +38,14 @@ def mean_sequence(
 
     With G documents, σ̂ = se·√G of the linearised ratio and α = 1 − confidence, the half-width is
 
-        σ̂·√( 2(Gρ² + 1)/(G²ρ²) · ln(√(Gρ² + 1)/α) ),
-
-    times t_{G−1}/z at that confidence, which matters only near the burn-in.
+        σ̂·√( 2(Gρ² + 1)/(G²ρ²) · ln(√(Gρ² + 1)/α) ).
 
     Parameters
     ----------
     sums, counts : (G,) totals of the documents seen so far, unit of the sums kept.
     confidence : two-sided over all time, in (0, 1).
     tuned_for : documents at which the sequence should be narrowest, fixed before the run
-        (half of those planned is good); it sets ρ² = (−2 ln α + ln(−2 ln α) + 1)/tuned_for.
+        (a fifth to a half of those planned); it sets ρ² = (−2 ln α + ln(−2 ln α) + 1)/tuned_for.
     burn_in : documents before which there is no interval.
 
     Raises
@@ -73,8 +71,7 @@ def mean_sequence(
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / tuned_for
     grown = size * rho2 + 1
     width = math.sqrt(2 * grown / (size**2 * rho2) * math.log(math.sqrt(grown) / alpha))
-    in_se = width * math.sqrt(size)
-    half = in_se * se
+    half = width * math.sqrt(size) * se
     return Interval(value, value - half, value + half, confidence, int(total), size, method, se)
 
 
@@ -84,9 +81,13 @@ def rate_sequence(
     """Return the rate Σ S_g/Σ n_g with the present interval of a betting confidence sequence.
 
     A bettor against rate m stakes on each document in turn; its capital after document g is
-    multiplied by 1 ± λ_g·(S_g − m·n_g)/``longest``, λ_g set from earlier documents only. Rates at
-    which the capital ever reached 2/α are out. Capital falls (or rises) in m, so bisection finds
-    the ends. Order matters: it must be the one in which documents were drawn.
+    multiplied by 1 ± λ_g·(S_g − m·n_g)/``longest``, λ_g set from earlier documents only (one half
+    of the capital is staked more boldly than the other). Rates at which it ever reached 2/α are
+    out. Capital falls (or rises) in m, so bisection finds the ends.
+
+    Order matters: it must be the one in which documents were drawn. The bet allows for a document
+    of nothing but events, so for low rates over long documents :func:`mean_sequence` is much
+    narrower once its burn-in is over.
 
     Parameters
     ----------
@@ -119,28 +120,41 @@ def rate_sequence(
         return few
     value = float(s.sum() / n.sum())
     stakes = _stakes(s, n, confidence, longest)
-    threshold = math.log(2 / (1 - confidence))
+    threshold = math.log(2 / (1 - confidence)) + math.log(len(_BOLD))  # the halves' mean
 
-    def refuted_low(rate: float) -> bool:  # capital betting that the rate is higher
-        held = np.minimum(stakes, 0.5 / max(rate, 1e-12))
-        return bool(np.cumsum(np.log1p(held * (s - rate * n) / longest)).max() >= threshold)
+    def refuted(rate: float, sign: float) -> bool:
+        """Whether betting that the truth is above (+1) or below (−1) this rate ever paid."""
+        gain = sign * (s - rate * n) / longest  # (G,) at least −room
+        room = max(rate if sign > 0 else 1 - rate, 1e-12)
+        halves = [np.cumsum(np.log1p(np.minimum(stakes, b / room) * gain)) for b in _BOLD]
+        return bool(np.logaddexp(*halves).max() >= threshold)
 
-    def refuted_high(rate: float) -> bool:
-        held = np.minimum(stakes, 0.5 / max(1 - rate, 1e-12))
-        return bool(np.cumsum(np.log1p(-held * (s - rate * n) / longest)).max() >= threshold)
-
-    low, high = 0.0, 1.0
-    inside, outside = 1.0, 0.0
-    if refuted_low(0.0):
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            inside, outside = (inside, middle) if refuted_low(middle) else (middle, outside)
-        low = outside
-    inside, outside = 0.0, 1.0
-    if refuted_high(1.0):
-        for _ in range(50):
-            middle = (inside + outside) / 2
-            inside, outside = (inside, middle) if refuted_high(middle) else (middle, outside)
-        high = outside
-    low, high = min(low, value), max(high, value)
+    low = _boundary(lambda rate: refuted(rate, 1.0), 0.0, value)
+    high = _boundary(lambda rate: refuted(rate, -1.0), 1.0, value)
     return Interval(value, low, high, confidence, int(n.sum()), s.size, method)
+
+
+def _stakes(s: Floats, n: Floats, confidence: float, longest: int) -> Floats:
+    """Return the stake λ_g on each document (G,), from the documents before it.
+
+    λ_g = √(2 ln(2/α) / (v_{g−1}·g·ln(1 + g))), v the running variance of (S − r n)/longest about
+    the running rate r, started as if from one document of rate 1/2 and variance 1/4.
+    """
+    g = np.arange(1, s.size + 1)
+    rate = (0.5 * longest + np.cumsum(s)) / (longest + np.cumsum(n))
+    squares = np.cumsum(((s - rate * n) / longest) ** 2)
+    variance = np.concatenate([[0.25], ((0.25 + squares) / (g + 1))[:-1]])
+    return np.sqrt(2 * math.log(2 / (1 - confidence)) / (variance * g * np.log1p(g)))
+
+
+def _boundary(refuted: Callable[[float], bool], end: float, value: float) -> float:
+    """Return where between ``end`` and ``value`` rates stop being refuted, on the safe side."""
+    if not refuted(end):
+        return end
+    outside, inside = end, value
+    if refuted(value):
+        return value
+    for _ in range(50):
+        middle = (outside + inside) / 2
+        outside, inside = (middle, inside) if refuted(middle) else (outside, middle)
+    return outside

@@ -140,25 +140,6 @@ def _totals(pairs: list[tuple[Floats, Floats]], clusters: npt.ArrayLike) -> _Tot
     return _Totals([g[order] for g in gap], [k[order] for k in size], n[order])
 
 
-def ece_interval(
-    conf: npt.ArrayLike,
-    correct: npt.ArrayLike,
-    clusters: npt.ArrayLike,
-    confidence: float,
-    replicates: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Return one side's ECE, with a bootstrap over documents reflected about the value.
-
-    Arguments and rules as in :func:`ece_shift`. Resampling adds to ECE the bias that sampling
-    has already added once, so the reflected ends 2v − q lie lower than the value suggests.
-    """
-    method = "reflected cluster bootstrap of ECE (biased up: read the noise floor)"
-    p, y = rows(conf, correct)
-    sides = _totals([(p, y)], clusters)
-    return _reflected_ece(sides, confidence, replicates, seed, method)
-
-
 def ece_shift(
     conf_ref: npt.ArrayLike,
     correct_ref: npt.ArrayLike,
@@ -189,38 +170,29 @@ def ece_shift(
         15 equal-mass bins of each side, fixed over resamples. No interval from one document.
 
     """
-    method = "reflected paired cluster bootstrap of ECE (biased to 0: shown, not gated)"
-    sides = _totals(_pairs(conf_ref, correct_ref, conf_cand, correct_cand), clusters)
-    return _reflected_ece(sides, confidence, replicates, seed, method)
-
-
-def _reflected_ece(
-    sides: _Totals, confidence: float, replicates: int, seed: int, method: str
-) -> Interval:
-    """Return the last side's ECE, less the first's where there are two, with reflected ends."""
     check_confidence(confidence)
     check_replicates(replicates, confidence)
+    method = "reflected paired cluster bootstrap of ECE (biased to 0: shown, not gated)"
+    sides = _totals(_pairs(conf_ref, correct_ref, conf_cand, correct_cand), clusters)
     total, used = int(sides.n.sum()), sides.n.size
     if used == 0:
         return no_interval(None, confidence, 0, 0, method, NO_CLUSTERS)
-    signs = (1.0,) if len(sides.gap) == 1 else (-1.0, 1.0)
-
-    def error(totals: Floats) -> Floats:  # (R, sides·B + 1) -> (R,)
-        parts = np.split(np.abs(totals[:, :-1]), len(signs), axis=1)
-        summed = sum(sign * part.sum(axis=1) for sign, part in zip(signs, parts, strict=True))
-        return np.asarray(summed / totals[:, -1], dtype=np.float64)
-
-    stacked = np.column_stack([*sides.gap, sides.n])
-    value = float(error(stacked.sum(axis=0)[None, :])[0])
+    stacked = np.column_stack([*sides.gap, sides.n])  # (G, 2B+1)
+    value = float(_ece_gap(stacked.sum(axis=0)[None, :])[0])
     if used == 1:
         return no_interval(value, confidence, total, 1, method, ONE_CLUSTER)
-    replicated = error(resampled(stacked, replicates, seed))
+    replicated = _ece_gap(resampled(stacked, replicates, seed))
     q_low, q_high = percentile_ends(replicated, confidence)
     se = float(replicated.std(ddof=1))
     low, high = min(2 * value - q_high, value), max(2 * value - q_low, value)
-    if len(signs) == 1:
-        low = max(low, 0.0)
     return Interval(value, low, high, confidence, total, used, method, se)
+
+
+def _ece_gap(totals: Floats) -> Floats:
+    """Return ECE of the candidate − of the reference, (R,), from bin gaps and rows (R, 2B+1)."""
+    gaps = np.abs(totals[:, :-1])
+    difference = gaps[:, BINS:].sum(axis=1) - gaps[:, :BINS].sum(axis=1)
+    return np.asarray(difference / totals[:, -1], dtype=np.float64)
 
 
 def ce2_shift(

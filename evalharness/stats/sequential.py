@@ -111,7 +111,7 @@ def _weights(grid: Floats) -> Floats:
     """Return Simpson's weights for an odd number of equally spaced points."""
     w = np.ones(grid.size)
     w[1:-1:2], w[2:-1:2] = 4.0, 2.0
-    return w * (grid[1] - grid[0]) / 3
+    return np.asarray(w * (grid[1] - grid[0]) / 3, dtype=np.float64)
 
 
 def _upper(grid: Floats, density: Floats, sd: float, spend: float, scale: float) -> float:

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 
 def tiny(*, tied: bool = False, hidden: int = 64, dtype: torch.dtype = torch.bfloat16) -> Any:
-    """A random Llama of two layers with 256 tokens."""
+    """A random Llama of two layers with 256 tokens; every dtype holds the same bfloat16 values."""
     torch.manual_seed(0)
     config = LlamaConfig(
         hidden_size=hidden,
@@ -34,7 +34,10 @@ def tiny(*, tied: bool = False, hidden: int = 64, dtype: torch.dtype = torch.bfl
         max_position_embeddings=128,
         tie_word_embeddings=tied,
     )
-    return LlamaForCausalLM(config).to(dtype).eval()
+    model = LlamaForCausalLM(config).eval().requires_grad_(False)
+    for parameter in model.parameters():  # not .to(dtype): buffers of the rotary embedding stay
+        parameter.data = parameter.data.bfloat16().to(dtype)
+    return model
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
@@ -72,3 +75,53 @@ def spec() -> Callable[..., ModelSpec]:
         )
 
     return make
+
+
+def write_gguf(path: Path, model: Any, kind: str = "Q4_0") -> None:
+    """Write a Llama ``model`` with a byte tokenizer as GGUF; matrices as ``kind``, norms F32."""
+    import gguf
+
+    config, state = model.config, model.float().state_dict()
+    writer = gguf.GGUFWriter(str(path), "llama")
+    writer.add_name("tiny")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list([*sorted(pre_tokenizers.ByteLevel.alphabet())[:-1], "ab"])
+    writer.add_token_types([1] * 256)
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(0)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    asked = gguf.GGMLQuantizationType[kind]
+    for name, value in state.items():
+        array = value.numpy()
+        heads = {"q": config.num_attention_heads, "k": config.num_key_value_heads}
+        for letter, count in heads.items():
+            if f"{letter}_proj" in name:  # llama.cpp's order of rotary halves
+                shape = (count, 2, array.shape[0] // count // 2, array.shape[1])
+                array = array.reshape(shape).swapaxes(1, 2).reshape(array.shape)
+        stored = asked if array.ndim == 2 else gguf.GGMLQuantizationType.F32
+        data = gguf.quants.quantize(array, stored)
+        new = names.get_name(name, try_suffixes=(".weight",))
+        assert new is not None
+        writer.add_tensor(new, data, raw_dtype=stored)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.fixture(scope="session")
+def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model as a Q8_0 GGUF file; read only."""
+    path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    write_gguf(path, tiny(), "Q8_0")
+    return path

@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pytest
 
 from evalharness.errors import InputError
-from evalharness.models.headers import gguf_tensors
+from evalharness.models.headers import GGML_TYPES, gguf_tensors
 from evalharness.models.resolve import Resolved, resolve, resolve_adapter, resolve_spec
 from evalharness.spec.model import ModelSource, ModelSpec
 
@@ -95,9 +95,7 @@ def test_a_path_out_of_a_package_is_refused() -> None:
 def test_a_hub_id_is_a_hub_id(text: str, monkeypatch) -> None:
     """Online, a hub id is taken as it is, revision included."""
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    assert resolve(source(text, revision="v1"), "k") == Resolved(
-        "hub", hub_id=text, revision="v1"
-    )
+    assert resolve(source(text, revision="v1"), "k") == Resolved("hub", hub_id=text, revision="v1")
 
 
 @pytest.mark.parametrize("text", ["a/b/c", "org/", "-x", "has space", "a--b", "a..b"])
@@ -225,18 +223,35 @@ def test_a_gguf_file_must_be_one(tmp_path: Path) -> None:
     assert f"{file} is cut short or damaged" in refused(file)
 
 
-def test_the_tensor_table_of_a_gguf_file_is_read() -> None:
+@pytest.mark.parametrize("share", [0.01, 0.3, 0.9])
+def test_a_gguf_file_cut_short_is_refused(gguf_file: Path, tmp_path: Path, share: float) -> None:
+    """In its keys, or in its data."""
+    whole = gguf_file.read_bytes()
+    file = tmp_path / "x.gguf"
+    file.write_bytes(whole[: int(share * len(whole))])
+    assert f"{file} is cut short or damaged" in refused(file)
+
+
+def test_the_tensor_table_of_a_gguf_file_is_read(gguf_file: Path) -> None:
     """Oracle: the gguf library's own reader (shapes are stored fastest axis first)."""
     from gguf import GGUFReader
 
-    path = resolve(source(SMOL), "k").path
-    assert path is not None
-    reader = GGUFReader(path)
+    assert resolve(source(gguf_file), "k") == Resolved("gguf", path=gguf_file)
+    reader = GGUFReader(gguf_file)
     expected = [
         (t.name, tuple(int(n) for n in reversed(t.shape)), int(t.tensor_type))
         for t in reader.tensors
     ]
-    assert [(t.name, t.shape, t.type) for t in gguf_tensors(path, "k")] == expected
+    assert [(t.name, t.shape, t.type) for t in gguf_tensors(gguf_file, "k")] == expected
+
+
+def test_sizes_of_ggml_types_are_the_library_s() -> None:
+    """Oracle: gguf.constants."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    for number, found in GGML_TYPES.items():
+        kind = GGMLQuantizationType(number)
+        assert found == (kind.name, *GGML_QUANT_SIZES[kind])
 
 
 def test_a_single_weights_file_points_at_its_directory(saved: Path) -> None:
@@ -260,13 +275,15 @@ def test_the_tokenizer_may_be_elsewhere(copy: Path, saved: Path) -> None:
         (copy / name).unlink()
     assert resolve_spec(ModelSpec(name="m", model=source(copy, tokenizer=str(saved)))).path == copy
     spec = ModelSpec(name="m", model=source(copy, tokenizer=str(copy / "no")))
-    with pytest.raises(InputError, match="^model.tokenizer: no such file or directory"):
+    with pytest.raises(InputError, match=r"^model\.tokenizer: no such file or directory"):
         resolve_spec(spec)
 
 
 def test_an_adapter_must_be_a_peft_directory(tmp_path: Path, saved: Path) -> None:
     """Configuration and safetensors; a pickle only on request."""
-    with pytest.raises(InputError, match=r"^adapter: must be a directory with adapter_config\.json"):
+    with pytest.raises(
+        InputError, match=r"^adapter: must be a directory with adapter_config\.json"
+    ):
         resolve_adapter(str(saved))
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(InputError, match=r"no adapter_model\.safetensors in"):

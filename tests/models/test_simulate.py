@@ -22,9 +22,7 @@ from tests.models.conftest import tiny
 def recipe(bits: int = 4, granularity: str = "group", **options: Any) -> WeightQuantizer:
     if granularity == "group":
         options.setdefault("group_size", 32)
-    return WeightQuantizer.model_validate(
-        {"bits": bits, "granularity": granularity, **options}
-    )
+    return WeightQuantizer.model_validate({"bits": bits, "granularity": granularity, **options})
 
 
 def loop(weight: np.ndarray, how: WeightQuantizer) -> np.ndarray:
@@ -65,9 +63,7 @@ def test_a_hand_computed_row(
     symmetric: bool, x: list[float], hat: list[int], scale: float, zero: int
 ) -> None:
     """Scale, zero point and values are the textbook's."""
-    got, codes, s, z = quantize_weight(
-        torch.tensor([x]), recipe(3, "channel", symmetric=symmetric)
-    )
+    got, codes, s, z = quantize_weight(torch.tensor([x]), recipe(3, "channel", symmetric=symmetric))
     assert got.tolist() == [hat]
     assert (s.item(), z.item()) == (scale, zero)
     assert codes.tolist() == [[h / scale + zero for h in hat]]
@@ -189,7 +185,7 @@ def test_large_matrices_are_quantised_in_pieces_alike(monkeypatch: pytest.Monkey
     for how in (recipe(4), recipe(3, "channel"), recipe(5, "tensor")):
         model = nn.Sequential(nn.Linear(64, 48, bias=False)).requires_grad_(False)
         expected = quantize_weight(model[0].weight.clone(), how)[0]
-        done = fake_quantize(model, how)  # type: ignore[arg-type]
+        done = fake_quantize(model, how)
         assert torch.equal(model[0].weight, expected)
         assert done["0"].scales == {"group": 96, "channel": 48, "tensor": 1}[how.granularity]
 
@@ -247,9 +243,7 @@ def test_include_and_exclude_are_globs_of_module_names() -> None:
         ),
     ],
 )
-def test_a_pattern_that_matches_nothing_is_refused(
-    options: dict[str, Any], message: str
-) -> None:
+def test_a_pattern_that_matches_nothing_is_refused(options: dict[str, Any], message: str) -> None:
     """A typo must not give an unquantised candidate."""
     with pytest.raises(InputError) as caught:
         fake_quantize(tiny(), recipe(**options))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from evalharness.gates.interfaces import Baseline, Estimates, Registry
-from evalharness.gates.judge import Judgement, judge
+from evalharness.gates.judge import Judgement, finite, judge, two_sided
 from evalharness.gates.limits import Side, Threshold, check_noise, threshold
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
@@ -23,7 +23,7 @@ from evalharness.spec.yamlfile import KeyPath
 
 
 @dataclass(frozen=True)
-class Unit:
+class Case:
     """One gate in one scope (or over the mean of several), judged."""
 
     gate: Gate
@@ -53,29 +53,33 @@ class Bench:
 
     @property
     def two_sided(self) -> float:
-        """Confidence of the interval whose ends are one-sided bounds; rounded: 0.9, not 0.8999…"""
-        return round(2 * self.confidence - 1, 12)
+        """Confidence of the interval whose ends are one-sided bounds."""
+        return two_sided(self.confidence)
 
-    def units(self, gate: Gate) -> Iterator[Unit]:
+    def cases(self, gate: Gate) -> Iterator[Case]:
         """``gate`` judged in every scope that it matches."""
         scopes = self._scopes(gate, gate.metric, gate.scope, ("scope",))
         if not scopes:
-            yield Unit(gate, {}, self._missing(gate))
+            yield Case(gate, {}, self._missing(gate))
         elif gate.aggregate == "mean" and len(scopes) > 1:
             yield self._mean(gate, scopes)
         else:
             for scope in scopes:
-                estimate = self.estimates.estimate(gate.metric, scope, self.two_sided)
-                yield self._unit(gate, scope, estimate)
+                estimate = self.estimate(gate.metric, scope)
+                yield self._case(gate, scope, estimate)
 
-    def keeps(self, unit: Unit, top: Limit | None, bottom: Limit | None) -> bool:
-        """True when the unit passes with these limits in place of its gate's."""
-        if unit.judged.limit is None:
+    def estimate(self, metric: str, scope: Scope) -> Estimate:
+        """What the run measured, its numbers finite or missing."""
+        return finite(self.estimates.estimate(metric, scope, self.two_sided))
+
+    def keeps(self, case: Case, top: Limit | None, bottom: Limit | None) -> bool:
+        """True when the case passes with these limits in place of its gate's."""
+        if case.judged.limit is None:
             return False
-        old = unit.gate
+        old = case.gate
         gate = replace(old, unless=None, max=top or old.max, min=bottom or old.min)
-        estimate = unit.judged.estimate
-        return self._unit(gate, unit.scope, estimate, noise=False).judged.verdict == "PASS"
+        estimate = case.judged.estimate
+        return self._case(gate, case.scope, estimate, noise=False).judged.verdict == "PASS"
 
     def _scopes(
         self, gate: Gate, metric: str, globs: Mapping[str, str], key: KeyPath
@@ -97,7 +101,7 @@ class Bench:
         why = "was not measured in this run, and what is not measured does not pass"
         return Judgement("FAIL" if gate.on_missing == "fail" else "INCONCLUSIVE", estimate, why=why)
 
-    def _unit(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool = True) -> Unit:
+    def _case(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool = True) -> Case:
         info = self.metrics[gate.metric]
         limits, notes = [], []
         state, earned_by = self._earned(gate)
@@ -121,21 +125,21 @@ class Bench:
                 check_noise(gate, one, info, estimate)
             limits.append(one)
         judged = judge(gate, estimate, limits, info.deterministic, self.confidence)
-        return Unit(gate, scope, judged, "".join(notes))
+        return Case(gate, scope, judged, "".join(notes))
 
     def _threshold(self, gate: Gate, side: Side, limit: Limit, scope: Scope) -> Threshold:
-        return threshold(gate, side, limit, scope, self.estimates, self.baseline, self.two_sided)
+        return threshold(gate, side, limit, scope, self.estimate, self.baseline)
 
-    def _mean(self, gate: Gate, scopes: Sequence[Scope]) -> Unit:
+    def _mean(self, gate: Gate, scopes: Sequence[Scope]) -> Case:
         """The mean over matches, with the mean of their intervals' ends.
 
         The scopes share documents, and how their errors correlate is not known. The mean of the
         half-widths is the half-width under full correlation: never too narrow.
         """
-        parts = [self.estimates.estimate(gate.metric, s, self.two_sided) for s in scopes]
+        parts = [self.estimate(gate.metric, scope) for scope in scopes]
         missing = next((e for e in parts if e.value is None or e.low is None), None)
         floors = [e.noise_floor for e in parts if e.noise_floor is not None]
-        worst = max(parts, key=lambda e: self._unit(gate, e.scope, e, noise=False).excess)
+        worst = max(parts, key=lambda e: self._case(gate, e.scope, e, noise=False).excess)
         whole = missing is None
         mean = parts[0].model_copy(
             update={
@@ -152,7 +156,7 @@ class Bench:
                 "worst": f"{label(worst.scope)} at {numbers(worst.value)[0]}",
             }
         )
-        return self._unit(gate, mean.scope, mean)
+        return self._case(gate, mean.scope, mean)
 
     def _earned(self, gate: Gate) -> tuple[Literal["earned", "undecided", "unearned"], str]:
         """Whether the looser limit of a trade-off holds, and what earned it."""
@@ -176,7 +180,7 @@ class Bench:
         info = self.metrics[condition.metric]
         limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
         for scope in self._scopes(gate, condition.metric, condition.scope, key):
-            estimate = self.estimates.estimate(condition.metric, scope, self.two_sided)
+            estimate = self.estimate(condition.metric, scope)
             yield judge(plain, estimate, limits, info.deterministic, self.confidence)
 
 

@@ -1,0 +1,56 @@
+"""The noise floor: what each metric shows between the reference and itself, rounding apart.
+
+The same windows go through the reference twice: batched as in the pass, and one at a time with a
+few tokens of padding, which makes the kernels add up in another order. Nothing else differs, so
+whatever a metric reads is rounding, and a limit inside it could not tell a good candidate from this.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from evalharness.data.documents import Document
+from evalharness.data.windows import Slot
+from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.pair.side import Side
+from evalharness.pair.tokens import TokenPass
+from evalharness.run import InMemory
+
+WINDOWS = 4  # of the suite's own, from its start: documents are in random order
+PAD = 3
+
+
+class OneByOne(Side):
+    """A side that runs each sequence of a batch alone, padded to another length."""
+
+    def __init__(self, side: Side) -> None:
+        self.__dict__.update(side.__dict__)
+
+    def hidden(self, ids_BT: Tensor) -> Tensor:
+        """As `Side.hidden`, computed in another batch shape."""
+        width = ids_BT.shape[1]
+        rows = [super(OneByOne, self).hidden(nn.functional.pad(row[None], (0, PAD))) for row in ids_BT]
+        return torch.cat(rows)[:, :width]
+
+
+def noise_floor(
+    reference: Side, documents: list[Document], slots: list[Slot], batch_size: int
+) -> dict[str, float]:
+    """Each text metric between the reference and itself, by metric id, in the metric's own unit."""
+    sample = [s for s in slots if not s.probed][:WINDOWS] or slots[:WINDOWS]
+    work = TokenPass(
+        reference, OneByOne(reference), documents, batch_size=max(2, batch_size), probe=None
+    )
+    tables = work.measure(sample)
+    estimates = Estimates(Evidence(InMemory({}, tables)))
+    found: dict[str, float] = {}
+    for id, metric in REGISTRY.items():
+        if metric.records != "tokens" or metric.identity is None:
+            continue
+        value = estimates.estimate(id, {}, 0.95).value
+        if value is not None and math.isfinite(value):
+            found[id] = value
+    return found

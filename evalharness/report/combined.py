@@ -1,0 +1,160 @@
+"""One reference and many candidates on one page: a sweep, or the choices before a release.
+
+Each candidate keeps the verdict of its own run; nothing is ranked or averaged. Runs that do not
+share a reference, a suite or a policy are shown side by side with that said first.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from evalharness.report import charts, depth, numbers, sections, view
+from evalharness.report.text import short
+from evalharness.report.words import SYMBOLS, tile_name
+from evalharness.spec.result import Estimate, GateResult, Result
+
+METRICS = ("perplexity.ratio", "kl.mean", "top1.agreement", "latency.decode.ratio")
+_COLUMNS = 100
+
+
+@dataclass(frozen=True)
+class Row:
+    """One candidate: its place in the list, its key estimates, what it fell over."""
+
+    number: int
+    result: Result
+    estimates: list[Estimate | None]
+    task: Estimate | None  # the task whose score fell most
+    layer: str
+    objections: list[GateResult]
+
+
+def rows(results: Sequence[Result]) -> list[Row]:
+    """Return one row a result, in the order given."""
+    found = []
+    for number, r in enumerate(results, 1):
+        worst = depth.worst(r.layers)
+        found.append(
+            Row(
+                number,
+                r,
+                [_measured(r, metric) for metric in METRICS],
+                worst_task(r),
+                "" if worst is None else worst.layer,
+                [row.gate for row in view.gate_rows(r) if row.gate.verdict != "PASS"],
+            )
+        )
+    return found
+
+
+def _measured(result: Result, metric: str) -> Estimate | None:
+    """Return an estimate that has a value, or None."""
+    e = view.find(result, metric)
+    return None if e is None or e.value is None else e
+
+
+def worst_task(result: Result) -> Estimate | None:
+    """Return the task score shift that is worst for the candidate, by the metric's direction."""
+    shifts = [e for e in result.metrics if e.id == "task.score.shift" and e.value is not None]
+    signed = [((e.value or 0.0) * (-1 if e.direction == "lower" else 1), e) for e in shifts]
+    return min(signed, key=lambda pair: pair[0])[1] if signed else None
+
+
+def differences(results: Sequence[Result]) -> list[str]:
+    """Say what the runs do not share and comparing them would need."""
+    told = []
+    asked: list[tuple[str, Callable[[Result], str]]] = [
+        ("the reference's weights", lambda r: r.compared.reference.fingerprint),
+        ("the tokenizer", lambda r: r.compared.reference.tokenizer_fingerprint),
+        ("the suite", lambda r: r.suite),
+        ("the policy", lambda r: r.policy),
+        ("the version of evalharness", lambda r: r.evalharness_version),
+    ]
+    for what, of in asked:
+        different = {of(r) for r in results}
+        if len(different) > 1:
+            told.append(f"{what}: {len(different)} different ones among {len(results)} runs")
+    return told
+
+
+def render_combined(results: list[Result]) -> str:
+    """Return one HTML page for many candidates of one reference."""
+    if not results:
+        raise ValueError("results: must hold at least one result (got none)")
+    found = rows(results)
+    gate_ids = list(dict.fromkeys(view.gate_label(g) for r in results for g in r.gates))
+    matrix = [
+        (label, [next((g for g in r.gates if view.gate_label(g) == label), None) for r in results])
+        for label in gate_ids
+    ]
+    measured = [
+        k for k, metric in enumerate(METRICS) if any(row.estimates[k] is not None for row in found)
+    ]
+    drawn = (_chart(found, "perplexity.ratio", "ratio"), _chart(found, "kl.mean", "kl"))
+    return sections.template(
+        "combined.html.j2",
+        rows=found,
+        columns=[(k, METRICS[k]) for k in measured],
+        unmeasured=[m for k, m in enumerate(METRICS) if k not in measured],
+        matrix=matrix,
+        charts=[Markup(svg) for svg in drawn if svg],  # noqa: S704
+        differences=differences(results),
+        references=list(dict.fromkeys(r.reference for r in results)),
+        first=results[0],
+    )
+
+
+def combined_text(results: list[Result]) -> str:
+    """Return the table of candidates as plain text of at most 100 columns."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("verdict", no_wrap=True)
+    table.add_column("candidate", overflow="fold", min_width=12)
+    table.add_column("bits", justify="right", no_wrap=True)
+    for metric in METRICS[:2]:
+        table.add_column(tile_name(metric), justify="right", no_wrap=True)
+    table.add_column("not passed", overflow="fold", min_width=10)
+    for row in rows(results):
+        r = row.result
+        table.add_row(
+            Text(f"{SYMBOLS[r.verdict]} {r.verdict}"),
+            Text(short(r.candidate, 40)),
+            f"{r.compared.candidate.bits_per_weight:.2f}",
+            *(Text(_stacked(e)) for e in row.estimates[:2]),
+            Text(", ".join(short(g.id, 24) for g in row.objections) or "none"),
+        )
+    console = Console(
+        file=io.StringIO(), width=_COLUMNS, color_system=None, force_terminal=False,
+        no_color=True, force_jupyter=False, _environ={},
+    )  # fmt: skip
+    with console.capture() as captured:
+        for difference in differences(results):
+            console.print(Text(f"differs, compare with care: {difference}"))
+        console.print(table)
+    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+
+
+def _stacked(e: Estimate | None) -> str:
+    if e is None:
+        return "not measured"
+    s = numbers.estimate(e)
+    return f"{s.value}\n{s.interval or 'no interval'}"
+
+
+def _chart(found: Sequence[Row], metric: str, key: str) -> str:
+    points = {}
+    for row in found:
+        e = view.find(row.result, metric)
+        if e is not None and e.value is not None:
+            bits = row.result.compared.candidate.bits_per_weight
+            points[row.number] = charts.Candidate(
+                row.result.candidate, bits, e.value, e.low, e.high, row.result.verdict
+            )
+    unit = " (nats)" if metric.startswith("kl") else ""
+    return charts.trade_off(points, f"trade-{key}", tile_name(metric) + unit)

@@ -1,0 +1,61 @@
+"""A verdict in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from evalharness.gates import decide, explain
+from evalharness.spec.result import Anomaly, Estimate
+from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate
+
+
+def explained(rule: str, *estimates: Estimate, anomalies: tuple[Anomaly, ...] = ()) -> str:
+    policy = gate(rule)
+    decision = decide(policy, FakeEstimates(*estimates), metrics=METRICS, anomalies=anomalies)
+    return explain(decision.gates[0], policy)
+
+
+def test_a_failure_is_explained_from_rule_to_next_step() -> None:
+    """What was asked, what was measured, why that is a FAIL, and where to look."""
+    one = estimate("kl.mean", 0.08, 0.07, 0.09, worst="token at wiki/7 position 12 (3.1)")
+    assert explained("metric: kl.mean, max: 0.05", one) == (
+        "kl.mean: FAIL (error; it blocks)\n"
+        "\n"
+        "Asked:     kl.mean at most 0.05 nats/token (gates/p.yaml:2)\n"
+        "Measured:  0.08 nats/token, between 0.07 and 0.09: each end is a bound at 0.95 "
+        "confidence\n"
+        "Verdict:   the whole interval is above the limit: even its near end (0.07) breaks it.\n"
+        "Worst:     token at wiki/7 position 12 (3.1)\n"
+        "In full:   kl.mean is 0.08 [0.07, 0.09]; outside the limit: at most 0.05. Worst: token at "
+        "wiki/7 position 12 (3.1).\n"
+        "Next:      look at the worst offender; `evalharness show RUN` and the report have the rest."
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "one", "words"),
+    [
+        ("", estimate("kl.mean", 0.02, 0.01, 0.03), "even its far end (0.03) keeps it"),
+        ("", estimate("kl.mean", 0.02, 0.01, 0.09), "the data do not say which"),
+        ("", estimate("kl.mean", 0.02, reason="x", clusters=9), "nobody knows how far chance"),
+        ("", estimate("kl.mean", None, reason="NaN"), "is never a PASS"),
+        ("", estimate("kl.mean", 0.0, 0.0, 0.0), "the value alone decides, and it is inside"),
+        (", decide: point", estimate("kl.mean", 0.9, 0, 1), "alone decides, and it is outside"),
+        (", decide: not-worse", estimate("kl.mean", 0.02, 0, 0.1), "not-worse asks that"),
+    ],
+)
+def test_each_way_to_a_verdict_has_its_words(rule: str, one: Estimate, words: str) -> None:
+    """No verdict is left at its name."""
+    assert words in explained(f"metric: kl.mean, max: 0.05{rule}", one)
+
+
+def test_an_anomaly_is_explained_as_no_knowledge() -> None:
+    """Not as a failure of the candidate."""
+    text = explained(
+        "metric: kl.mean, max: 1",
+        estimate("kl.mean", 0.1, 0.1, 0.1),
+        anomalies=(Anomaly(kind="nan", message="NaN logits"),),
+    )
+    assert "ANOMALOUS (error; it blocks)" in text
+    assert "nothing is decided on it" in text
+    assert "Anomaly: NaN logits." in text

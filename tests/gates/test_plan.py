@@ -1,0 +1,129 @@
+"""How many documents or items a policy needs, against the formulas by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from scipy import stats as scipy_stats
+
+from evalharness.errors import InputError
+from evalharness.gates import Sizes, Spread, check_resolvable, plan, spreads_from
+from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate
+
+TASK = "metric: task.score.shift, min: -1pp"
+
+
+def refused(text: str, sizes: Sizes) -> str:
+    with pytest.raises(InputError) as error:
+        check_resolvable(gate(text), sizes, metrics=METRICS)
+    return str(error.value)
+
+
+def test_the_items_of_a_binary_task_are_those_of_the_formula() -> None:
+    """6.19 · f / m²: 5% flips and one point need 3,093 items, give or take the rounding of z."""
+    (need,) = plan(gate(TASK), metrics=METRICS)
+    assert need.to_pass == pytest.approx(6.19 * 0.05 / 0.01**2, rel=2e-3)
+    assert need.to_decide == pytest.approx(
+        scipy_stats.norm.ppf(0.95) ** 2 * 0.05 / 0.01**2, rel=2e-3
+    )
+    assert (need.unit, need.margin, need.have) == ("items", 0.01, None)
+
+
+def test_the_documents_of_a_mean_are_those_of_the_formula() -> None:
+    """((z_α + z_β)·σ/(limit − δ))², with a spread and a value of an earlier run."""
+    (need,) = plan(
+        gate("metric: nll.shift, max: 0.02"), {"nll.shift": Spread(0.05, 0.01)}, metrics=METRICS
+    )
+    z = scipy_stats.norm.ppf(0.95) + scipy_stats.norm.ppf(0.8)
+    assert need.to_pass == math.ceil((z * 0.05 / 0.01) ** 2)
+
+
+def test_the_least_number_is_the_least() -> None:
+    """One document fewer, and even a shift of 0 has an interval beyond the limit."""
+    (need,) = plan(
+        gate("metric: nll.shift, max: 0.02"), {"nll.shift": Spread(0.05)}, metrics=METRICS
+    )
+
+    def half(documents: int) -> float:
+        t = float(scipy_stats.t.ppf(0.95, documents - 1))
+        return t * 0.05 / math.sqrt(documents)
+
+    assert half(need.to_decide) <= 0.02 < half(need.to_decide - 1)
+
+
+def test_flips_need_what_clopper_pearson_says() -> None:
+    """With no flip in n items the upper end is 1 − 0.05^(1/n)."""
+    (need,) = plan(gate("metric: task.flips, max: 3%"), metrics=METRICS)
+    assert 1 - 0.05 ** (1 / need.to_decide) <= 0.03 < 1 - 0.05 ** (1 / (need.to_decide - 1))
+    assert need.to_pass is None  # 5% of items are expected to flip, which is beyond the limit
+
+
+def test_a_suite_too_small_to_ever_decide_is_refused() -> None:
+    """Before a model is loaded, with the number that it takes."""
+    assert refused(TASK, Sizes({}, {"arc": 100, "mmlu": 5000})) == (
+        "gates/p.yaml:2: gates[0].min: 100 items can never decide a min of -1pp at 0.95 "
+        "confidence: even for a perfect candidate it takes 1,355 (planning spread 0.224, default). "
+        "Measure at least 1,355 items, or give a limit at least 0.037 from the best possible value."
+    )
+    check_resolvable(gate(TASK), Sizes({}, {"arc": 1355}), metrics=METRICS)
+    check_resolvable(gate(TASK), Sizes({}, {"arc": None}), metrics=METRICS)  # all there are
+
+
+def test_the_smallest_scope_counts() -> None:
+    """Text metrics are over all corpora unless a scope says otherwise."""
+    sizes = Sizes({"a": 10, "b": 500}, {})
+    check_resolvable(gate("metric: nll.shift, max: 0.004"), sizes, metrics=METRICS)
+    message = refused("metric: nll.shift, scope: {corpus: '*'}, max: 0.004", sizes)
+    assert "10 documents can never decide a max of 0.004" in message
+
+
+def test_a_suite_below_min_n_is_refused() -> None:
+    """For metrics without a planning bound, too."""
+    assert refused("metric: kl.mean, max: 1, min_n: 30", Sizes({"a": 10}, {})) == (
+        "gates/p.yaml:2: gates[0].min_n: needs 30 documents, and the suite has 10. Raise the "
+        "suite's number of documents, or lower min_n."
+    )
+
+
+def test_a_task_that_the_suite_does_not_have_is_refused() -> None:
+    """Now, and not after the models ran."""
+    assert refused("metric: task.flips, scope: {task: arcc*}, max: 5%", Sizes({}, {"mmlu": 9})) == (
+        "gates/p.yaml:2: gates[0].scope.task: task=arcc* matches nothing that the suite measures. "
+        "It has: mmlu."
+    )
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "metric: kl.mean, max: 1.0e-9",  # its spread shrinks with it
+        "metric: weights.bits_per_weight, max: 4",
+        "metric: layer.error.total, max: 0.01",
+        "metric: nll.shift, max: 1.0e-9, decide: point",
+        "metric: nll.shift, max: 1.0e-9, severity: info",
+        "metric: nll.shift, max: -0.1",  # asks for an improvement
+        "metric: nll.shift, max: 1.0e-9, relative_to: baseline",
+        "metric: nll.shift, scope: {slice: code}, max: 1.0e-9",  # nobody knows how many those are
+    ],
+)
+def test_what_cannot_be_planned_is_not_refused(rule: str) -> None:
+    """Only what could never be decided is."""
+    check_resolvable(gate(rule), Sizes({"a": 5}, {"t": 5}), metrics=METRICS)
+
+
+def test_a_trade_off_is_planned_on_its_looser_limit() -> None:
+    """The best case decides what could ever be."""
+    text = "unless: {max: 0.5, any: [{metric: weights.bits_per_weight, max: 4}]}"
+    check_resolvable(
+        gate(f"metric: nll.shift, max: 0.0001, {text}"), Sizes({"a": 5}, {}), metrics=METRICS
+    )
+
+
+def test_an_earlier_run_gives_the_spread() -> None:
+    """Half the interval over t, times √G, in the metric's own unit."""
+    half = float(scipy_stats.t.ppf(0.95, 63)) * 0.05 / 8
+    earlier = FakeEstimates(estimate("nll.shift", 0.01, 0.01 - half, 0.01 + half))
+    found = spreads_from(gate("metric: nll.shift, max: 0.02"), earlier, "runs/a")
+    assert found["nll.shift"].sd == pytest.approx(0.05)
+    assert (found["nll.shift"].value, found["nll.shift"].source) == (0.01, "runs/a")

@@ -1,0 +1,169 @@
+"""One suite of invariances over every registered metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from evalharness.metrics import REGISTRY, Estimates
+from tests.metrics.conftest import Tables, swapped, synthetic
+
+Make = Callable[[Tables], Estimates]
+MEASURED = [
+    i for i in REGISTRY
+    if not i.startswith(("latency.", "layer.error.own", "layer.error.inherited"))
+]  # fmt: skip
+
+
+def values(estimates: Estimates, confidence: float = 0.95) -> dict[tuple[str, str], Any]:
+    return {
+        (i, str(s)): estimates.estimate(i, s, confidence)
+        for i in MEASURED
+        for s in estimates.scopes(i)
+    }
+
+
+def test_every_metric_is_measured_on_these_records(estimates: Make) -> None:
+    """A metric that no record here feeds would escape every test below."""
+    assert {i for i, _ in values(estimates(synthetic()))} == set(MEASURED)
+
+
+def test_identical_models_give_the_identity(estimates: Make) -> None:
+    """Exactly: 0 shift, KL 0, agreement 1, ratio 1."""
+    same = synthetic(damage=0.0)
+    for (id, scope), estimate in values(estimates(same)).items():
+        expected = REGISTRY[id].identity
+        if expected is not None and id != "memory.weights.ratio":
+            assert estimate.value == expected, (id, scope)
+            if estimate.low is not None and id != "task.flips":
+                assert estimate.low == estimate.high == expected or "Tango" in estimate.method, id
+
+
+def test_swapping_the_sides_flips_odd_metrics_and_keeps_even_ones(estimates: Make) -> None:
+    """As declared by each metric."""
+    tables = synthetic()
+    one, two = values(estimates(tables)), values(estimates(swapped(tables)))
+    for (id, scope), estimate in one.items():
+        symmetry = REGISTRY[id].symmetric
+        if symmetry is not None:
+            sign = -1 if symmetry == "odd" else 1
+            assert two[id, scope].value == pytest.approx(sign * estimate.value, abs=1e-9), id
+
+
+def test_perplexity_ratio_inverts_when_the_sides_are_swapped(estimates: Make) -> None:
+    """It is the exponential of an odd metric."""
+    tables = synthetic()
+    one, two = (
+        estimates(t).estimate("perplexity.ratio", {}, 0.95) for t in (tables, swapped(tables))
+    )
+    assert one.value * two.value == pytest.approx(1)
+    assert one.low * two.high == pytest.approx(1)
+
+
+def test_the_order_of_documents_changes_nothing(estimates: Make) -> None:
+    """Clusters are a set."""
+    tables = synthetic()
+    g = len(tables["documents"])
+    moved = {k: v.copy() for k, v in tables.items()}
+    for name in ("tokens", "documents", "layers"):
+        moved[name]["doc"] = g - 1 - moved[name]["doc"]
+        moved[name] = moved[name].sort_values("doc", kind="stable")
+    one, two = values(estimates(tables)), values(estimates(moved))
+    for key, estimate in one.items():
+        for end in ("value", "low", "high"):
+            a, b = getattr(estimate, end), getattr(two[key], end)
+            assert (a is None) == (b is None), key
+            if a is not None:
+                # Resampled ends come from the same seed over another order.
+                resampled = "bootstrap" in estimate.method and end != "value"
+                assert b == pytest.approx(a, rel=0.15 if resampled else 1e-9, abs=1e-9), (key, end)
+
+
+@pytest.mark.parametrize("column", ["nll_cand", "kl", "conf_cand", "half_range"])
+def test_a_nan_is_never_averaged(estimates: Make, column: str) -> None:
+    """Any metric that reads it is null, with the reason."""
+    tables = synthetic()
+    tables["tokens"].loc[5, column] = np.nan
+    reached = 0
+    for (id, scope), estimate in values(estimates(tables)).items():
+        assert estimate.value is None or np.isfinite(estimate.value)
+        if estimate.value is None:
+            reached += 1
+            assert "NaN" in (estimate.reason or ""), (id, scope)
+            assert estimate.low is None
+    assert reached > 0
+
+
+def test_one_document_gives_no_interval(estimates: Make) -> None:
+    """Never a standard error of 0."""
+    tables = {k: v for k, v in synthetic(documents=1).items() if k != "items" and k != "tasks"}
+    for (id, scope), estimate in values(estimates(tables)).items():
+        if not REGISTRY[id].deterministic and estimate.n:
+            assert estimate.low is None, (id, scope)
+            assert estimate.reason, (id, scope)
+
+
+def test_a_slice_takes_the_documents_its_globs_match(estimates: Make) -> None:
+    """Against a plain pandas selection."""
+    tables = synthetic()
+    found = estimates(tables).estimate("kl.mean", {"slice": "xs"}, 0.95)
+    chosen = tables["documents"][tables["documents"]["attributes"].str.contains("x")]["doc"]
+    rows = tables["tokens"][tables["tokens"]["doc"].isin(chosen)]
+    assert found.value == pytest.approx(rows["kl"].mean(), rel=1e-6)
+    assert found.clusters == len(chosen)
+
+
+@pytest.mark.parametrize(
+    ("id", "expected"),
+    [
+        ("nll.shift", lambda t: (t["nll_cand"] - t["nll_ref"]).mean()),
+        ("perplexity.ratio", lambda t: np.exp((t["nll_cand"] - t["nll_ref"]).mean())),
+        ("perplexity.candidate", lambda t: np.exp(t["nll_cand"].mean())),
+        ("kl.mean", lambda t: t["kl"].mean()),
+        ("kl.reverse.mean", lambda t: t["kl_reverse"].mean()),
+        ("kl.median", lambda t: np.quantile(t["kl"], 0.5)),
+        ("kl.p99", lambda t: np.quantile(t["kl"], 0.99)),
+        ("kl.max", lambda t: t["kl"].max()),
+        ("top1.agreement", lambda t: (t["argmax_ref"] == t["argmax_cand"]).mean()),
+        ("top5.overlap", lambda t: t["top5_overlap"].mean() / 5),
+        ("prob.rms_shift",
+         lambda t: np.sqrt(((np.exp(-t["nll_cand"]) - np.exp(-t["nll_ref"])) ** 2).mean())),
+        ("entropy.shift", lambda t: (t["entropy_cand"] - t["entropy_ref"]).mean()),
+        ("bits_per_byte.shift",
+         lambda t: (t["nll_cand"] - t["nll_ref"]).sum() / np.log(2) / (4 * len(t))),
+        ("logit.half_range", lambda t: t["half_range"].max()),
+        ("brier.shift",
+         lambda t: ((t["conf_cand"] - (t["argmax_cand"] == t["token"])) ** 2).mean()
+         - ((t["conf_ref"] - (t["argmax_ref"] == t["token"])) ** 2).mean()),
+    ],
+)  # fmt: skip
+def test_values_equal_plain_pandas(estimates: Make, id: str, expected: Any) -> None:
+    """The definition, written down again."""
+    tables = synthetic()
+    found = estimates(tables).estimate(id, {}, 0.95).value
+    assert found == pytest.approx(expected(tables["tokens"]), rel=1e-5)
+
+
+def test_task_metrics_equal_plain_pandas(estimates: Make) -> None:
+    """Shift and flips of binary items."""
+    tables = synthetic()
+    rows = tables["items"]
+    scope = {"task": "quiz", "metric": "acc"}
+    run = estimates(tables)
+    shift = run.estimate("task.score.shift", scope, 0.95)
+    flips = run.estimate("task.flips", scope, 0.95)
+    assert shift.value == pytest.approx((rows["score_cand"] - rows["score_ref"]).mean())
+    assert flips.value == pytest.approx((rows["score_cand"] != rows["score_ref"]).mean())
+    assert shift.low < shift.value < shift.high
+
+
+def test_a_drop_in_a_task_where_lower_is_better_counts_as_a_gain(estimates: Make) -> None:
+    """The shift is signed so that higher is better, whatever the task's own direction."""
+    tables = synthetic()
+    tables["tasks"]["higher_is_better"] = False
+    found = estimates(tables).estimate("task.score.shift", {"task": "quiz", "metric": "acc"}, 0.9)
+    rows = tables["items"]
+    assert found.value == pytest.approx((rows["score_ref"] - rows["score_cand"]).mean())

@@ -1,0 +1,37 @@
+"""Loaded sides for the task tests: tiny models with what `run_tasks` asks of a `LoadedModel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+TASKS = Path(__file__).parent.parent / "data" / "lm_tasks"
+
+
+def side(tiny: Callable[..., Path], seed: int = 0, name: str = "", **config: Any) -> Any:
+    """Load a tiny random Llama that can read 1024 tokens."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = tiny(seed, **({"max_position_embeddings": 1024} | config))
+    return SimpleNamespace(
+        name=name or f"tiny{seed}",
+        path=path,
+        model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval(),
+        tokenizer=AutoTokenizer.from_pretrained(path),
+        device=torch.device("cpu"),
+    )
+
+
+def prepare(*names: str, seed: int = 0, **options: Any) -> Any:
+    """Prepare tasks of tests/data/lm_tasks by file name, or lm-eval's and ours by name."""
+    from evalharness.data.items import prepare_tasks
+    from evalharness.spec.suite import Task
+
+    entries = [
+        Task(path=str(TASKS / n), **options) if n.endswith(".yaml") else Task(name=n, **options)
+        for n in names
+    ]
+    return prepare_tasks(tuple(entries), seed=seed)

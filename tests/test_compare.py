@@ -1,0 +1,287 @@
+"""A whole comparison on tiny models: plan, measure, finish, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from evalharness import api
+from evalharness.cli import app
+from evalharness.compare import compare, measure, plan
+from evalharness.errors import EvalHarnessError, InputError
+from evalharness.finish import finish
+from evalharness.progress import Progress
+from evalharness.run import Run
+from evalharness.spec.schemas import schemas
+
+
+def job(project: Path, out: str | None = "run", **more: Any) -> Any:
+    files = {"base": "base.yaml", "candidate": "candidate.yaml"} | {
+        k: more.pop(k) for k in ("base", "candidate") if k in more
+    }
+    options: dict[str, Any] = {
+        "suite": project / "suite.yaml", "gates": project / "gates.yaml",
+        "out": project / out if out else None,
+    }  # fmt: skip
+    return plan(project / files["base"], project / files["candidate"], **(options | more))
+
+
+def cli(*arguments: str | Path) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of the command line, errors mapped as `main` maps them."""
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    if isinstance(done.exception, EvalHarnessError):
+        return done.exception.exit_code, done.stdout, str(done.exception)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_a_comparison_writes_a_complete_valid_run(project: Path) -> None:
+    """result.json validates against its schema, and every file's hash is in the manifest."""
+    result, run = compare(job(project))
+    assert (result.verdict, result.exit_code) == ("FAIL", 1)
+    data = json.loads((run.path / "result.json").read_text())
+    jsonschema.validate(data, schemas()["result"])
+    for name in ("report.html", "summary.md", "junit.xml"):
+        assert (run.path / name).stat().st_size > 200
+    run.verify(("",))
+    scopes = [m.scope for m in result.metrics if m.id == "kl.mean"]
+    assert scopes == [{}, {"slice": "odd"}]
+    assert len(result.layers) == 2 * 8 + 1
+    assert {m.id for m in result.metrics if m.noise_floor is not None} >= {"kl.mean", "nll.shift"}
+
+
+def test_the_same_inputs_give_the_same_result(project: Path) -> None:
+    """Timings, the time of day and the directory apart."""
+    texts = []
+    for name in ("one", "two"):
+        result, _ = compare(job(project, name))
+        data = result.model_dump(exclude={"created", "cost"})
+        data["metrics"] = [m for m in data["metrics"] if not m["id"].startswith("latency")]
+        texts.append(json.dumps(data, sort_keys=True))
+    assert texts[0] == texts[1]
+
+
+def test_a_model_against_itself_passes_and_says_so(project: Path) -> None:
+    """Every gate of the default policy that text can decide; every value at its identity."""
+    (project / "same.yaml").write_text("from: base.yaml\nname: copy\n")
+    result, run = compare(job(project, candidate="same.yaml"))
+    assert result.exit_code == 0
+    assert result.compared.same_model
+    values = {m.id: m.value for m in result.metrics if m.scope == {}}
+    assert values["kl.mean"] == values["nll.shift"] == values["logit.half_range"] == 0
+    assert values["top1.agreement"] == values["perplexity.ratio"] == 1
+    assert all(x.median == 0 and x.max_abs == 0 for x in result.layers)
+    assert run.path.exists()
+
+
+def test_a_killed_run_resumes_to_the_same_records(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks that were done are not measured again, and the estimates are equal."""
+    monkeypatch.setattr("evalharness.compare.BLOCK_TOKENS", 60)
+    whole, _ = compare(job(project, "whole"))
+
+    class Killed(BaseException):
+        pass
+
+    written = 0
+    write = Run.write_block
+
+    def dying(self: Run, block: str, tables: Any) -> None:
+        nonlocal written
+        if written == 3:
+            raise Killed
+        written += 1
+        write(self, block, tables)
+
+    monkeypatch.setattr(Run, "write_block", dying)
+    with pytest.raises(Killed):
+        compare(job(project, "killed"))
+    monkeypatch.setattr(Run, "write_block", write)
+    # The dead process would have let go of its lock.
+    resumed = job(project, out=None, resume=project / "killed")
+    done = Run.open(project / "killed").done()
+    assert len(done) == 3
+    result, _ = compare(resumed)
+    assert [m for m in result.metrics if not m.id.startswith("latency")] == [
+        m for m in whole.metrics if not m.id.startswith("latency")
+    ]
+
+
+def test_nan_makes_the_run_anomalous_or_failed_but_never_a_pass(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first window, position and model are named in the result."""
+    import torch
+
+    from evalharness.models import load as module
+
+    load = module.load
+
+    def broken(spec: Any, **more: Any) -> Any:
+        loaded = load(spec, **more)
+        if spec.name == "int4":
+            with torch.no_grad():
+                loaded.model.lm_head.weight[3] = float("nan")
+        return loaded
+
+    monkeypatch.setattr(module, "load", broken)
+    result, _ = compare(job(project))
+    assert result.verdict in ("ANOMALOUS", "FAIL")
+    assert result.exit_code != 0
+    assert "int4: NaN or Inf logits" in result.anomalies[0].message
+    assert all(m.value is None or np.isfinite(m.value) for m in result.metrics)
+
+
+def test_gate_report_and_show_work_without_torch(project: Path) -> None:
+    """In a fresh process, from the run directory alone."""
+    _, run = compare(job(project))
+    code = (
+        "import sys\nfrom evalharness.cli import app\n"
+        "for args in (['gate', {0!r}], ['report', {0!r}], ['show', {0!r}]):\n"
+        "    try: app(args)\n"
+        "    except SystemExit as e: print('exit', e.code)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    ).format(str(run.path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    codes = [line for line in done.stdout.splitlines() if line.startswith("exit ")]
+    assert codes == ["exit 1", "exit 0", "exit 0"]
+
+
+def test_gating_again_gives_the_same_result(project: Path) -> None:
+    """And another policy another verdict."""
+    before, run = compare(job(project))
+    policy = project / "loose.yaml"
+    policy.write_text("version: 1\ngates:\n  - {metric: kl.mean, max: 1000}\n")
+    code, out, _ = cli("gate", run.path, "--gates", policy, "--format", "json")
+    assert (code, json.loads(out)["verdict"]) == (0, "PASS")
+    code, out, _ = cli("gate", run.path, "--gates", project / "gates.yaml", "--format", "json")
+    assert code == 1
+    assert json.loads(out)["metrics"] == json.loads(before.model_dump_json())["metrics"]
+
+
+def test_the_api_gives_estimates_of_a_stored_run(project: Path) -> None:
+    """load_run, metric and check."""
+    result, run = compare(job(project))
+    loaded = api.load_run(run.path)
+    stored = next(m for m in result.metrics if m.id == "kl.mean" and m.scope == {})
+    assert loaded.metric("kl.mean") == stored
+    assert api.check(loaded, project / "gates.yaml").verdict == "FAIL"
+
+
+def test_nothing_but_the_result_reaches_stdout(project: Path) -> None:
+    """Progress goes to stderr."""
+    done = subprocess.run(
+        [sys.executable, "-m", "evalharness", "compare", "base.yaml", "candidate.yaml",
+         "--suite", "suite.yaml", "--gates", "gates.yaml", "--out", "o", "--format", "json"],
+        capture_output=True, text=True, cwd=project,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "FAIL"
+    assert "loading base" in done.stderr
+
+
+def test_help_starts_without_heavy_imports() -> None:
+    """`--help` is parsed before pandas, scipy or torch are needed."""
+    code = (
+        "import sys\nfrom evalharness.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'scipy', 'matplotlib', 'pyarrow'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def refused(project: Path, **more: Any) -> str:
+    with pytest.raises(InputError) as caught:
+        measure(job(project, **more), Progress())
+    assert caught.value.exit_code == 2
+    assert not (project / "run").exists()
+    return str(caught.value).replace(str(project) + "/", "")
+
+
+def test_an_output_directory_that_holds_another_run_is_refused(project: Path) -> None:
+    """And is left as it was."""
+    compare(job(project))
+    before = (project / "run" / "manifest.json").read_bytes()
+    with pytest.raises(InputError, match="--out: holds another run"):
+        job(project)
+    assert (project / "run" / "manifest.json").read_bytes() == before
+
+
+def test_a_path_that_is_no_model_is_refused(project: Path) -> None:
+    """A directory without a config."""
+    (project / "empty").mkdir()
+    (project / "bad.yaml").write_text("name: x\nmodel: {path: ./empty}\n")
+    assert "config.json" in refused(project, candidate="bad.yaml")
+
+
+def test_vocabularies_of_different_size_are_refused(project: Path, tiny: Any) -> None:
+    """The message says what is impossible and what still runs."""
+    (project / "big.yaml").write_text(
+        f"name: big\nmodel: {{path: {tiny(vocab_size=310)}, dtype: float32, device: cpu}}\n"
+    )
+    text = refused(project, candidate="big.yaml")
+    assert "the vocabularies differ in size (base: 300, big: 310)" in text
+    assert "Bits per byte and tasks still run: set `tokenizers: different`" in text
+
+
+def test_bits_per_byte_runs_across_tokenizers(project: Path, tiny: Any) -> None:
+    """With the suite's leave; token metrics are absent, not zero."""
+    (project / "big.yaml").write_text(
+        f"name: big\nmodel: {{path: {tiny(vocab_size=310)}, dtype: float32, device: cpu}}\n"
+    )
+    suite = project / "suite.yaml"
+    text = suite.read_text().replace("probes: [layers]\nlayers: {windows: 4}\n", "")
+    suite.write_text(text + "tokenizers: different\n")
+    (project / "gates.yaml").write_text(
+        "version: 1\ngates:\n  - {metric: bits_per_byte.shift, max: 100}\n"
+    )
+    result, _ = compare(job(project, candidate="big.yaml"))
+    ids = {m.id for m in result.metrics}
+    assert "bits_per_byte.shift" in ids
+    assert "kl.mean" not in ids
+    assert result.verdict == "PASS"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("gates.yaml", "gates:\n  - {metric: kl.men, max: 1}\n", "kl.mean"),
+        ("suite.yaml", "name: s\ncorpora:\n  - {name: a, path: none.txt}\n", "no such file"),
+        ("suite.yaml", "name: s\ntasks:\n  - {name: mmlu_dev_cloz}\n", "mmlu_dev_cloze"),
+        ("candidate.yaml", "from: bas.yaml\nname: x\n", "candidate.yaml:1: from: no such file"),
+        ("candidate.yaml", "from: base.yaml\nname: x\nmodl: 3\n",
+         "candidate.yaml:3: modl: unknown key. Did you mean 'model'?"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_any_model_is_loaded(
+    project: Path, file: str, text: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit 2, nothing written."""
+    (project / file).write_text(text)
+    monkeypatch.setattr("evalharness.models.load.load", lambda *a, **k: pytest.fail("loaded"))
+    assert expected in refused(project)
+
+
+def test_a_limit_of_zero_is_refused(project: Path) -> None:
+    """It would measure nothing."""
+    assert refused(project, limit=0).startswith("--limit: must be at least 1 (got 0)")
+
+
+def test_the_finish_is_repeatable(project: Path) -> None:
+    """Judging the same records twice writes the same bytes."""
+    _, run = compare(job(project))
+    first = (run.path / "result.json").read_bytes()
+    finish(run, job(project, "other").policy)
+    assert (run.path / "result.json").read_bytes() == first
