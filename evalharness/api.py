@@ -1,10 +1,10 @@
 """The public API: compare two models, load a run, check it against a policy.
 
-    import evalharness
+import evalharness
 
-    run = evalharness.compare("base.yaml", "candidate.yaml", suite="quick")
-    print(run.result.verdict, run.metric("kl.mean").value)
-    assert evalharness.check(run, "gates/default.yaml").verdict == "PASS"
+run = evalharness.compare("base.yaml", "candidate.yaml", suite="quick")
+print(run.result.verdict, run.metric("kl.mean").value)
+assert evalharness.check(run, "gates/default.yaml").verdict == "PASS"
 """
 
 from __future__ import annotations

@@ -44,9 +44,7 @@ def anomalies(run: Run, evidence: Evidence) -> list[Anomaly]:
     return [Anomaly(kind=k, message=m) for k, m in evidence.anomalies]
 
 
-def build(
-    run: Run, estimates: Estimates, decision: Decision, found: list[Anomaly]
-) -> Result:
+def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomaly]) -> Result:
     """The whole result of ``run`` under a policy's ``decision``."""
     evidence = estimates.evidence
     manifest = run.manifest
@@ -165,9 +163,7 @@ def worst_tokens(evidence: Evidence) -> list[WorstToken]:
         for row in frame[frame["by"] == by].nlargest(SHOWN_TOKENS, "value").to_dict("records"):
             document = evidence.documents.iloc[int(row.pop("doc"))]
             row["value"] = float(row["value"])
-            results.append(
-                WorstToken(corpus=document["corpus"], document=document["id"], **row)
-            )
+            results.append(WorstToken(corpus=document["corpus"], document=document["id"], **row))
     return results
 
 
@@ -206,9 +202,7 @@ def figures(evidence: Evidence) -> Figures:
                 "shift": float(shift[i] / n[i]), "kl": float(divergence[i] / n[i]),
             })  # fmt: skip
     return Figures(
-        kl=Histogram(
-            edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())
-        ),
+        kl=Histogram(edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())),
         reliability=reliability,
         nll_by_document=documents,
     )

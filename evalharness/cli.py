@@ -224,5 +224,7 @@ def main() -> None:
     except Exception as error:
         # Python would exit with 1, which here means that a gate failed.
         traceback.print_exc()
-        print(f"error: unexpected {type(error).__name__}; what is recorded is kept", file=sys.stderr)
+        print(
+            f"error: unexpected {type(error).__name__}; what is recorded is kept", file=sys.stderr
+        )
         raise SystemExit(4) from None

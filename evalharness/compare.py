@@ -1,8 +1,8 @@
 """One comparison, from four files to a sealed run directory.
 
-    plan      every input is read and checked; no weights are loaded, nothing is written
-    measure   both models, block by block; each block's records are on disk before the next
-    finish    records → estimates → gates → result.json, report.html, summary.md, junit.xml
+plan      every input is read and checked; no weights are loaded, nothing is written
+measure   both models, block by block; each block's records are on disk before the next
+finish    records → estimates → gates → result.json, report.html, summary.md, junit.xml
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def measure(job: Plan, progress: Progress) -> Run:
     docs = documents.tokenize(job.texts, suite, loaded_ref.tokenizer, reference.vocab_size)
     slots = windows.cut(docs, suite, documents.bos_token(loaded_ref.tokenizer))
     blocks = windows.blocks(docs, slots, BLOCK_TOKENS)
-    sides = {
+    sides: dict[str, dict[str, Any]] = {
         side: {"manifest": loaded.manifest.model_dump(), "simulated": spec.simulate is not None,
                "split": half.split}
         for side, loaded, spec, half in (
@@ -237,9 +237,7 @@ def task_tables(task: TaskRun) -> dict[str, pa.Table]:
     return {
         "items": pa.Table.from_pandas(task.frame, schema=records.ITEMS, preserve_index=False),
         "tasks": pa.Table.from_pylist(
-            [
-                {k: getattr(r, k) for k in records.TASKS.names} for r in task.results
-            ],
+            [{k: getattr(r, k) for k in records.TASKS.names} for r in task.results],
             schema=records.TASKS,
         ),
         "anomalies": pa.Table.from_pylist(

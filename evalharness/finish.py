@@ -23,9 +23,7 @@ def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]
     found = anomalies(run, estimates.evidence)
     found += find_anomalies(estimates, compressed=claims_compression(run))
     baseline = load_baseline(policy.baseline) if policy.baseline is not None else None
-    decision = decide(
-        policy, estimates, anomalies=found, baseline=baseline, identity=identity(run)
-    )
+    decision = decide(policy, estimates, anomalies=found, baseline=baseline, identity=identity(run))
     return estimates, decision, found
 
 

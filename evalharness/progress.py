@@ -11,6 +11,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     SpinnerColumn,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -21,7 +22,7 @@ from rich.progress import Progress as Bar
 class Advance:
     """Moves a bar: call it with how much more is done, or `report` the state of a whole."""
 
-    def __init__(self, bar: Bar | None, task: int) -> None:
+    def __init__(self, bar: Bar | None, task: TaskID) -> None:
         self._bar, self._task, self._done, self._since = bar, task, 0, time.monotonic()
 
     def __call__(self, amount: int) -> None:
@@ -36,13 +37,7 @@ class Advance:
         if self._bar is None:
             return
         rate = f"{done / max(1e-9, time.monotonic() - self._since):,.0f}/s" if done else ""
-        self._bar.update(
-            self._task,  # type: ignore[arg-type]
-            completed=done,
-            rate=rate,
-            **({"total": total} if total is not None else {}),
-            **({"description": label} if label is not None else {}),
-        )
+        self._bar.update(self._task, completed=done, total=total, description=label, rate=rate)
 
 
 class Progress:
@@ -79,7 +74,7 @@ class Progress:
             with Bar(*columns, console=self.console, transient=True) as bar:
                 yield Advance(bar, bar.add_task(text, total=total, rate=""))
         else:
-            yield Advance(None, 0)
+            yield Advance(None, TaskID(0))
         self._line(f"{text}: {time.monotonic() - started:.1f} s")
 
     def _line(self, text: str) -> None:

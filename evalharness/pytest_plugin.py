@@ -265,7 +265,8 @@ class GateItem(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The gate's line in its policy."""
-        return self.path, None if self.line is None else self.line - 1, self.name
+        # Not the bare name, in whose dots pytest would see a class: it prints kl::mean for it.
+        return self.path, None if self.line is None else self.line - 1, f"gate {self.name}"
 
 
 def _report_the_rest(found: list[GateResult]) -> None:

@@ -112,7 +112,9 @@ class Run:
         try:
             tables = [pq.read_table(f, columns=columns, partitioning=None) for f in files]
         except (OSError, pa.ArrowException) as error:
-            raise InputError(f"a {name} record cannot be read ({error})", path=self.records) from None
+            raise InputError(
+                f"a {name} record cannot be read ({error})", path=self.records
+            ) from None
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     # -- whole files

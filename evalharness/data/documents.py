@@ -163,8 +163,10 @@ def _read_python(corpus: Corpus) -> Iterator[Text]:
         ) from None
     found = False
     for value in vars(module).values():
-        if isinstance(value, dict) and value and all(
-            isinstance(k, str) and isinstance(v, str) for k, v in value.items()
+        if (
+            isinstance(value, dict)
+            and value
+            and all(isinstance(k, str) and isinstance(v, str) for k, v in value.items())
         ):
             found = True
             for name, text in value.items():

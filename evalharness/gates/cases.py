@@ -176,7 +176,7 @@ class Bench:
 
     def _condition(self, gate: Gate, condition: Condition, index: int) -> Iterator[Judgement]:
         key = ("unless", "any", index, "scope")
-        plain = replace(gate, metric=condition.metric, unless=None, decide="confident")
+        plain = replace(gate, metric=condition.metric, unless=None, decide="confident", min_n=2)
         info = self.metrics[condition.metric]
         limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
         for scope in self._scopes(gate, condition.metric, condition.scope, key):

@@ -10,19 +10,22 @@
 A policy passes when every gate does, which needs no correction for their number (an intersection-
 union test). A FAIL says that this candidate is outside that limit, so FAILs are Holm-corrected:
 over the blocking gates, and apart from them over the rest, so that a gate which only warns never
-weakens one that blocks. With a single test nothing is corrected. Verdicts that are no tests (a
+weakens one that blocks, and with weights, so that a gate over thirty layers counts as one gate.
+With a single test nothing is corrected. Verdicts that are no tests (a
 count, `decide: point`, a metric that is missing) are left as they are and not counted.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 from evalharness.gates.baseline import refuse_incomparable
 from evalharness.gates.cases import Bench, Case
+from evalharness.gates.holm import levels
 from evalharness.gates.interfaces import Baseline, Estimates, Registry, registry
 from evalharness.gates.judge import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
@@ -32,7 +35,6 @@ from evalharness.gates.wording import reason
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.resolve import default_id
 from evalharness.spec.result import Anomaly, GateResult, Scope, Verdict
-from evalharness.stats.multiple import holm
 from evalharness.stats.planning import further_documents
 
 _WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "ANOMALOUS", "INCONCLUSIVE", "PASS")
@@ -84,7 +86,7 @@ def decide(
 
 def _corrected(cases: Sequence[Case], confidence: float) -> list[Case]:
     """Withdraw the FAILs that do not survive Holm's correction within their family."""
-    corrected, alpha = list(cases), 1 - confidence
+    corrected = list(cases)
     for blocking in (True, False):
         family = [
             (index, case.judged.p)
@@ -94,11 +96,13 @@ def _corrected(cases: Sequence[Case], confidence: float) -> list[Case]:
         # A lone test was decided by its interval; p only repeats that, up to rounding.
         if len(family) < 2:
             continue
-        adjusted = holm([p for _, p in family])
-        for (index, _), p in zip(family, adjusted, strict=True):
+        matches = Counter(cases[index].gate.id for index, _ in family)
+        weights = [1 / matches[cases[index].gate.id] for index, _ in family]
+        found = levels([p for _, p in family], weights, 1 - confidence)
+        for (index, p), level in zip(family, found, strict=True):
             case = cases[index]
-            if case.judged.verdict == "FAIL" and p > alpha:
-                judged = case.judged.withdrawn(len(family), alpha)
+            if case.judged.verdict == "FAIL" and p > level:
+                judged = case.judged.withdrawn(level, len(family))
                 corrected[index] = replace(case, judged=judged)
     return corrected
 
@@ -129,7 +133,7 @@ def _with_further(case: Case, bench: Bench) -> Case:
         return case
     if judged.estimate.low is None or limit.value is None or limit.strict != limit.loose:
         return case
-    confidence = 1 - (1 - bench.confidence) / judged.tests
+    confidence = bench.confidence if judged.level is None else 1 - judged.level
     interval = interval_of(judged.estimate, bench.confidence)
     further = further_documents(interval, limit.value, two_sided(confidence))
     return replace(case, judged=replace(judged, further=further or None))

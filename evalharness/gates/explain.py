@@ -85,7 +85,7 @@ def _advice(gate: GateResult) -> str:
     if gate.observed is None:
         return "add what measures it to the suite (corpora, tasks, probes), or read the reason."
     if gate.verdict == "FAIL":
-        return "look at the worst offender; `evalharness show RUN` and the report have the rest."
+        return "look at the worst offender; `evalharness show RUN` has the rest."
     if gate.further_documents:
         return f"measure about {gate.further_documents} more documents or items."
     return "measure more documents or items, or move the limit away from what is measured."

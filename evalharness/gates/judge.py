@@ -30,16 +30,16 @@ class Judgement:
     p: float | None = None  # of "the limit is kept"; None where the verdict is not a test
     further: int | None = None
     why: str = ""
-    tests: int = 1  # how many the FAIL was corrected for
+    level: float | None = None  # of significance that a withdrawn FAIL would have had to reach
 
-    def withdrawn(self, tests: int, alpha: float) -> Judgement:
-        """The FAIL that did not survive the correction for ``tests`` tests."""
+    def withdrawn(self, level: float, tests: int) -> Judgement:
+        """The FAIL that does not survive the correction for ``tests`` tests."""
         return replace(
             self,
             verdict="INCONCLUSIVE",
-            tests=tests,
-            why=f"outside the limit on its own (p = {self.p:.2g}), but {tests} limits are tested "
-            f"and after Holm's correction the evidence does not reach {alpha:g}",
+            level=level,
+            why=f"outside the limit on its own (p = {self.p:.2g}), but {tests} limits are tested, "
+            f"and after Holm's correction it takes p at most {level:.2g}",
         )
 
 
@@ -75,8 +75,8 @@ def judge(
     low, high = estimate.low, estimate.high
     if estimate.clusters < max(2, gate.min_n):
         few = _because(
-            f"it rests on {estimate.clusters} documents or items, and the gate needs "
-            f"{max(2, gate.min_n)}",
+            f"it rests on {estimate.clusters} of the {max(2, gate.min_n)} documents or items it "
+            "takes",
             estimate.reason,
         )
         return replace(

@@ -94,6 +94,8 @@ def _headline(
     verb = singular if count == 1 else plural
     names = ", ".join(g.id for g in behind[:3]) + (f" and {count - 3} more" if count > 3 else "")
     text = f"{count} of {_gates(total)} {verb}: {names}."
+    if anomalies:  # only beside FAIL, which outranks it
+        text += f" The run is anomalous, too: {anomalies[0].message}."
     further = [g.further_documents for g in behind if g.further_documents]
     if verdict == "INCONCLUSIVE" and further:
         text += f" About {max(further)} more documents or items would settle it."

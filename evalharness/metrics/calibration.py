@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -143,7 +143,7 @@ def _temperature_shift(found: Predictions, confidence: float) -> Interval:
     return stats.temperature_shift(*found.both, confidence)
 
 
-for _id, _name, _source, _estimator, _direction in (
+_SHIFTS: tuple[tuple[str, str, str, Any, Literal["lower", "none"]], ...] = (
     ("ece.shift", "ECE shift", "ECE of candidate − ECE of reference", _ece_shift, "lower"),
     ("ce2.shift", "Squared calibration error, shift", "debiased, Kumar 1909.10155", _ce2_shift,
      "lower"),
@@ -153,7 +153,8 @@ for _id, _name, _source, _estimator, _direction in (
      "lower"),
     ("temperature.shift", "Fitted temperature, shift", "T in σ(logit(p̂)/T) of least NLL",
      _temperature_shift, "none"),
-):  # fmt: skip
+)  # fmt: skip
+for _id, _name, _source, _estimator, _direction in _SHIFTS:
     metric(
         _id, _name, unit="1" if _id == "temperature.shift" else "fraction",
         direction=_direction, difference=True, identity=0.0, symmetric="odd", source=_source,

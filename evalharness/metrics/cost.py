@@ -41,7 +41,11 @@ def bits_per_weight(evidence: Evidence, scope: Scope, confidence: float) -> Meas
 )  # fmt: skip
 def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     sides = evidence.run.manifest["sides"]
-    return _exact(sides["candidate"]["manifest"]["weight_bytes"] / sides["reference"]["manifest"]["weight_bytes"], confidence)
+    return _exact(
+        sides["candidate"]["manifest"]["weight_bytes"]
+        / sides["reference"]["manifest"]["weight_bytes"],
+        confidence,
+    )
 
 
 def _timed(kind: str, evidence: Evidence) -> list[Scope]:

@@ -44,7 +44,7 @@ class View:
         size = len(self.evidence.documents)
         doc = self.doc
         return (
-            np.bincount(doc, values.astype(np.float64, copy=False), size),
+            np.bincount(doc, values.astype(np.float64, copy=False), size).astype(np.float64),
             np.bincount(doc, minlength=size).astype(np.float64),
         )
 
@@ -114,7 +114,8 @@ class Evidence:
     @cached_property
     def documents(self) -> pd.DataFrame:
         """Documents in cluster order; row i is cluster i."""
-        table = self.run.table("documents").to_pandas().sort_values("doc", ignore_index=True)
+        table = pd.DataFrame(self.run.table("documents").to_pandas())
+        table = table.sort_values("doc", ignore_index=True)
         if len(table) and list(table["doc"]) != list(range(len(table))):
             # A run that stopped early, or a document whose windows score nothing: keep the codes.
             table = table.set_index("doc").reindex(range(int(table["doc"].max()) + 1)).reset_index()
@@ -135,7 +136,7 @@ class Evidence:
     @property
     def has_tokens(self) -> bool:
         """Whether any token was scored on both sides."""
-        return self._tokens.num_rows > 0
+        return int(self._tokens.num_rows) > 0
 
     def document(self, number: int) -> str:
         """A document in words."""
@@ -155,19 +156,20 @@ class Evidence:
         if not scope:
             return None
         if "corpus" in scope:
-            return np.asarray(self.documents["corpus"] == scope["corpus"], dtype=bool)
+            return np.asarray(self.documents["corpus"] == scope["corpus"], dtype=np.bool_)
         where = next(s["where"] for s in self.slices if s["name"] == scope["slice"])
-        return np.array([_matches(d, where) for d in self.documents.to_dict("records")], bool)
+        rows: list[Any] = self.documents.to_dict("records")
+        return np.array([_matches(d, where) for d in rows], dtype=np.bool_)
 
     @cached_property
     def items(self) -> pd.DataFrame:
         """Task items, one row an item and lm-eval metric."""
-        return self.run.table("items").to_pandas()
+        return pd.DataFrame(self.run.table("items").to_pandas())
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
         """lm-eval's aggregates."""
-        return self.run.table("tasks").to_pandas()
+        return pd.DataFrame(self.run.table("tasks").to_pandas())
 
     @cached_property
     def layers(self) -> dict[tuple[str, str], LayerRows]:
@@ -189,7 +191,7 @@ class Evidence:
     @cached_property
     def timings(self) -> pd.DataFrame:
         """Seconds of each batch on both sides."""
-        return self.run.table("timings").to_pandas()
+        return pd.DataFrame(self.run.table("timings").to_pandas())
 
     @cached_property
     def anomalies(self) -> list[tuple[str, str]]:

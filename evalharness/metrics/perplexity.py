@@ -22,9 +22,7 @@ def shift(evidence: Evidence, scope: Scope, confidence: float) -> Interval:
     reason = view.bad("nll_ref", "nll_cand")
     if reason:
         return undefined(reason, confidence, len(view.doc))
-    return cluster_ratio_t(
-        *view.sums(view.column("nll_cand") - view.column("nll_ref")), confidence
-    )
+    return cluster_ratio_t(*view.sums(view.column("nll_cand") - view.column("nll_ref")), confidence)
 
 
 @metric(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from evalharness.errors import EvalHarnessError, InputError, RunError
@@ -40,13 +41,32 @@ def explain(error: Exception, spec: ModelSpec, place: Path) -> EvalHarnessError:
         return InputError(
             f"transformers cannot load this GGUF file ({_short(text)})", key="model.path"
         )
-    if isinstance(error, ImportError):
-        return InputError(f"loading {place} needs a library ({_short(text)})", key="model.path")
     if "attn_implementation" in low or "flash_attention" in low or "flashattention" in low:
         return InputError(
             f"{spec.model.attn} attention cannot be used ({_short(text)})", key="model.attn"
         )
+    if isinstance(error, ImportError):
+        return InputError(f"loading {place} needs a library ({_short(text)})", key="model.path")
+    if "automatic conversion of the weights" in low and spec.quantization:
+        return InputError(
+            f"{spec.quantization['method']} could not quantise {place} ({_conversion(error)})",
+            key="quantization",
+            remedy="Use another scheme or device, or install what it asks for.",
+        )
     return InputError(f"{place} cannot be loaded ({_short(text)})", key="model.path")
+
+
+def _conversion(error: Exception) -> str:
+    """The first error of a quantiser; transformers logs it in a table, and raises without it."""
+    trace = error.__traceback__
+    while trace is not None:
+        info = trace.tb_frame.f_locals.get("loading_info")
+        for text in getattr(info, "conversion_errors", {}).values():
+            found = re.findall(r"^(\w*(?:Error|Exception): .+)$", text, re.MULTILINE)
+            if found:
+                return _short(str(found[0]))
+        trace = trace.tb_next
+    return _short(str(error))
 
 
 def _short(text: str, most: int = 300) -> str:

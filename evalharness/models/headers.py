@@ -34,15 +34,16 @@ def safetensors_header(path: Path, key: str) -> dict[str, Any]:
             if not 2 <= length <= min(size - 8, _MOST_HEADER):
                 raise InputError(f"{path} is not a safetensors file", key=key, remedy=_AGAIN)
             file.seek(8)
-            header = json.loads(file.read(length))
+            header: dict[str, Any] = json.loads(file.read(length))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", key=key) from None
     except ValueError:
         raise InputError(f"{path} is not a safetensors file", key=key, remedy=_AGAIN) from None
-    if not isinstance(header, dict):
-        raise InputError(f"{path} is not a safetensors file", key=key, remedy=_AGAIN)
-    tensors = [v for k, v in header.items() if k != "__metadata__"]
-    end = 8 + length + max((int(v["data_offsets"][1]) for v in tensors), default=0)
+    try:
+        tensors = [v for k, v in header.items() if k != "__metadata__"]
+        end = 8 + length + max((int(v["data_offsets"][1]) for v in tensors), default=0)
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        raise InputError(f"{path} is not a safetensors file", key=key, remedy=_AGAIN) from None
     if size < end:
         raise InputError(f"{path} is cut short: {size:,} bytes of {end:,}", key=key, remedy=_AGAIN)
     return header

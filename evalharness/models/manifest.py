@@ -95,10 +95,11 @@ def disagreements(
     """Where the claimed bits and group size are not what was measured, in words.
 
     A claim of bits may mean the codes alone or the scales too: 4 and 4.5 both fit int4 in groups
-    of 32. ``file`` is the table of a GGUF file, whose types count although the model is dense.
+    of 32. ``file`` is the table of a GGUF file, whose types count where the model was left dense.
     """
     quantised = [t for t in tensors if t.code_bits is not None]
-    packed = [t for t in file if _packed_bits(t) is not None]
+    exact = [t for t in quantised if not t.on_grid]
+    packed = [] if exact else [t for t in file if _packed_bits(t) is not None]
     kinds = ", ".join(dict.fromkeys([*(t.kind for t in quantised), *(t.type_name for t in packed)]))
     found = []
     if claim.bits is not None:
@@ -110,7 +111,6 @@ def disagreements(
             )
         elif not any(low - _TOLERANCE <= claim.bits <= high + _TOLERANCE for low, high in ranges):
             found.append(f"claims {claim.bits:g} bits, but the weights are {kinds}")
-    exact = [t for t in quantised if not t.on_grid]
     if claim.group_size and exact and claim.group_size not in {t.group_size for t in exact}:
         found.append(f"claims groups of {claim.group_size}, but the weights are {kinds}")
     return found

@@ -44,8 +44,8 @@ def weight_bytes(place: Path, dtype: str) -> int | None:
         for name, tensor in header.items():
             if name != "__metadata__":
                 start, end = tensor["data_offsets"]
-                count = math.prod(tensor["shape"])
-                total += count * _BYTES[dtype] if dtype in _BYTES else end - start
+                cast = dtype in _BYTES and tensor["dtype"] in ("F32", "F16", "BF16")
+                total += math.prod(tensor["shape"]) * _BYTES[dtype] if cast else end - start
     return total
 
 

@@ -40,7 +40,8 @@ _HARMLESS = re.compile(
     r"^Failed to load \S*torchao/|register_constant\(\) on Enum subclasses is deprecated"
     r"|^Skipping import of cpp extensions|^Offline mode: forcing local_files_only"
     r"|torch\.jit\.script\w*` is deprecated|Detected no triton"
-    r"|ImageProcessor` requires torchvision|NOTE: Redirects are currently not supported"
+    r"|^\w+ LOAD REPORT from: |ImageProcessor` requires torchvision"
+    r"|NOTE: Redirects are currently not supported"
 )
 
 

@@ -87,6 +87,7 @@ def _plain(
         "dtype": DTYPES.get(source.dtype, "auto"),
         "device_map": {"": device},
         "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # reported by `_checked`, which names them
     }
     if source.attn is not None:
         options["attn_implementation"] = source.attn
@@ -133,19 +134,23 @@ def _checked(
             key="model.path",
             remedy="Give complete weights, or the architecture that config.json should name.",
         )
-    if info.get("mismatched_keys"):
+    shapes = [
+        f"{name} {list(held)} for {list(needed)}"
+        for name, held, needed in sorted(info["mismatched_keys"])
+    ]
+    if shapes:
         raise InputError(
-            f"{place} holds weights of other shapes than {type(model).__name__} needs: "
-            f"{_some(sorted(str(k) for k in info['mismatched_keys']))}",
+            f"{place} holds weights of other shapes than config.json says: {_some(shapes)}",
             key="model.path",
+            remedy="Give the configuration that belongs to these weights.",
         )
     if info.get("error_msgs"):
         raise InputError(f"{place}: {info['error_msgs'][0]}", key="model.path")
     unused = sorted(info["unexpected_keys"])
     if unused:
         messages.append(
-            f"{spec.name}: {len(unused)} tensors of the files have no place in "
-            f"{type(model).__name__} and were not loaded: {_some(unused)}"
+            f"{spec.name}: the files hold tensors that {type(model).__name__} has no place for, "
+            f"not loaded: {_some(unused)}"
         )
     return model
 

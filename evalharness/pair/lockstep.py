@@ -73,9 +73,7 @@ def lockstep(
 
 
 def _after(index: int, watcher: Watcher, other: greenlet) -> Callable[..., None]:
-    def hook(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
-    ) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         watcher(index, module, args, kwargs, output)
         if not other.dead:
             other.switch()

@@ -32,7 +32,9 @@ class OneByOne(Side):
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """As `Side.hidden`, computed in another batch shape."""
         width = ids_BT.shape[1]
-        rows = [super(OneByOne, self).hidden(nn.functional.pad(row[None], (0, PAD))) for row in ids_BT]
+        rows = [
+            super(OneByOne, self).hidden(nn.functional.pad(row[None], (0, PAD))) for row in ids_BT
+        ]
         return torch.cat(rows)[:, :width]
 
 

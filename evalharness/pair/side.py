@@ -38,7 +38,7 @@ class Side:
     @property
     def head_name(self) -> str:
         """The head's name in the model."""
-        return next(n for n, m in self.model.named_modules() if m is self.head)
+        return next(str(n) for n, m in self.model.named_modules() if m is self.head)
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """Final hidden states (B, T, C); or, for a model that cannot be split, logits (B, T, V)."""

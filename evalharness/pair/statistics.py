@@ -1,7 +1,7 @@
 """Token statistics of a pair: every quantity that needs both logit rows, from one look at them.
 
-Shapes: N positions, V vocabulary. Logits may be bfloat16, float16 or float32; arithmetic is float32,
-and float64 where a row is put together. With Δ = z′ − z, c a constant near it and d = Δ − c,
+Shapes: N positions, V vocabulary. Logits may be bfloat16, float16 or float32; arithmetic is in
+float32, and in float64 where a row is put together. With Δ = z′ − z, c near it and d = Δ − c,
 
     KL(p‖q) = log E_p[eᵈ] − E_p[d],   log E_p[eᵈ] = log1p(E_p[d] + E_p[eᵈ − 1 − d]):
 

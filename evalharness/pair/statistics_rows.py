@@ -77,7 +77,8 @@ def eager_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
     d = delta.sub_(shift[:, None])
     e = d.expm1()
     total, scale = p.sum(1), 1 / p.amax(1)  # softmax's own sum is rough: Σ p is 1 to 1e-5
-    p_z, p_w, p_d, p_f = vecdot(p, z), vecdot(p, w), vecdot(p, d), vecdot(p, e - d)
+    b = w - top_w[:, None]  # w itself may be the caller's
+    p_z, p_b, p_d, p_f = vecdot(p, z), vecdot(p, b), vecdot(p, d), vecdot(p, e - d)
     pe = p.mul_(e)
     p_j = vecdot(pe, d)
     q = total + (p_d + p_f)  # Σ p eᵈ
@@ -89,7 +90,7 @@ def eager_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
         exp_f=scale * p_f,
         exp_j=scale * p_j,
         exp_a=scale * (p_z - top_z * total),
-        exp_b=scale * (p_w + vecdot(pe, w) - top_w * q),
+        exp_b=scale * (p_b + vecdot(pe, b)),
     )  # fmt: skip
 
 

@@ -234,12 +234,12 @@ class _Clock:
     def _mark(self) -> Any:
         if not self.cuda:
             return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
 
     def seconds(self) -> float:
         if not self.cuda:
-            return sum(b - a for a, b in self._marks)
+            return float(sum(b - a for a, b in self._marks))
         torch.cuda.synchronize()
-        return sum(a.elapsed_time(b) for a, b in self._marks) / 1e3
+        return float(sum(a.elapsed_time(b) for a, b in self._marks)) / 1e3

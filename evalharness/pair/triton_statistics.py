@@ -1,10 +1,10 @@
 """Token statistics on CUDA: each logit is read once.
 
 Shapes: N positions, V vocabulary, T tiles of TILE tokens. `_tiles` reads a tile of both rows into
-registers and leaves twelve sums relative to the tile's own maxima and to its own shift
-c = max z′ − max z, near which the tile's Δ lie; nothing there can overflow or cancel. `_rows` brings
-a row's tiles to common maxima, and reads again only the five tiles a side that can hold the five
-largest logits, and the one with the largest difference. The formulas are those of
+registers and leaves eleven sums relative to the tile's own maxima and to its own shift
+c = max z′ − max z, near which the tile's Δ lie; nothing there can overflow or cancel. `_rows`
+brings a row's tiles to common maxima, and reads again only the five tiles a side that can hold
+the five largest logits, and the one with the largest difference. The formulas are those of
 `statistics_rows`.
 """
 
@@ -19,7 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 1024
-SUMS = 16  # twelve, padded to one 64-byte line
+SUMS = 16  # eleven, padded to one 64-byte line
 
 
 def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, Tensor]:
@@ -123,7 +123,8 @@ def _five(row_ptr, top, tile, v, TILE: tl.constexpr, TILES: tl.constexpr):
     for i in tl.static_range(5):
         best = tl.max(tl.max(x, 1), 0)
         at = tl.min(tl.min(tl.where((x == best) & inside, token, v), 1), 0)
-        found = tl.where((k == i) & (at < v) & (best > float("-inf")), at, found)
+        at = tl.where(best == float("-inf"), v, at)  # fewer than five tokens
+        found = tl.where((k == i) & (at < v), at, found)
         x = tl.where(token == at, float("-inf"), x)
     return found
 
@@ -167,8 +168,7 @@ def _rows(
     exp_d = tl.sum(ez * (exp_d_T + delta * exp_z_T), 0).to(tl.float64)
     exp_f = tl.sum(ew * exp_f_T + g1 * exp_d_T + g2 * exp_z_T, 0).to(tl.float64)
     exp_j = tl.sum(
-        ez * (exp_j_T + delta * (exp_f_T + exp_d_T))
-        + g1 * (exp_d_T + exp_j_T + delta * exp_w_T),
+        ez * (exp_j_T + delta * (exp_f_T + exp_d_T)) + g1 * (exp_d_T + exp_j_T + delta * exp_w_T),
         0,
     ).to(tl.float64)
     exp_a = tl.sum(ez * (exp_a_T + a * exp_z_T), 0)

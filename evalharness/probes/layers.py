@@ -91,9 +91,7 @@ class LayerProbe:
         """The head's error, from logits the pass has anyway."""
         if self.head is not None:
             assert self._sums is not None
-            self._sums.add(
-                self.head, z_ref_NV[None], z_cand_NV[None], slots_N[None], at_N[None]
-            )
+            self._sums.add(self.head, z_ref_NV[None], z_cand_NV[None], slots_N[None], at_N[None])
 
     def _add(
         self, name: str, ref: Tensor, cand: Tensor, slots: Tensor, at: Tensor, x: Tensor | None

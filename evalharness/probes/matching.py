@@ -68,8 +68,10 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 def is_linear(module: nn.Module) -> bool:
     """True for linear layers in any storage (plain, quantised, GPT-2's Conv1D)."""
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D" or (
-        hasattr(module, "in_features") and hasattr(module, "out_features")
+    return (
+        isinstance(module, nn.Linear)
+        or type(module).__name__ == "Conv1D"
+        or (hasattr(module, "in_features") and hasattr(module, "out_features"))
     )
 
 

@@ -1,16 +1,17 @@
 """Layer probes as running sums on the device: what each module's outputs differ by, per document.
 
 A hook that computed its statistics with plain torch operations would start a dozen small kernels a
-module. Here `add` reads both activations once and leaves seven numbers a token (`Rows`); `reduce`
-folds the whole batch, all modules at once, into float64 sums per module and document. Neither waits
-for the device, nothing of an activation's size is kept, and the order of summation is fixed, so that
-the same run gives the same bits (float atomics would not). `table` is the one transfer to the host.
+module. Here `add` reads both activations once and leaves seven numbers a token; `reduce` folds the
+whole batch, all modules at once, into float64 sums per module and document. Neither waits for the
+device, nothing of an activation's size is kept, and the order of summation is fixed, so that the
+same run gives the same bits (float atomics would not). `table` is the one transfer to the host.
 
 Shapes: B sequences, T tokens, N = B·T, C channels, M modules, D documents (local slots).
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,17 +95,17 @@ class LayerSums:
         """Fold what was added into the sums, without waiting for the device."""
         groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for i, rows in sorted(self._pending.items()):
-            groups[tuple((id(r.slots_BT), id(r.positions_BT)) for r in rows)].append(i)
+            groups[tuple((id(r.slots), id(r.positions)) for r in rows)].append(i)
         for members in groups.values():
             like = self._pending[members[0]]
-            slots_N = self._flat([r.slots_BT for r in like])
-            positions_N = self._flat([r.positions_BT for r in like])
+            slots_N = self._flat([r.slots for r in like])
+            positions_N = self._flat([r.positions for r in like])
             batch = _Batch.of(slots_N, positions_N, self.documents)
             step = max(1, CHUNK // max(1, slots_N.numel()))
             for at in range(0, len(members), step):
                 part = members[at : at + step]
                 rows_RMN = torch.stack(
-                    [torch.cat([r.rows_RN for r in self._pending[i]], 1) for i in part], 1
+                    [torch.cat([r.numbers for r in self._pending[i]], 1) for i in part], 1
                 )
                 self._reduce(rows_RMN, self._index(part), batch)
         self._pending, self._pending_tokens = {}, 0
@@ -130,8 +131,8 @@ class LayerSums:
         values = torch.stack([torch.ones_like(err), err, ref, update, one_minus_cos])
         # Padding may hold anything, and 0·NaN in the product would reach every document.
         values = torch.where(batch.counted & ~bad_MN, values, 0.0)
-        total = torch.cat([values @ batch.later_ND, values @ batch.first_ND])
-        nan_MD = (bad_MN.double() @ (batch.later_ND + batch.first_ND)) > 0
+        total = torch.cat([values @ batch.later_hot, values @ batch.first_hot])
+        nan_MD = (bad_MN.double() @ (batch.later_hot + batch.first_hot)) > 0
         self._sums_SMD[:, index] += torch.where(nan_MD, torch.nan, total)
 
         self._count(0, index, relative, batch)
@@ -139,7 +140,7 @@ class LayerSums:
         self._keep_largest(index, rows_RMN[5].double(), rows_RMN[6].double(), batch)
 
     def _count(self, which: int, index: Tensor, value_MN: Tensor, batch: _Batch) -> None:
-        slot_MN = index[:, None] * self.documents + batch.slots_N
+        slot_MN = index[:, None] * self.documents + batch.slots
         place = (slot_MN * BINS + _bin(value_MN)).reshape(-1)
         ones = batch.later.int().expand_as(value_MN).reshape(-1)
         self._histogram_2MDB[which].view(-1).scatter_add_(0, place, ones)
@@ -148,20 +149,20 @@ class LayerSums:
         self, index: Tensor, value_MN: Tensor, channel_MN: Tensor, batch: _Batch
     ) -> None:
         """Largest |Δ| of each document; ties: the lowest position, then the lowest channel."""
-        n = batch.slots_N.numel()
+        n = batch.slots.numel()
         unset = torch.iinfo(torch.int64).max
-        slot_MN = batch.slots_N.expand_as(value_MN)
+        slot_MN = batch.slots.expand_as(value_MN)
         value_MN = torch.where(batch.later, value_MN, -1.0)
         top_MD = value_MN.new_full((len(index), self.documents), -1.0)
         top_MD.scatter_reduce_(1, slot_MN, value_MN, "amax")
         is_top = (value_MN == top_MD.gather(1, slot_MN)) & batch.later
-        rank_N = batch.positions_N * n + torch.arange(n, device=self.device)
+        rank_N = batch.positions * n + torch.arange(n, device=self.device)
         rank_MN = torch.where(is_top, rank_N, unset)
         rank_MD = rank_MN.new_full(top_MD.shape, unset)
         rank_MD.scatter_reduce_(1, slot_MN, rank_MN, "amin")
         found = rank_MD != unset
         at_MD = torch.where(found, rank_MD % max(n, 1), 0)
-        new = torch.stack([top_MD, batch.positions_N[at_MD].double(), channel_MN.gather(1, at_MD)])
+        new = torch.stack([top_MD, batch.positions[at_MD].double(), channel_MN.gather(1, at_MD)])
         old = self._largest_3MD[:, index]
         better = (new[0] > old[0]) | ((new[0] == old[0]) & (new[1] < old[1]))
         self._largest_3MD[:, index] = torch.where(better & found, new, old)
@@ -222,21 +223,22 @@ class LayerSums:
 class _Rows:
     """What `row_sums` left of one module and batch, and the batch it belongs to."""
 
-    rows_RN: Tensor
-    slots_BT: Tensor
-    positions_BT: Tensor
+    numbers: Tensor  # (ROWS, N)
+    slots: Tensor  # (B, T)
+    positions: Tensor  # (B, T)
 
 
 @dataclass(frozen=True)
 class _Batch:
     """Where the tokens of a batch belong."""
 
-    slots_N: Tensor  # never negative; see counted
-    positions_N: Tensor
-    counted: Tensor  # not padding
-    later: Tensor  # counted, and not position 0
-    later_ND: Tensor  # one-hot products instead of scatter-adds: float64, in a fixed order
-    first_ND: Tensor
+    slots: Tensor  # (N,), never negative; see counted
+    positions: Tensor  # (N,)
+    counted: Tensor  # (N,): not padding
+    later: Tensor  # (N,): counted, and not position 0
+    # (N, D) one-hot: products instead of scatter-adds are float64 in a fixed order.
+    later_hot: Tensor
+    first_hot: Tensor
 
     @classmethod
     def of(cls, slots_N: Tensor, positions_N: Tensor, documents: int) -> _Batch:
@@ -264,7 +266,12 @@ def row_sums(a: Tensor, b: Tensor, x: Tensor | None, tokens: int) -> Tensor:
         )
     x_NC = None if x is None else x.reshape(a_NC.shape)
     out_RN = torch.empty(ROWS, tokens, dtype=torch.float32, device=a.device)
-    plain_rows(a_NC, b_NC, x_NC, out_RN)
+    if a.is_cuda and importlib.util.find_spec("triton") is not None:
+        from evalharness.probes.sums_triton import triton_rows
+
+        triton_rows(a_NC, b_NC, x_NC, out_RN)
+    else:
+        plain_rows(a_NC, b_NC, x_NC, out_RN)
     return out_RN
 
 
@@ -287,7 +294,7 @@ def plain_rows(a_NC: Tensor, b_NC: Tensor, x_NC: Tensor | None, out_RN: Tensor) 
 
 
 def _one_minus_cosine(err: Tensor, ref: Tensor, cand: Tensor, dot: Tensor) -> Tensor:
-    """1 − cos(a, b) from ‖b−a‖², ‖a‖², ‖b‖² and a·(b−a), without the cancellation of 1 − a·b/‖a‖‖b‖.
+    """1 − cos(a, b) from ‖b−a‖², ‖a‖², ‖b‖² and a·(b−a), without cancellation.
 
     2‖a‖‖b‖(1 − cos) = ‖b−a‖² − (‖b‖−‖a‖)², and (‖b‖−‖a‖)(‖b‖+‖a‖) = ‖b−a‖² + 2a·(b−a). Two zero
     vectors agree (0); a zero and a non-zero one are taken as orthogonal (1).

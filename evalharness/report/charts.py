@@ -192,7 +192,7 @@ def layer_curves(curves: Sequence[BlockCurve], labels: Sequence[str]) -> str:
             _whiskers(upper, x, curve.low, curve.high, colour)
             upper.plot(
                 x, curve.median, color=colour, marker=marker, ms=size, lw=1.1, ls=dashes,
-                mec=PAPER, mew=0.5, label=curve.error.replace("_", " "),
+                mec=PAPER, mew=0.5, label=short(curve.error.replace("_", " "), 24),
             )  # fmt: skip
             decibels = [(p, d) for p, d in zip(x, curve.sqnr_db, strict=True) if d is not None]
             if decibels:

@@ -16,6 +16,7 @@ from evalharness.spec.result import Estimate, GateResult
 
 MISSING = "—"
 _MOST_DECIMALS = 6
+_SMALL, _LARGE = 1e-3, 1e7  # beyond, an exponent reads better than zeros
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -75,8 +76,8 @@ def number(x: float | None, places: int, *, signed: bool = False) -> Text:
     sign = "+" if signed else "-"
     if x == 0:
         return Text(f"{0:.{places}f}" if places <= _MOST_DECIMALS else "0")
-    if places > _MOST_DECIMALS or abs(x) >= 1e7:
-        digits = min(max(places + _exponent(x), 1), 3)
+    if abs(x) >= _LARGE or (places > _MOST_DECIMALS and abs(x) < _SMALL):
+        digits = 3 + places if abs(x) >= _LARGE else max(places + _exponent(x), 1)
         mantissa, exponent = f"{x:{sign}.{digits}e}".split("e")
         return Text(f"{mantissa}e{int(exponent)}")
     text = f"{x:{sign},.{places}f}"
@@ -217,7 +218,7 @@ def _shown(
 def _apart(places: int, ends: Iterable[float], threshold: float) -> int:
     """Return the decimals at which every end that differs from the threshold reads differently."""
     differing = [x for x in ends if x != threshold]
-    for more in range(places, places + 7):
+    for more in range(places, places + 14):
         at_limit = number(threshold, more)
         if all(number(x, more) != at_limit for x in differing):
             return more

@@ -71,9 +71,7 @@ def _keys_at(kind: type[BaseModel], key: KeyPath) -> list[str]:
                 if part in (name, info.alias):
                     inner += _models_in(info.annotation)
         kinds = inner or kinds
-    return [
-        info.alias or name for model in kinds for name, info in model.model_fields.items()
-    ]
+    return [info.alias or name for model in kinds for name, info in model.model_fields.items()]
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -176,5 +176,3 @@ def _resolve(file: YamlFile, text: str, key: KeyPath) -> str:
 def is_local(path: str) -> bool:
     """True for a path on this machine, false for a hub id."""
     return path.startswith("package:") or Path(path).is_absolute()
-
-

@@ -3,6 +3,32 @@
 Here is what a file may say, and what it comes to once `spec.resolve` has worked in the policies it
 extends. What a rule means for a metric (its direction, its unit, its scopes) is checked by
 `evalharness.gates.load_policy`, which knows metrics.
+
+    version: 1
+    extends: evalharness:recommended     # its gates first; one of the same id changes what it names
+    confidence: 0.95                     # of each verdict, one-sided
+    baseline: main.json                  # for gates that are relative_to: baseline
+    defaults: {min_n: 30}
+    gates:
+      - metric: perplexity.ratio
+        max: 1.02
+        unless:                          # a trade-off: up to 1.05 if it buys any one of these
+          max: 1.05
+          any:
+            - {metric: weights.bits_per_weight, max: 4.5}
+            - {metric: latency.decode.ratio, max: 70%}
+      - id: tasks
+        metric: task.score.shift
+        scope: {task: arc_*}
+        min: -2%                         # of the reference's own score; -2pp would be points
+        relative_to: reference
+        each: true                       # one verdict a task
+      - metric: kl.mean
+        max: 5%                          # at most 5% above the stored run's value
+        relative_to: baseline
+        decide: not-worse                # the same candidate measured again passes
+    waivers:
+      - {gate: tasks, match: {task: arc_easy}, reason: "#12", owner: ann, expires: 2026-06-30}
 """
 
 from __future__ import annotations

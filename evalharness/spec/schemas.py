@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from pydantic import BaseModel
+
 from evalharness.errors import InputError, nearest
 
 
@@ -15,7 +17,12 @@ def schemas() -> dict[str, dict[str, Any]]:
     from evalharness.spec.result import Result
     from evalharness.spec.suite import Suite
 
-    kinds = {"spec": ModelSpec, "suite": Suite, "policy": PolicySpec, "result": Result}
+    kinds: dict[str, type[BaseModel]] = {
+        "spec": ModelSpec,
+        "suite": Suite,
+        "policy": PolicySpec,
+        "result": Result,
+    }
     found = {}
     for name, kind in kinds.items():
         found[name] = {

@@ -30,12 +30,16 @@ class Corpus(Spec):
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9_.-]+$")
     source: str | None = Field(None, description="python:MODULE, prose inside a Python package.")
     hub: HubData | None = None
-    path: str | None = Field(None, description="Text or JSONL files (a glob); relative to the file.")
+    path: str | None = Field(
+        None, description="Text or JSONL files (a glob); relative to the file."
+    )
     text_key: str = "text"
     tokens: str | None = Field(None, description=".npy of ids, or JSONL of {id, tokens}.")
     documents: int | None = Field(None, ge=1, description="A seeded sample of this many.")
     attributes: tuple[str, ...] = Field((), description="JSONL keys kept as document attributes.")
-    max_windows: int | None = Field(None, ge=1, description="Windows of one document, from its start.")
+    max_windows: int | None = Field(
+        None, ge=1, description="Windows of one document, from its start."
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Corpus:

@@ -1,21 +1,17 @@
 """Quantiles over all tokens, with a bootstrap over documents.
 
-A quantile is at least v where the share of tokens above v is at least 1 − q, and that share is a
-mean over tokens: so an interval for it, at each of a few dozen values v, gives one for the
-quantile (Woodruff 1952). The share is studentised on the logit scale and its critical values
-come from resampled documents, or from Student's t where that is wider. Percentile ends of a
-resampled quantile, the usual way, lie too low when a few documents own the tail: with 200
-documents of strong effects the upper 95% bound of the p99.9 is missed 12% of the time, here 7%.
-
-Nothing of size replicates × tokens is needed, only how many tokens of each document lie above
-each v, so per-document histograms serve as well as the tokens themselves.
+Percentile ends of a resampled quantile, the usual way, lie too low when a few documents own the
+tail: with 200 documents of strong effects the upper 95% bound of the p99.9 is missed 12% of the
+time, here 7%. Instead the share of tokens above a value is tested, at a few dozen values
+(``share.py``). That needs only how many tokens of each document lie above each value, never
+anything of size replicates × tokens, so per-document histograms serve as well as tokens.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import logit, ndtri, stdtrit
+from scipy.special import ndtri
 
 from evalharness.stats.interval import (
     NO_CLUSTERS,
@@ -29,10 +25,9 @@ from evalharness.stats.interval import (
     finite_array,
     no_interval,
 )
-from evalharness.stats.means import ratio_se
-from evalharness.stats.resample import canonical_order, check_replicates, resampled
+from evalharness.stats.resample import check_replicates
+from evalharness.stats.share import invert, share_grid
 
-_GRID = 48  # values at which the share above is tested
 _FEW_BEYOND = 10  # documents with a token at or beyond the quantile, or no interval
 _SOME_BEYOND = 30  # or the method says approximate
 _METHOD = "cluster bootstrap-t of the share beyond"
@@ -90,24 +85,24 @@ def quantile_bootstrap(
     if ordered[0] == ordered[-1]:
         return Interval(value, value, value, confidence, size, clusters_used, _METHOD, 0.0)
 
-    # clusters that reach the quantile from above and from below, and the two ends of the data
+    # documents that reach the quantile from above and from below, and the two ends of the data
     tails = [_clusters_where(codes, mask) for mask in (v >= value, v <= value)]
     piles = [_clusters_where(codes, v == end) for end in (ordered[0], ordered[-1])]
     share = np.bincount(codes, weights=v > value).astype(np.float64)
-    shares = _share_grid(share[used], n[used], q, confidence)
-    grid = np.unique(ordered[np.clip(size - np.round(shares * size), 0, size - 1).astype(np.intp)])
+    shares = share_grid(share[used], n[used], q, confidence)
+    ranks = np.append(size - np.round(shares * size), size - 1)  # the largest value seen as well
+    grid = np.unique(ordered[np.clip(ranks, 0, size - 1).astype(np.intp)])  # (K,)
     position = np.searchsorted(grid, v)  # grid[position - 1] < v <= grid[position]
     width = grid.size + 1
     cells = np.bincount(codes * width + position, minlength=n.size * width)
     at_or_below = np.cumsum(cells.reshape(n.size, width), axis=1)[:, :-1]
     above = (n[:, None] - at_or_below)[used]  # (G, K)
 
-    ends = _invert(above, n[used], grid, q, confidence, replicates, seed)
-    bounds = tuple(
-        float(end) if pile >= _FEW_BEYOND else None
-        for end, pile in zip((ordered[0], ordered[-1]), piles, strict=True)
+    ends = invert(above, n[used], grid, q, confidence, replicates, seed)
+    lowest, highest = (
+        float(end) if pile >= _FEW_BEYOND else None for end, pile in zip(ordered[[0, -1]], piles)
     )
-    return _interval(value, ends, bounds, min(tails), q, confidence, size, clusters_used)
+    return _interval(value, ends, (lowest, highest), min(tails), q, confidence, size, clusters_used)
 
 
 def histogram_quantile(counts: npt.ArrayLike, edges: npt.ArrayLike, q: float) -> float:
@@ -162,19 +157,22 @@ def histogram_quantile_bootstrap(
     value = histogram_quantile(pooled, bins, q)
     if used == 1:
         return no_interval(value, confidence, total, 1, _METHOD, ONE_CLUSTER)
-    if bins[0] == 0 and pooled[0] == total:
-        return Interval(value, value, value, confidence, total, used, _METHOD, 0.0)
     at = int(np.argmax(np.cumsum(pooled) >= (q - 1e-12) * total))
+    if pooled[at] == total:  # all that is known is the bin
+        low, high = (0.0, 0.0) if bins[at] == 0 else (float(bins[at]), float(bins[at + 1]))
+        return Interval(value, low, high, confidence, total, used, _METHOD)
     # the quantile's own bin counts on both sides: the bin hides where its tokens lie
     tails = [int(np.count_nonzero(part.sum(axis=1))) for part in (held[:, at:], held[:, : at + 1])]
 
     above = n[:, None] - np.cumsum(held, axis=1)  # (G, B) tokens above the bin's upper edge
-    wanted = _share_grid(above[:, at], n, q, confidence)
     beyond = above.sum(axis=0) / total  # (B,) falling
+    inside = (1 - q - beyond[at]) * total / pooled[at]  # part of the bin above the quantile
+    wanted = share_grid(above[:, at] + inside * held[:, at], n, q, confidence)
     chosen = np.searchsorted(-beyond, -wanted)  # first bin with no more beyond than wanted
-    near = [chosen.min() - 1, at - 1, at, at + 1]
+    ends_seen = [np.count_nonzero(beyond >= 1 - 1e-12) - 1, np.argmax(beyond <= 1e-12)]
+    near = [chosen.min() - 1, at - 1, at, at + 1, *ends_seen]
     chosen = np.unique(np.clip(np.concatenate([chosen, near]), 0, bins.size - 2))
-    ends = _invert(above[:, chosen], n, bins[chosen + 1], q, confidence, replicates, seed)
+    ends = invert(above[:, chosen], n, bins[chosen + 1], q, confidence, replicates, seed)
     bottom = 0.0 if bins[0] == 0 and np.count_nonzero(held[:, 0]) >= _FEW_BEYOND else None
     return _interval(value, ends, (bottom, None), min(tails), q, confidence, total, used)
 
@@ -199,79 +197,10 @@ def _clusters_where(codes: Codes, mask: npt.NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(np.bincount(codes[mask])))
 
 
-def _share_grid(above: Floats, n: Floats, q: float, confidence: float) -> Floats:
-    """Return falling shares (K,) above v that surely bracket the interval, even on the logit."""
-    p = 1 - q
-    spread = max(ratio_se(above, n), 0.5 / float(n.sum())) / (p * q)
-    t = float(stdtrit(n.size - 1, 0.5 + confidence / 2))
-    reach = min((2.2 * t + 2) * spread, 7.0)
-    return np.asarray(1 / (1 + np.exp(-(logit(p) + np.linspace(reach, -reach, _GRID)))))
-
-
-def _invert(
-    above: Floats,
-    n: Floats,
-    grid: Floats,
-    q: float,
-    confidence: float,
-    replicates: int,
-    seed: int,
-) -> tuple[float | None, float | None]:
-    """Return the ends of the values (K,) whose share above, from (G, K), may be 1 − q.
-
-    None for an end where no value of the grid is refused on that side.
-    """
-    columns = np.column_stack([above, above**2, above * n[:, None], n, n * n])
-    columns = columns[canonical_order(np.column_stack([above, n]))]
-    observed, se = _logit_share(columns.sum(axis=0)[None, :], n.size)
-    drawn, drawn_se = _logit_share(resampled(columns, replicates, seed), n.size)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.sort(_studentised(drawn - observed, drawn_se), axis=0)  # (R, K)
-        seen = _studentised(observed - logit(1 - q), se)[0]  # (K,)
-    k = int((replicates + 1) * (1 - confidence) / 2 + 1e-9)
-    student = float(stdtrit(n.size - 1, 0.5 + confidence / 2))  # resampling alone is too short
-    too_many = seen - np.maximum(t[replicates - k], student)  # refused where above 0
-    too_few = np.minimum(t[k - 1], -student) - seen
-    allowed = np.flatnonzero(~((too_many > 0) | (too_few > 0)))
-    if allowed.size == 0:  # the grid steps over a very short interval
-        allowed = np.array([int(np.argmin(np.abs(seen)))])
-    first, last = int(allowed[0]), int(allowed[-1])
-    low = None if first == 0 else _crossing(grid, too_many, first - 1, first)
-    high = None if last == grid.size - 1 else _crossing(grid, too_few, last + 1, last)
-    return low, high
-
-
-def _logit_share(totals: Floats, clusters: int) -> tuple[Floats, Floats]:
-    """Return the logit of Σ a/Σ n and its standard error, (R, K) each, from resampled totals."""
-    k = (totals.shape[1] - 2) // 3
-    a, aa, an = totals[:, :k], totals[:, k : 2 * k], totals[:, 2 * k : 3 * k]
-    b, bb = totals[:, -2:-1], totals[:, -1:]
-    share = a / b
-    squares = np.maximum(aa - 2 * share * an + share**2 * bb, 0.0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        se = np.sqrt(clusters / (clusters - 1) * squares) / b / (share * (1 - share))
-        return logit(share), se
-
-
-def _studentised(gap: Floats, se: Floats) -> Floats:
-    """Return gap/se, infinite where the logit is or where there is no spread, never NaN."""
-    t = np.where(np.isfinite(gap), gap / se, np.sign(gap) * np.inf)
-    return np.where(np.isnan(t), 0.0, t)
-
-
-def _crossing(grid: Floats, excess: Floats, refused: int, allowed: int) -> float:
-    """Return the value between two neighbours at which ``excess`` passes 0, by a straight line."""
-    above, below = float(excess[refused]), float(excess[allowed])
-    if not (np.isfinite(above) and np.isfinite(below)) or above <= below:
-        return float(grid[refused])
-    weight = above / (above - below)
-    return float(grid[refused] + weight * (grid[allowed] - grid[refused]))
-
-
 def _interval(
     value: float,
     ends: tuple[float | None, float | None],
-    bounds: tuple[float | None, ...],
+    bounds: tuple[float | None, float | None],
     reaching: int,
     q: float,
     confidence: float,
@@ -282,7 +211,7 @@ def _interval(
     if reaching < _FEW_BEYOND:
         reason = f"fewer than {_FEW_BEYOND} documents have a token beyond the {q:g} quantile"
         return no_interval(value, confidence, n, clusters, _METHOD, reason)
-    low, high = (bound if end is None else end for end, bound in zip(ends, bounds, strict=True))
+    low, high = (bound if end is None else end for end, bound in zip(ends, bounds))
     if low is None or high is None:
         reason = f"the interval of the {q:g} quantile would reach past every value seen"
         return no_interval(value, confidence, n, clusters, _METHOD, reason)

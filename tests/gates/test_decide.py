@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from scipy import stats as scipy_stats
 
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide, find_anomalies
+from evalharness.gates.holm import levels
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Anomaly, Estimate, GateResult
+from evalharness.stats.multiple import holm
 from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate, policy
 
 
@@ -151,9 +154,12 @@ def test_a_model_against_itself_passes_every_gate() -> None:
             estimate("kl.mean", None, reason="3 of 90 positions have NaN"),
             "it was not computed (3 of",
         ),
-        (estimate("kl.mean", 0.01, reason="only one document", clusters=1), "it rests on 1 docum"),
-        (estimate("kl.mean", 0.01, 0.01, 0.01, clusters=1), "it rests on 1 documents or items"),
-        (estimate("kl.mean", 0.0, 0.0, 0.0, clusters=0), "it rests on 0 documents or items"),
+        (
+            estimate("kl.mean", 0.01, reason="only one document", clusters=1),
+            "it rests on 1 of the 2 documents or items it takes (only",
+        ),
+        (estimate("kl.mean", 0.01, 0.01, 0.01, clusters=1), "it rests on 1 of the 2 docum"),
+        (estimate("kl.mean", 0.0, 0.0, 0.0, clusters=0), "it rests on 0 of the 2 docum"),
         (estimate("kl.mean", 0.01, reason="too few carry it"), "it has no interval (too few carry"),
     ],
 )
@@ -355,7 +361,9 @@ def test_one_failure_by_a_hair_among_many_tests_is_withdrawn() -> None:
     text += "  - {metric: kl.mean, max: 1}\n"
     both = decided(policy(text), _border("nll.shift", 0.001), estimate("kl.mean", 0.1, 0.05, 0.2))
     assert (both.gates[0].verdict, both.exit_code) == ("INCONCLUSIVE", 3)
-    assert "2 limits are tested and after Holm's correction the evidence" in both.gates[0].reason
+    assert "2 limits are tested, and after Holm's correction it takes p at most 0.025" in (
+        both.gates[0].reason
+    )
     assert (both.gates[0].further_documents or 0) > 0
 
 
@@ -376,6 +384,27 @@ def test_gates_that_only_warn_do_not_weaken_those_that_block() -> None:
         policy(text), _border("nll.shift", 0.001), estimate("kl.mean", 0.1, 0.05, 0.2)
     )
     assert decision.gates[0].verdict == "FAIL"
+
+
+def test_a_gate_over_many_layers_weighs_as_one_gate() -> None:
+    """Two gates, whatever the second matches: the first is tested at 0.025, and not at 0.05/31."""
+    text = "gates:\n  - {metric: nll.shift, max: 0}\n  - {metric: layer.error.total, max: 1}\n"
+    half = 0.1
+    t = float(scipy_stats.t.ppf(0.95, 63))
+    shift = half * float(scipy_stats.t.ppf(1 - 0.02, 63)) / t  # p = 0.02
+    layers = [
+        estimate("layer.error.total", 0.1, 0.05, 0.15, scope={"layer": f"h.{i}"}) for i in range(30)
+    ]
+    one = estimate("nll.shift", shift, shift - half, shift + half, confidence=0.9)
+    assert decided(policy(text), one, *layers).gates[0].verdict == "FAIL"
+
+
+def test_with_one_scope_a_gate_the_correction_is_holms() -> None:
+    """Against the adjusted p-values of `evalharness.stats`."""
+    p_values = [0.012, 0.3, 0.001, 0.025, 0.02]
+    found = levels(p_values, [1.0] * 5, 0.05)
+    assert [p <= level for p, level in zip(p_values, found)] == list(holm(p_values) <= 0.05)
+    assert found == pytest.approx([0.0125, 0.05 / 3, 0.01, 0.05 / 3, 0.05 / 3])
 
 
 def test_verdicts_that_are_no_tests_are_not_counted() -> None:

@@ -28,7 +28,7 @@ def test_a_failure_is_explained_from_rule_to_next_step() -> None:
         "Worst:     token at wiki/7 position 12 (3.1)\n"
         "In full:   kl.mean is 0.08 [0.07, 0.09]; outside the limit: at most 0.05. Worst: token at "
         "wiki/7 position 12 (3.1).\n"
-        "Next:      look at the worst offender; `evalharness show RUN` and the report have the rest."
+        "Next:      look at the worst offender; `evalharness show RUN` has the rest."
     )
 
 

@@ -11,7 +11,7 @@ from evalharness.gates import Decision, decide
 from evalharness.spec.result import Estimate
 from tests.gates.fakes import METRICS, FakeEstimates, estimate, policy
 
-properties = settings(deadline=None)  # machines are shared
+properties = settings(deadline=None, max_examples=60)  # machines are shared
 SHIFTS = ("nll.shift", "kl.mean", "ece.shift")
 numbers = st.floats(-1, 1, allow_nan=False).map(lambda x: round(x, 3))
 widths = st.floats(0, 0.5).map(lambda x: round(x, 3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalharness.errors import EvalHarnessError, InputError, RunError
+from evalharness.models.fingerprint import weights_fingerprint
 from evalharness.models.load import LoadedModel, load, pick_device
+from evalharness.models.memory import weight_bytes
 from evalharness.models.quiet import quiet
 from evalharness.spec.model import ModelSpec
 from tests.models.conftest import byte_tokenizer, tiny, write_gguf
 
 Make = Callable[..., ModelSpec]
+ALL = 106_816  # parameters of the tiny model
 IDS = torch.arange(3, 40)[None]
 
 
@@ -72,6 +76,25 @@ def test_the_dtype_is_the_asked_one(saved: Path, spec: Make, dtype: str) -> None
     assert got.manifest.dtype == ("bfloat16" if dtype == "auto" else dtype)
 
 
+def test_a_shipped_attention_that_is_not_here_is_refused(saved: Path, spec: Make) -> None:
+    """Falling back to another kernel would change what is measured."""
+    if importlib.util.find_spec("flash_attn") is not None:
+        pytest.skip("flash_attn is installed")
+    assert refused(spec(saved, attn="flash_attention_2")).startswith(
+        "model.attn: flash_attention_2 attention cannot be used ("
+    )
+
+
+def test_sharded_weights_are_loaded(spec: Make, tmp_path: Path) -> None:
+    """An index and its shards are the same model."""
+    tiny().save_pretrained(tmp_path, max_shard_size="100KB")
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    got = load(spec(tmp_path))
+    assert got.manifest.fingerprint == weights_fingerprint(tiny())
+    assert weight_bytes(tmp_path, "auto") == weight_bytes(tmp_path, "float32") / 2 == 2 * ALL
+
+
 def test_the_attention_is_the_asked_one(saved: Path, spec: Make) -> None:
     """And sdpa without asking, as transformers has it."""
     assert load(spec(saved, attn="eager")).model.config._attn_implementation == "eager"
@@ -96,7 +119,11 @@ def test_weights_of_another_shape_are_refused(copy: Path, spec: Make) -> None:
         tensors["lm_head.weight"] = torch.zeros(300, 64)
 
     rewrite(copy, change)
-    assert refused(spec(copy)).startswith(f"model.path: {copy} ")
+    assert refused(spec(copy)) == (
+        f"model.path: {copy} holds weights of other shapes than config.json says: "
+        "lm_head.weight [300, 64] for [256, 64]. "
+        "Give the configuration that belongs to these weights."
+    )
 
 
 def test_weights_without_a_place_are_said(copy: Path, spec: Make) -> None:
@@ -106,10 +133,10 @@ def test_weights_without_a_place_are_said(copy: Path, spec: Make) -> None:
         tensors["model.layers.0.extra.weight"] = torch.zeros(3)
 
     rewrite(copy, change)
-    assert (
-        "m: 1 tensors of the files have no place in LlamaForCausalLM and were not loaded: "
-        "model.layers.0.extra.weight"
-    ) in load(spec(copy)).messages
+    assert load(spec(copy)).messages == (
+        "m: the files hold tensors that LlamaForCausalLM has no place for, not loaded: "
+        "model.layers.0.extra.weight",
+    )
 
 
 def test_an_unknown_architecture_is_refused(copy: Path, spec: Make) -> None:
@@ -338,6 +365,22 @@ def test_a_missing_library_names_its_extra(
     monkeypatch.setattr("evalharness.models.quantizers.find_spec", lambda name: None)
     assert refused(spec(saved, quantization={"method": method})) == (
         f"quantization.method: {method} is not installed. Run: pip install 'evalharness[{extra}]'"
+    )
+
+
+def test_a_scheme_that_the_library_refuses_says_why(
+    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers logs the cause in a table and raises without it."""
+    torchao = pytest.importorskip("torchao")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ImportError("Requires mslk >= 1.0.0")
+
+    monkeypatch.setattr(torchao.quantization.Int8Tensor, "from_hp", fail)
+    assert refused(spec(saved, quantization=TORCHAO)) == (
+        f"quantization: torchao could not quantise {saved} (ImportError: Requires mslk >= 1.0.0). "
+        "Use another scheme or device, or install what it asks for."
     )
 
 

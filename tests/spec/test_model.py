@@ -97,7 +97,7 @@ def test_a_link_keeps_its_name(base: Path) -> None:
     [
         (
             "from: base.yaml\n",
-            "candidate.yaml:1: name: required and missing: a candidate needs a name of its own",
+            "candidate.yaml: name: required and missing: a candidate needs a name of its own",
         ),
         ("from: no.yaml\nname: c\n", "candidate.yaml:1: from: no such file: no.yaml"),
         (
@@ -128,7 +128,7 @@ def test_a_link_keeps_its_name(base: Path) -> None:
         (
             "from: base.yaml\nname: c\nsimulate: {weights: {bits: 4, group_size: 32}}\n"
             "quantization: {method: torchao}\n",
-            "candidate.yaml:1: give quantization or simulate, not both",
+            "candidate.yaml: give quantization or simulate, not both",
         ),
     ],
 )

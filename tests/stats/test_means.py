@@ -19,9 +19,7 @@ from evalharness.stats import (
 )
 from tests.stats.streams import document_totals
 
-documents = st.lists(
-    st.tuples(st.floats(-100, 100), st.integers(1, 1000)), min_size=2, max_size=30
-)
+documents = st.lists(st.tuples(st.floats(-100, 100), st.integers(1, 1000)), min_size=2, max_size=30)
 
 
 def test_a_ratio_computed_by_hand() -> None:

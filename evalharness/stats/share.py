@@ -1,0 +1,93 @@
+"""The interval of a quantile, from intervals of the share of tokens above a value.
+
+A quantile is at least v where the share of tokens above v is at least 1 − q. That share is a mean
+over tokens, so an interval for it at each of a few dozen values gives one for the quantile
+(Woodruff 1952). It is studentised on the logit scale; critical values come from resampled
+documents, or from Student's t where that is wider.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.special import logit, stdtrit
+
+from evalharness.stats.interval import Floats
+from evalharness.stats.means import ratio_se
+from evalharness.stats.resample import canonical_order, resampled
+
+_GRID = 48  # values at which the share above is tested
+
+
+def share_grid(above: Floats, n: Floats, q: float, confidence: float) -> Floats:
+    """Return falling shares (K,) above v that surely bracket the interval, even on the logit."""
+    p = 1 - q
+    spread = max(ratio_se(above, n), 0.5 / float(n.sum())) / (p * q)
+    t = float(stdtrit(n.size - 1, 0.5 + confidence / 2))
+    reach = min((2.2 * t + 2) * spread, 7.0)
+    return np.asarray(1 / (1 + np.exp(-(logit(p) + np.linspace(reach, -reach, _GRID)))))
+
+
+def invert(
+    above: Floats,
+    n: Floats,
+    grid: Floats,
+    q: float,
+    confidence: float,
+    replicates: int,
+    seed: int,
+) -> tuple[float | None, float | None]:
+    """Return the ends of the values (K,) whose share above, from (G, K), may be 1 − q.
+
+    None for an end where no value of the grid is refused on that side.
+    """
+    columns = np.column_stack([above, above**2, above * n[:, None], n, n * n])
+    columns = columns[canonical_order(np.column_stack([above, n]))]
+    observed, se = _logit_share(columns.sum(axis=0)[None, :], n.size)
+    drawn, drawn_se = _logit_share(resampled(columns, replicates, seed), n.size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        t = np.sort(_studentised(drawn - observed, drawn_se), axis=0)  # (R, K)
+        seen = _studentised(observed - logit(1 - q), se)[0]  # (K,)
+    k = int((replicates + 1) * (1 - confidence) / 2 + 1e-9)
+    student = float(stdtrit(n.size - 1, 0.5 + confidence / 2))  # resampling alone is too short
+    too_many = seen - np.maximum(t[replicates - k], student)  # refused where above 0
+    too_few = np.minimum(t[k - 1], -student) - seen
+    # a share of 0 or 1 has no logit: it is refused where 1 − q is twice as far as it need be
+    spread = float(se[0, int(np.argmin(np.abs(observed[0] - logit(1 - q))))])
+    none, all_ = np.isneginf(observed[0]), np.isposinf(observed[0])
+    too_few[none] = np.inf if spread * q * 2 * student < 1 else -np.inf
+    too_many[all_] = np.inf if spread * (1 - q) * 2 * student < 1 else -np.inf
+    too_many[none] = too_few[all_] = -np.inf
+    allowed = np.flatnonzero(~((too_many > 0) | (too_few > 0)))
+    if allowed.size == 0:  # the grid steps over a very short interval
+        allowed = np.array([int(np.argmin(np.abs(seen)))])
+    first, last = int(allowed[0]), int(allowed[-1])
+    low = None if first == 0 else _crossing(grid, too_many, first - 1, first)
+    high = None if last == grid.size - 1 else _crossing(grid, too_few, last + 1, last)
+    return low, high
+
+
+def _logit_share(totals: Floats, clusters: int) -> tuple[Floats, Floats]:
+    """Return the logit of Σ a/Σ n and its standard error, (R, K) each, from resampled totals."""
+    k = (totals.shape[1] - 2) // 3
+    a, aa, an = totals[:, :k], totals[:, k : 2 * k], totals[:, 2 * k : 3 * k]
+    b, bb = totals[:, -2:-1], totals[:, -1:]
+    share = a / b
+    squares = np.maximum(aa - 2 * share * an + share**2 * bb, 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        se = np.sqrt(clusters / (clusters - 1) * squares) / b / (share * (1 - share))
+        return logit(share), se
+
+
+def _studentised(gap: Floats, se: Floats) -> Floats:
+    """Return gap/se, infinite where the logit is or where there is no spread, never NaN."""
+    t = np.where(np.isfinite(gap), gap / se, np.sign(gap) * np.inf)
+    return np.where(np.isnan(t), 0.0, t)
+
+
+def _crossing(grid: Floats, excess: Floats, refused: int, allowed: int) -> float:
+    """Return the value between two neighbours at which ``excess`` passes 0, by a straight line."""
+    above, below = float(excess[refused]), float(excess[allowed])
+    if not (np.isfinite(above) and np.isfinite(below)) or above <= below:
+        return float(grid[refused])
+    weight = above / (above - below)
+    return float(grid[refused] + weight * (grid[allowed] - grid[refused]))

@@ -1,0 +1,80 @@
+"""Many candidates of one reference: each keeps its verdict, and what differs is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from rich.cells import cell_len
+
+from evalharness.report import combined_text, render_combined
+from evalharness.report.combined import differences, worst_task
+from evalharness.spec.result import Estimate, Result
+
+from .page import check_harmless
+
+
+@pytest.fixture(scope="module")
+def results(result: Callable[..., Result]) -> list[Result]:
+    """Four candidates, one of each verdict."""
+    verdicts = ("PASS", "INCONCLUSIVE", "FAIL", "ANOMALOUS")
+    return [result(v, candidate=f"candidate-{v.lower()}", blocks=2) for v in verdicts]
+
+
+def test_the_page_lists_every_candidate_with_its_own_verdict(results: list[Result]) -> None:
+    """In the order given, with size, damage, gates and headline."""
+    page = check_harmless(render_combined(results))
+    places = [page.text.index(r.candidate) for r in results]
+    assert places == sorted(places)
+    for r in results:
+        assert r.headline in page.text
+    assert "4 candidates against smol-7b-instruct" in page.text
+    assert "arc-drop [metric=acc_norm, task=arc_easy]" in page.text
+
+
+def test_the_same_results_give_the_same_bytes(results: list[Result]) -> None:
+    """And the charts keep ids of their own."""
+    assert render_combined(results) == render_combined(results)
+
+
+def test_hostile_names_are_harmless(hostile: Callable[..., Result]) -> None:
+    """The combined page escapes as the single one does."""
+    check_harmless(render_combined([hostile(), hostile("x")]))
+
+
+def test_the_text_table_fits_100_columns(
+    results: list[Result], hostile: Callable[..., Result]
+) -> None:
+    """With names of any length."""
+    text = combined_text([*results, hostile("漢" * 80)])
+    assert max(cell_len(line) for line in text.splitlines()) <= 100
+    assert "✕ FAIL" in text
+    assert "[1.0286, 1.0369]" in text
+
+
+def test_runs_that_do_not_share_a_reference_or_a_suite_say_so(results: list[Result]) -> None:
+    """Two numbers from different texts are not compared in silence."""
+    assert differences(results) == []
+    other = results[0].model_copy(update={"suite": "other"})
+    assert differences([results[0], other]) == ["the suite: 2 different ones among 2 runs"]
+    assert "the runs do not share the suite" in render_combined([results[0], other])
+
+
+def test_the_worst_task_is_worst_by_its_own_direction(result: Callable[..., Result]) -> None:
+    """A word error rate that rose is worse than an accuracy that fell less."""
+
+    def shift(task: str, value: float, direction: str) -> Estimate:
+        scope = {"task": task, "metric": "m"}
+        return Estimate(id="task.score.shift", scope=scope, value=value, direction=direction)  # type: ignore[arg-type]
+
+    rows = [shift("acc", -0.01, "higher"), shift("wer", 0.2, "lower"), shift("up", 0.3, "higher")]
+    worst = worst_task(result("PASS", metrics=rows, blocks=0))
+    assert worst is not None
+    assert worst.scope["task"] == "wer"
+    assert worst_task(result("PASS", metrics=[], blocks=0)) is None
+
+
+def test_no_result_is_an_error() -> None:
+    """An empty page would look like a clean sweep."""
+    with pytest.raises(ValueError, match="must hold at least one result"):
+        render_combined([])
