@@ -26,6 +26,12 @@ def shipped(kind: str) -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder(kind).glob("*.yaml"))}
 
 
+def _short(path: Path) -> Path:
+    """Relative to where we are, where it lies below: so it is shown, and annotated, as people do."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
 def find(kind: str, text: str | Path) -> Path:
     """A file by path, or a shipped one by name."""
     path = Path(text)
@@ -33,7 +39,7 @@ def find(kind: str, text: str | Path) -> Path:
         return path
     known = shipped(kind)
     if str(text) in known:
-        return known[str(text)]
+        return _short(known[str(text)])
     looks_like_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     hint = nearest(str(text), known)
     raise InputError(

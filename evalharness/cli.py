@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import traceback
 from enum import StrEnum
@@ -12,8 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from evalharness import __version__
-from evalharness.errors import EvalHarnessError
+from evalharness import __version__, cli_gates
+from evalharness.errors import EvalHarnessError, InputError
 
 app = typer.Typer(
     name="evalharness",
@@ -38,6 +39,10 @@ Out = Annotated[Path | None, typer.Option("--out", help="The run directory, new 
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="At most N documents and items each.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never reach for the network.")]
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option("-o", "--output", help="Also write FILE, as its suffix says: html json md xml."),
+]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
 
@@ -75,11 +80,13 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
     ] = False,
+    output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
 ) -> None:
     """Compare a candidate with its reference, judge it, and write a report."""
     _offline(offline)
+    _check_outputs(output)
     from evalharness.compare import compare as run_compare
     from evalharness.compare import plan
 
@@ -91,6 +98,7 @@ def compare(
         print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")
         return
     result, run = run_compare(job, _progress(quiet))
+    _deliver(run.path, result, output)
     _show(result, run.path, format)
     raise typer.Exit(result.exit_code)
 
@@ -104,11 +112,13 @@ def demo(
     gates: Gates = "demo",
     out: Out = None,
     limit: Limit = None,
+    output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
 ) -> None:
     """Compare SmolLM2-135M with its 4-bit version, on text and questions that need no network."""
     _offline(True)
+    _check_outputs(output)
     from evalharness import assets
     from evalharness.compare import compare as run_compare
     from evalharness.compare import plan
@@ -119,6 +129,7 @@ def demo(
         out=out, limit=limit, command=_command(),
     )  # fmt: skip
     result, run = run_compare(job, _progress(quiet))
+    _deliver(run.path, result, output)
     _show(result, run.path, format)
     raise typer.Exit(result.exit_code)
 
@@ -129,20 +140,21 @@ def gate(
     gates: Annotated[
         Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
     ] = None,
+    output: Outputs = None,
     format: OutputFormat = Format.text,
 ) -> None:
     """Decide a finished run again from its records, without a model."""
+    _check_outputs(output)
     from evalharness import assets
-    from evalharness.finish import finish
+    from evalharness.finish import finish, policy_of
     from evalharness.gates import load_policy
     from evalharness.run import Run
 
     opened = Run.open(run)
     opened.verify()
-    original = Path(opened.manifest.get("policy", ""))
-    own = original if original.is_file() else run / "policy.yaml"
-    policy = load_policy(assets.find("gates", gates) if gates else own)
+    policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
     result = finish(opened, policy)
+    _deliver(run, result, output)
     _show(result, run, format)
     raise typer.Exit(result.exit_code)
 
@@ -180,6 +192,9 @@ def schema(
     print(schema_text(kind), end="")
 
 
+cli_gates.register(app)
+
+
 def _offline(offline: bool) -> None:
     if offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -193,6 +208,34 @@ def _progress(quiet: bool) -> Any:
     from evalharness.progress import Progress
 
     return Progress(quiet=quiet)
+
+
+_BY_SUFFIX = {
+    ".html": "report.html", ".json": "result.json", ".md": "summary.md", ".xml": "junit.xml",
+}  # fmt: skip
+
+
+def _check_outputs(output: list[Path] | None) -> None:
+    for file in output or []:
+        if file.suffix not in _BY_SUFFIX or not file.resolve().parent.is_dir():
+            raise InputError(
+                "must end in .html, .json, .md or .xml, in a directory that exists", path=file,
+                key="--output", remedy="The suffix says what is written.",
+            )  # fmt: skip
+
+
+def _deliver(run: Path, result: Any, output: list[Path] | None) -> None:
+    """Copy what was asked for, and tell GitHub where it runs us."""
+    for file in output or []:
+        shutil.copyfile(run / _BY_SUFFIX[file.suffix], file)
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with open(summary, "a", encoding="utf-8") as step:
+            step.write((run / "summary.md").read_text(encoding="utf-8") + "\n")
+    if os.environ.get("GITHUB_ACTIONS"):
+        from evalharness.report import annotations
+
+        # GitHub reads both streams; stdout carries the result alone.
+        print(*annotations(result), sep="\n", file=sys.stderr)
 
 
 def _show(result: Any, path: Path, format: Format) -> None:

@@ -16,6 +16,8 @@ import resource
 import signal
 import sys
 import time
+import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +31,7 @@ from evalharness import __version__, assets, records
 from evalharness.data.documents import Text, read_texts
 from evalharness.errors import InputError, Interrupted
 from evalharness.finish import finish
-from evalharness.gates import load_policy
+from evalharness.gates import Sizes, check_resolvable, load_policy
 from evalharness.models.resolve import resolve_spec
 from evalharness.progress import Progress
 from evalharness.run import Run, check_new
@@ -90,16 +92,24 @@ def plan(
     else:
         path = Path(out) if out is not None else _default_out(reference, other)
         check_new(path)
-    texts, warnings = read_texts(chosen)
+    texts, notes = read_texts(chosen)
     tasks = None
     if chosen.tasks:
         from evalharness.data.items import prepare_tasks
 
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
+        notes += tasks.messages
+    check_resolvable(policy, sizes(texts, tasks))
     return Plan(
         reference, other, chosen, policy, texts, tasks, path, device, resume is not None, command,
-        warnings,
+        notes,
     )  # fmt: skip
+
+
+def sizes(texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
+    """How many documents and items there will be to decide on."""
+    items = {t.name: t.items for t in tasks.tasks} if tasks is not None else {}
+    return Sizes(documents=Counter(t.corpus for t in texts), items=items)
 
 
 def compare(job: Plan, progress: Progress | None = None) -> tuple[Result, Run]:
@@ -114,6 +124,13 @@ def compare(job: Plan, progress: Progress | None = None) -> tuple[Result, Run]:
 
 def measure(job: Plan, progress: Progress) -> Run:
     """Load both models and record every block that is not recorded yet."""
+    with warnings.catch_warnings():
+        # bitsandbytes, say, warns at every forward pass of what it does by design.
+        warnings.simplefilter("ignore")
+        return _measure(job, progress)
+
+
+def _measure(job: Plan, progress: Progress) -> Run:
     import transformers
 
     from evalharness.data import documents, windows

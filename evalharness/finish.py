@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evalharness.build import anomalies, build, same_model
 from evalharness.errors import InputError
-from evalharness.gates import Decision, decide, find_anomalies, load_baseline
+from evalharness.gates import Decision, decide, find_anomalies, load_baseline, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.run import Run
 from evalharness.spec.policy import Policy
@@ -70,6 +70,12 @@ def load_result(path: Path) -> Result:
         return Result.model_validate(data)
     except ValueError as error:
         raise InputError(f"not a result ({str(error).splitlines()[0]})", path=file) from None
+
+
+def policy_of(run: Run) -> Policy:
+    """The policy that a run was decided by: the original file, or the run's copy if it is gone."""
+    original = Path(run.manifest.get("policy", ""))
+    return load_policy(original if original.is_file() else run.path / "policy.yaml")
 
 
 def claims_compression(run: Run) -> bool:

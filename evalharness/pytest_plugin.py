@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import re
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -210,8 +211,6 @@ class PolicyFile(pytest.File):
     def decision(self) -> Decision:
         """The verdicts; waivers that need looking after are warned of once."""
         if self._decision is None:
-            import warnings
-
             from evalharness import api
 
             run = self.config.stash[_SOURCE].run(self.path)
@@ -219,7 +218,7 @@ class PolicyFile(pytest.File):
             for waiver in self._decision.waivers:
                 if waiver.state != "active":
                     text = f"waiver of {waiver.gate} until {waiver.expires}: {waiver.state}"
-                    warnings.warn(GateWarning(f"{text} ({waiver.reason})"), stacklevel=2)
+                    _warn(f"{text} ({waiver.reason})", str(self.path), None)
         return self._decision
 
 
@@ -271,15 +270,18 @@ class GateItem(pytest.Item):
 
 def _report_the_rest(found: list[GateResult]) -> None:
     """Warn of what did not pass and does not block; xfail what is waived."""
-    import warnings
-
     waived = [g for g in found if g.waiver is not None]
     for result in found:
         if result.verdict != "PASS" and result.waiver is None:
             text = f"{result.id}: {result.verdict} ({result.severity}). {result.reason}"
-            warnings.warn(GateWarning(text), stacklevel=2)
+            _warn(text, result.file, result.line)
     if waived:
         pytest.xfail("; ".join(f"{g.verdict}, waived: {g.waiver}" for g in waived))
+
+
+def _warn(text: str, file: str | None, line: int | None) -> None:
+    """A `GateWarning` that points at the policy and not at this module."""
+    warnings.warn_explicit(text, GateWarning, file or "evalharness", line or 1)
 
 
 def _shown(result: GateResult) -> str:
@@ -289,14 +291,15 @@ def _shown(result: GateResult) -> str:
         return "none" if value is None else f"{value:.6g}"
 
     interval = f" [{number(result.low)}, {number(result.high)}]" if result.low is not None else ""
+    measured = f"{number(result.observed)}{interval} {result.unit}".rstrip()
+    # The first line is what pytest's summary and JUnit's message show.
     lines = [
-        f"{result.verdict}  {result.id}",
-        f"  measured  {number(result.observed)}{interval} {result.unit}".rstrip(),
-        f"  limit     {result.side} {number(result.threshold)}",
-        f"  why       {result.reason}",
+        f"{result.verdict}  {result.id}: {measured}, limit: {result.side} "
+        f"{number(result.threshold)}",
+        f"  {result.reason}",
     ]
     if result.file:
-        lines.append(f"  rule      {result.file}:{result.line}")
+        lines.append(f"  {result.file}:{result.line}")
     return "\n".join(lines)
 
 

@@ -129,12 +129,11 @@ def test_a_failed_gate_shows_what_was_measured_and_no_traceback(gates: pytest.Py
     result = run(gates, "p.yaml", "--evalharness-run", "bad")
     result.stdout.fnmatch_lines(
         [
-            "FAIL  kl.mean",
-            "  measured  0.08 [[]0.07, 0.09] nats/token",
-            "  limit     max 0.05",
-            "  why       kl.mean is 0.08 [[]0.07, 0.09]; outside the limit: at most 0.05. Worst: "
-            "token at wiki/7.",
-            "  rule      *p.yaml:4",
+            "FAIL  kl.mean: 0.08 [[]0.07, 0.09] nats/token, limit: max 0.05",
+            "  kl.mean is 0.08 [[]0.07, 0.09]; outside the limit: at most 0.05. Worst: token at "
+            "wiki/7.",
+            "  *p.yaml:4",
+            "FAILED p.yaml::kl.mean - FAIL  kl.mean: 0.08*",
         ]
     )
     result.stdout.no_fnmatch_line("*Traceback*")
@@ -172,7 +171,7 @@ def test_what_does_not_block_warns(gates: pytest.Pytester) -> None:
     result.assert_outcomes(passed=3, warnings=3)
     result.stdout.fnmatch_lines(
         [
-            "*GateWarning: kl.mean: FAIL (warn). kl.mean is 0.08*",
+            "*p.yaml:2: GateWarning: kl.mean: FAIL (warn). kl.mean is 0.08*",
             "*GateWarning: kl.p99: FAIL (info). kl.p99 was not measured*",
             "*GateWarning: top1.agreement: INCONCLUSIVE (error)*",
         ]
@@ -184,7 +183,7 @@ def test_inconclusive_fails(gates: pytest.Pytester) -> None:
     (gates.path / "p.yaml").write_text("gates: [{metric: top1.agreement, min: 95%}]\n")
     result = run(gates, "--evalharness-run", "good")
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["INCONCLUSIVE  top1.agreement"])
+    result.stdout.fnmatch_lines(["INCONCLUSIVE  top1.agreement: 0.95 *, limit: min 0.95"])
 
 
 def test_an_anomaly_fails(gates: pytest.Pytester, api: FakeApi) -> None:
@@ -367,7 +366,7 @@ def test_the_fixtures_give_a_run_a_comparison_and_an_assertion(
     )
     result = run(gates, "--evalharness-run", "good", "-k", "test_")
     result.assert_outcomes(passed=3, failed=2, warnings=1, deselected=4)
-    result.stdout.fnmatch_lines(["FAIL  top1.agreement", "  limit     min 0.99"])
+    result.stdout.fnmatch_lines(["FAIL  top1.agreement: 0.95 *, limit: min 0.99"])
     assert api.compared[0][2]["out"].name == "run"
 
 

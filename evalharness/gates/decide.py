@@ -204,7 +204,7 @@ def _result(case: Case, id: str, confidence: float, others: str) -> GateResult:
         low=estimate.low,
         high=estimate.high,
         bound=judged.bound,
-        threshold=None if limit is None else limit.value,
+        threshold=_asked(gate) if limit is None else limit.value,
         side=limit.side if limit else "max" if gate.max else "min",
         severity=gate.severity,
         blocking=blocking,
@@ -217,3 +217,9 @@ def _result(case: Case, id: str, confidence: float, others: str) -> GateResult:
         file=gate.file,
         line=gate.line,
     )
+
+
+def _asked(gate: Gate) -> float | None:
+    """The limit of a gate whose metric is missing, where the file alone says it."""
+    limit = gate.max or gate.min
+    return None if limit is None or gate.relative_to is not None else limit.number

@@ -148,7 +148,12 @@ class Evidence:
         key = json.dumps(scope, sort_keys=True)
         if key not in self._masks:
             chosen = self.in_scope(scope)
-            self._masks[key] = None if chosen is None else chosen[self.column("doc")]
+            mask = None if chosen is None else chosen[self.column("doc")]
+            places = self.positions(scope)
+            if places is not None and mask is not None:
+                at = self.column("position")
+                mask = mask & (at >= places[0]) & (at < places[1])
+            self._masks[key] = mask
         return View(self, self._masks[key])
 
     def in_scope(self, scope: Scope) -> npt.NDArray[np.bool_] | None:
@@ -160,6 +165,16 @@ class Evidence:
         where = next(s["where"] for s in self.slices if s["name"] == scope["slice"])
         rows: list[Any] = self.documents.to_dict("records")
         return np.array([_matches(d, where) for d in rows], dtype=np.bool_)
+
+    def positions(self, scope: Scope) -> tuple[int, float] | None:
+        """The range of positions that a slice takes, as ``position: "128:512"`` says; None: all."""
+        if "slice" not in scope:
+            return None
+        where = next(s["where"] for s in self.slices if s["name"] == scope["slice"])
+        if "position" not in where:
+            return None
+        first, _, last = where["position"].partition(":")
+        return int(first or 0), int(last) if last else float("inf")
 
     @cached_property
     def items(self) -> pd.DataFrame:
@@ -244,4 +259,8 @@ def _matches(document: dict[str, Any], where: dict[str, str]) -> bool:
     attributes = {"corpus": document["corpus"], "id": document["id"]}
     if isinstance(document["attributes"], str):
         attributes |= json.loads(document["attributes"])
-    return all(fnmatch.fnmatchcase(str(attributes.get(k, "")), v) for k, v in where.items())
+    return all(
+        fnmatch.fnmatchcase(str(attributes.get(k, "")), v)
+        for k, v in where.items()
+        if k != "position"
+    )

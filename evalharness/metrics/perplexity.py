@@ -61,7 +61,8 @@ for _side, _column in (("reference", "nll_ref"), ("candidate", "nll_cand")):
 def _byte_scopes(evidence: Evidence) -> list[Scope]:
     if evidence.documents.empty or (evidence.documents["bytes_ref"] <= 0).all():
         return []
-    return text_scopes(evidence) or [{}]
+    # Bytes are counted a document: a slice of positions has none of its own.
+    return [s for s in text_scopes(evidence) if evidence.positions(s) is None] or [{}]
 
 
 @metric(

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from evalharness.pair.statistics_rows import Sums, eager_sums, finish, fused_sums
+from evalharness.pair.statistics_rows import WORK, Sums, eager_sums, finish, fused_sums
 
 FIELDS = (
     "nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand", "conf_ref",
@@ -33,9 +33,9 @@ FIELDS = (
 
 EAGER_BYTES = 1 << 20  # of a block of rows in float32: a core's second-level cache
 COMPILED_ROWS = 64
-# Compiling takes some 20 s (once a machine: the result is cached) and saves some 0.12 ms a position
-# at a vocabulary of 49 k.
-COMPILE_FROM = 10_000_000_000  # logits in a run, positions × vocabulary
+# Compiling takes 5 to 20 s (the result is cached on disk) and saves some 0.16 ms a position at a
+# vocabulary of 49 k.
+COMPILE_FROM = 4_000_000_000  # logits in a run, positions × vocabulary
 
 log = logging.getLogger(__name__)
 
@@ -69,19 +69,34 @@ def token_statistics(
         from evalharness.pair.triton_statistics import triton_statistics
 
         return triton_statistics(z_ref_NV, z_cand_NV, target_N)
-    make: Callable[[Tensor, Tensor], Sums] = eager_sums
-    rows = max(1, EAGER_BYTES // (4 * z_ref_NV.shape[1]))
-    if z_ref_NV.device.type != "cpu":
-        rows *= 64
-    elif compiled:
-        make, rows = _compiled_sums(), COMPILED_ROWS
-    blocks = []
-    for at in range(0, len(target_N), rows):
-        z, w = z_ref_NV[at : at + rows], z_cand_NV[at : at + rows]
-        blocks.append(make(z, w) if len(z) == rows else eager_sums(z, w))
+    if compiled and z_ref_NV.device.type == "cpu":
+        blocks = _compiled_blocks(z_ref_NV, z_cand_NV)
+    else:
+        blocks = _eager_blocks(z_ref_NV, z_cand_NV)
     sums = Sums(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
     found = finish(sums, z_ref_NV, z_cand_NV, target_N)
     return {name: found[name] for name in FIELDS}
+
+
+def _eager_blocks(z_NV: Tensor, w_NV: Tensor) -> list[Sums]:
+    n, v = z_NV.shape
+    size = EAGER_BYTES if z_NV.device.type == "cpu" else 64 * EAGER_BYTES
+    rows = min(n, max(1, size // (4 * v)))
+    work = torch.empty(WORK, rows, v, dtype=torch.float32, device=z_NV.device)
+    return [eager_sums(z_NV[i : i + rows], w_NV[i : i + rows], work) for i in range(0, n, rows)]
+
+
+def _compiled_blocks(z_NV: Tensor, w_NV: Tensor) -> list[Sums]:
+    sums = _compiled_sums()
+    if sums is None:
+        return _eager_blocks(z_NV, w_NV)
+    whole = len(z_NV) // COMPILED_ROWS * COMPILED_ROWS
+    blocks = [
+        sums(z_NV[i : i + COMPILED_ROWS], w_NV[i : i + COMPILED_ROWS])
+        for i in range(0, whole, COMPILED_ROWS)
+    ]
+    # A block of another size would be compiled anew.
+    return blocks + (_eager_blocks(z_NV[whole:], w_NV[whole:]) if whole < len(z_NV) else [])
 
 
 def _empty(device: torch.device) -> dict[str, Tensor]:
@@ -99,12 +114,12 @@ def _has_triton() -> bool:
 
 
 @functools.cache
-def _compiled_sums() -> Callable[[Tensor, Tensor], Sums]:
-    """`fused_sums` compiled, or `eager_sums` where there is no working C++ compiler."""
+def _compiled_sums() -> Callable[[Tensor, Tensor], Sums] | None:
+    """`fused_sums` compiled; None where there is no working C++ compiler."""
     compiled: Callable[[Tensor, Tensor], Sums] = torch.compile(fused_sums, dynamic=False)
     try:
         compiled(torch.zeros(2, 512), torch.zeros(2, 512))
     except Exception as error:
         log.warning("torch.compile failed, using plain torch: %s", str(error).partition("\n")[0])
-        return eager_sums
+        return None
     return compiled

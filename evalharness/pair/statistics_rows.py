@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.linalg import vecdot
 
 GROUP = 128
 TOP = 5
+WORK = 6  # float32 copies of a block that `eager_sums` needs
 DIRECT = 0.5  # nats; a KL above is a plain difference of log-sum-exps, by then exact enough
 
 
@@ -63,34 +63,48 @@ def fused_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
     )  # fmt: skip
 
 
-def eager_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
-    """`Sums` of a few rows by as few passes as torch's own operations allow."""
-    z, w = z_NV.float(), w_NV.float()
-    delta = w - z
-    top_z_NG, top_w_NG = _groups(z, "amax"), _groups(w, "amax")
-    high, low = _groups(delta, "amax"), _groups(delta, "amin")
-    top_z, top_w = top_z_NG.amax(1), top_w_NG.amax(1)
+def eager_sums(z_NV: Tensor, w_NV: Tensor, work: Tensor | None = None) -> Sums:
+    """`Sums` of a few rows by as few passes as torch's own operations allow.
+
+    ``work``: (WORK, at least N, V) float32, overwritten. To allocate and fault in a new temporary
+    for each operation would take longer than the operation.
+    """
+    n, v = z_NV.shape
+    if work is None:
+        work = torch.empty(WORK, n, v, dtype=torch.float32, device=z_NV.device)
+    a, b, d, p, e, product = work[:, :n]
+    a.copy_(z_NV)
+    b.copy_(w_NV)
+    torch.sub(b, a, out=d)
+    top_z_NG, top_w_NG = _groups(a, "amax"), _groups(b, "amax")
+    high, low = _groups(d, "amax"), _groups(d, "amin")
+    top_z, top_w = top_z_NG.amax(1, keepdim=True), top_w_NG.amax(1, keepdim=True)
     shift = top_w - top_z
-    if bool((high.amax(1) - shift > 60).any()):  # eᵈ would overflow
+    if bool((high.amax(1) - shift[:, 0] > 60).any()):  # eᵈ would overflow
         return fused_sums(z_NV, w_NV)
-    p = z.softmax(1)  # the fastest exponential torch has
-    d = delta.sub_(shift[:, None])
-    e = d.expm1()
-    total, scale = p.sum(1), 1 / p.amax(1)  # softmax's own sum is rough: Σ p is 1 to 1e-5
-    b = w - top_w[:, None]  # w itself may be the caller's
-    p_z, p_b, p_d, p_f = vecdot(p, z), vecdot(p, b), vecdot(p, d), vecdot(p, e - d)
-    pe = p.mul_(e)
-    p_j = vecdot(pe, d)
-    q = total + (p_d + p_f)  # Σ p eᵈ
+
+    def dot(x_NV: Tensor, y_NV: Tensor) -> Tensor:
+        return torch.mul(x_NV, y_NV, out=product).sum(1)
+
+    a.sub_(top_z)
+    b.sub_(top_w)
+    d.sub_(shift)
+    torch.softmax(a, 1, out=p)  # the fastest exponential torch has
+    total, scale = p.sum(1), 1 / p.amax(1)  # but its own sum is rough: Σ p is 1 to 1e-5
+    p_a, p_b, p_d = dot(p, a), dot(p, b), dot(p, d)
+    torch.expm1(d, out=e)
+    pe = torch.mul(p, e, out=a)
+    pe_b, p_j = dot(pe, b), dot(pe, d)
+    p_f = dot(p, e.sub_(d))
     return Sums(
         top_z_NG, top_w_NG, high, low,
         exp_z=scale * total,
-        exp_w=scale * q,
+        exp_w=scale * (total + p_d + p_f),  # Σ eᵃ eᵈ
         exp_d=scale * p_d,
         exp_f=scale * p_f,
         exp_j=scale * p_j,
-        exp_a=scale * (p_z - top_z * total),
-        exp_b=scale * (p_b + vecdot(pe, b)),
+        exp_a=scale * p_a,
+        exp_b=scale * (p_b + pe_b),
     )  # fmt: skip
 
 

@@ -38,6 +38,7 @@ class TaskRun:
     frame: pd.DataFrame = field(repr=False)  # schema records.ITEMS, one row a document and metric
     results: tuple[TaskResult, ...]  # lm-eval's aggregates, one a metric
     anomalies: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # how it was scored, where that is not as asked
 
     @property
     def flipped(self) -> list[FlippedItem]:
@@ -53,6 +54,7 @@ def run_tasks(
     batch_size: int,
     seed: int = 0,
     scorer: Scorer = "hflm",
+    on_logits: Callable[[Any, Any], None] | None = None,
     progress: Progress | None = None,
     done: Collection[str] = (),
 ) -> Iterator[TaskRun]:
@@ -63,7 +65,10 @@ def run_tasks(
     batch_size : requests a batch, the same on both sides. Scores in 16 bits depend on it.
     seed : of sampled generation (``do_sample: true``), the same for each task and side. Few-shot
         examples are drawn with lm-eval's own default seed when the tasks are prepared.
-    scorer : ``hflm`` is lm-eval's own; ``prefix`` packs the requests that share a prompt.
+    scorer : ``hflm`` is lm-eval's own. ``prefix`` feeds a prompt once with all its continuations,
+        both models batch by batch; where that is not exact it falls back to ``hflm``, and a note
+        says so. There ``batch_size`` counts documents.
+    on_logits : told the logits (N, V) of both sides at each scored position; ``prefix`` only.
     progress : called with (requests answered, all requests, task and model) on the terminal's own
         streams.
     done : names of tasks to leave out (they are recorded already).
@@ -77,15 +82,22 @@ def run_tasks(
     if not pending:
         return
     counter = _Counter(2 * sum(t.requests for t in pending), progress)
+    loaded = (reference, candidate)
     with quiet():
-        sides = _sides(reference, candidate, batch_size, counter)
+        build = _packed if scorer == "prefix" else _plain
+        sides = build(loaded, batch_size, counter, on_logits)
+    said: set[str] = set()
     for task in pending:
         with counter.terminal(), quiet():
             scored = []
-            for loaded, lm in sides:
-                counter.begin(f"{task.name}, {loaded.name}")
-                scored.append(_score(task, loaded.name, lm, seed))
-            run = _task_run(task, scored[0], scored[1])
+            for side, lm in zip(loaded, sides.lms, strict=True):
+                counter.begin(task.requests, f"{task.name}, {side.name}")
+                scored.append(_score(task, side.name, lm, seed))
+                counter.end()
+            sides.forget()
+            notes = tuple(n for n in sides.notes if n not in said)
+            said.update(notes)
+            run = _task_run(task, scored[0], scored[1], notes)
         yield run
 
 
@@ -146,19 +158,36 @@ def flipped_items(items: pd.DataFrame) -> list[FlippedItem]:
     return found
 
 
-def _sides(
-    reference: LoadedModel, candidate: LoadedModel, batch_size: int, counter: _Counter
-) -> list[tuple[LoadedModel, Any]]:
+@dataclass(frozen=True)
+class _Sides:
+    """lm-eval's model for each side."""
+
+    lms: list[Any]
+    notes: list[str]
+    forget: Callable[[], None] = lambda: None
+
+
+def _plain(
+    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter, on_logits: Any
+) -> _Sides:
     from evalharness.pair.lm import LoadedLM, common_max_length
 
-    longest = common_max_length(reference, candidate)
-    return [
-        (
-            side,
-            LoadedLM(side, batch_size=batch_size, max_length=longest, answered=counter.answered),
-        )
-        for side in (reference, candidate)
-    ]
+    options: dict[str, Any] = {"batch_size": batch_size, "answered": counter.answered}
+    longest = common_max_length(*loaded)
+    return _Sides([LoadedLM(side, max_length=longest, **options) for side in loaded], [])
+
+
+def _packed(
+    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter, on_logits: Any
+) -> _Sides:
+    from evalharness.pair.lm import common_max_length
+    from evalharness.pair.prefix_lm import PrefixScorer
+
+    scorer = PrefixScorer(
+        *loaded, batch_size=batch_size, max_length=common_max_length(*loaded),
+        answered=counter.answered, on_logits=on_logits,
+    )  # fmt: skip
+    return _Sides(scorer.lms, scorer.notes, scorer.paired.forget)
 
 
 def _score(task: PreparedTask, name: str, lm: Any, seed: int) -> Scored:
@@ -211,13 +240,15 @@ def _seeded(seed: int) -> Iterator[None]:
             np.random.set_state(before[1])
 
 
-def _task_run(task: PreparedTask, reference: Scored, candidate: Scored) -> TaskRun:
+def _task_run(
+    task: PreparedTask, reference: Scored, candidate: Scored, notes: tuple[str, ...]
+) -> TaskRun:
     paired = pair_samples(task, reference, candidate)
     results = tuple(
         _result(task, paired, metric, filter_name, (reference, candidate))
         for metric, filter_name in paired.metrics
     )
-    return TaskRun(task.name, paired.frame, results, paired.anomalies)
+    return TaskRun(task.name, paired.frame, results, paired.anomalies, notes)
 
 
 def _result(
@@ -272,7 +303,8 @@ class _Counter:
     """Counts answered requests and tells the caller, whose output must not be silenced."""
 
     def __init__(self, total: int, progress: Progress | None) -> None:
-        self._total, self._progress, self._count, self._label = total, progress, 0, ""
+        self._total, self._progress = total, progress
+        self._count, self._until, self._label = 0, 0, ""
         self._streams = (sys.stdout, sys.stderr)
 
     @contextmanager
@@ -281,14 +313,21 @@ class _Counter:
         self._streams = (sys.stdout, sys.stderr)
         yield
 
-    def begin(self, label: str) -> None:
-        """Name what runs now."""
+    def begin(self, requests: int, label: str) -> None:
+        """One side of one task begins."""
+        self._until = min(self._total, self._until + requests)
         self._label = label
         self.answered(0)
 
     def answered(self, more: int) -> None:
-        """Count ``more`` answered requests."""
+        """Count ``more`` answered requests; a pass over both sides may run ahead of the first."""
         self._count += more
         if self._progress is not None:
             with redirect_stdout(self._streams[0]), redirect_stderr(self._streams[1]):
-                self._progress(self._count, self._total, self._label)
+                self._progress(min(self._count, self._total), self._total, self._label)
+
+    def end(self) -> None:
+        """One side of one task is done: no fewer, and if the next side is not ahead, no more."""
+        missing = self._until - self._count
+        if missing > 0:
+            self.answered(missing)

@@ -24,7 +24,7 @@ Ids = npt.NDArray[np.int64]
 Request = tuple[Sequence[int], Sequence[int]]  # token ids of context and continuation
 Run = tuple[int, int, int]  # first context, one past the last, tokens that all of them share
 
-# A shared prefix costs one more forward and a copy of its keys and values a batch: it must save some.
+# A shared prefix costs one more forward, and a copy of its keys and values a batch.
 MIN_PREFIX_TOKENS = 16
 MIN_SAVED_TOKENS = 64
 MAX_NESTING = 100  # prefixes inside prefixes that are looked at
@@ -88,9 +88,7 @@ def cut_left(
     """What is left of the context when context + continuation − 1 tokens must fit."""
     room = max_length + 1 - len(continuation)
     if room < 1:
-        raise ValueError(
-            f"a continuation of {len(continuation)} tokens does not fit {max_length}"
-        )
+        raise ValueError(f"a continuation of {len(continuation)} tokens does not fit {max_length}")
     return tuple(context[-room:])
 
 

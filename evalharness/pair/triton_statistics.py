@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 TILE = 1024
+TILE_WARPS, ROW_WARPS = 1, 4
 SUMS = 16  # eleven, padded to one 64-byte line
 
 
@@ -36,12 +37,12 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
     with torch.cuda.device_of(z_NV):
         _tiles[(n * tiles,)](
             z_NV, w_NV, sums, z_NV.stride(0), w_NV.stride(0), v, tiles,
-            TILE=TILE, NOTHING=nothing, EVEN=v % TILE == 0, num_warps=1,
+            TILE=TILE, NOTHING=nothing, EVEN=v % TILE == 0, num_warps=TILE_WARPS,
         )  # fmt: skip
         _rows[(n,)](
             z_NV, w_NV, target_N, sums, real, token, small,
             z_NV.stride(0), w_NV.stride(0), v, tiles, n,
-            TILE=TILE, TILES=triton.next_power_of_2(tiles), num_warps=4,
+            TILE=TILE, TILES=triton.next_power_of_2(tiles), num_warps=ROW_WARPS,
         )  # fmt: skip
     names = (
         "nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand", "conf_ref",

@@ -42,8 +42,8 @@ def _gate(g: GateResult) -> str:
     n, unit = numbers.gate(g), unit_words(g.unit)
     measured = f"{g.metric} {n.observed}" + (f" {unit}" if unit else "")
     parts = [f"{measured}, limit {n.limit}.", sentence(g.reason)]
-    if g.worst:
-        parts.append(f"Worst: {sentence(g.worst)}")
+    if g.offender:
+        parts.append(f"Worst: {sentence(g.offender)}")
     if g.further_documents is not None:
         parts.append(f"{plural(g.further_documents, 'further document')} would settle it.")
     if is_waived(g) and g.waiver:

@@ -82,7 +82,8 @@ def _gates(result: Result) -> str:
     if not result.gates:
         return "**No gate was applied: nothing was decided, so nothing passed.**"
     rows = []
-    for row in view.gate_rows(result):
+    shown, folded = view.fold(view.gate_rows(result))
+    for row in shown:
         g, n = row.gate, row.shown
         where = "" if not g.scope else f"<br>{escape(row.where)}"
         rows.append(
@@ -96,13 +97,14 @@ def _gates(result: Result) -> str:
             ]
         )
     head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
-    return f"**{view.tally(result)}**\n\n{table(head, rows)}"
+    more = f"\n\nand {len(folded):,} more gates, all PASS" if folded else ""
+    return f"**{view.tally(result)}**\n\n{table(head, rows)}{more}"
 
 
 def _why(g: GateResult) -> str:
     parts = [escape(sentence(g.reason))] if g.reason else []
-    if g.worst:
-        parts.append(f"Worst: {escape(sentence(g.worst))}")
+    if g.offender:
+        parts.append(f"Worst: {escape(sentence(g.offender))}")
     if g.further_documents is not None:
         parts.append(f"{plural(g.further_documents, 'further document')} would settle it.")
     if is_waived(g) and g.waiver:

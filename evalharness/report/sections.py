@@ -16,7 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from evalharness.report import bars, charts, depth, numbers, view, words
+from evalharness.report import bars, charts, depth, figures, numbers, view, words
 from evalharness.report.assets import reports_dir
 from evalharness.report.text import cut, pieces, plural, scope_words, sentence, short, visible
 from evalharness.spec.result import Result
@@ -24,6 +24,7 @@ from evalharness.spec.result import Result
 GROUP = "evalharness.report_sections"
 MOST_FLIPPED = 60
 MOST_TOKENS = 60
+MOST_DOCUMENTS = 8
 MOST_RELIABILITY = 3
 MOST_PROMPT = 1500
 
@@ -120,8 +121,11 @@ def template(name: str, **context: Any) -> str:
 
 def gates(r: Result) -> str:
     """The gates table: what was decided, on what evidence."""
-    rows, waivers = view.gate_rows(r), view.waivers(r)
-    return template("sections/gates.html.j2", r=r, rows=rows, waivers=waivers) if rows else ""
+    rows, folded = view.fold(view.gate_rows(r))
+    waivers = view.waivers(r)
+    if not rows:
+        return ""
+    return template("sections/gates.html.j2", rows=rows, folded=folded, waivers=waivers)
 
 
 def compared(r: Result) -> str:
@@ -144,7 +148,7 @@ def scopes(r: Result) -> str:
 def kl(r: Result) -> str:
     """Distribution of the per-token KL."""
     figure = r.figures.kl
-    svg = charts.kl_histogram(figure, view.kl_marks(r)) if figure else ""
+    svg = charts.kl_histogram(figure, figures.kl_marks(r)) if figure else ""
     if not svg or figure is None:
         return ""
     total = sum(figure.counts) + figure.zeros
@@ -154,7 +158,7 @@ def kl(r: Result) -> str:
 def calibration(r: Result) -> str:
     """Reliability diagrams of both sides."""
     drawn = []
-    found = view.reliabilities(r)
+    found = figures.reliabilities(r)
     for k, item in enumerate(found[:MOST_RELIABILITY]):
         svg = charts.reliability(item.sides, f"reliability-{k}", item.name)
         if svg:
@@ -165,8 +169,9 @@ def calibration(r: Result) -> str:
 
 def layers(r: Result) -> str:
     """Where the error comes from: blocks over depth, linears by kind, the worst modules."""
+    groups = view.families(r, ("layer",))
     if not r.layers:
-        return ""
+        return template("sections/metrics.html.j2", groups=groups) if groups else ""
     labels, curves = depth.blocks(r.layers)
     linears = [row for row in r.layers if row.kind == "linear"]
     own = depth.own_error(linears)
@@ -189,10 +194,16 @@ def layers(r: Result) -> str:
 
 def tasks(r: Result) -> str:
     """lm-eval's scores on both sides, the paired shift, and the items that flipped."""
-    if not r.tasks and not r.flipped:
-        return ""
     rows = view.task_rows(r)
-    others = [e for e in r.metrics if "task" in e.scope and not e.id.startswith("task.")]
+    named = {(t.task, t.metric) for t in r.tasks}
+    others = [
+        e
+        for e in r.metrics
+        if "task" in e.scope
+        and not (e.id.startswith("task.") and (e.scope["task"], e.scope.get("metric", "")) in named)
+    ]
+    if not (rows or r.flipped or others):
+        return ""
     return template(
         "sections/tasks.html.j2",
         rows=rows,
@@ -215,9 +226,16 @@ def tokens(r: Result) -> str:
 
 def documents(r: Result) -> str:
     """NLL shift of every document, by corpus."""
-    svg = charts.document_strip(view.documents(r))
-    rows = view.worst_documents(r.figures)
-    return template("sections/documents.html.j2", svg=Markup(svg), rows=rows) if svg else ""  # noqa: S704
+    svg = charts.document_strip(figures.documents(r))
+    rows, without = figures.points(r.figures)
+    if not rows:
+        return ""
+    return template(
+        "sections/documents.html.j2",
+        svg=Markup(svg),  # noqa: S704
+        rows=rows[:MOST_DOCUMENTS],
+        without=without,
+    )
 
 
 def cost(r: Result) -> str:

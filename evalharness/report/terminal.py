@@ -135,7 +135,8 @@ def _gates(result: Result) -> RenderableType:
     for heading in ("observed", "interval", "limit"):
         table.add_column(heading, justify="right", no_wrap=True)
     reasons = Table.grid(padding=(0, 1, 0, 0))
-    for row in view.gate_rows(result):
+    shown, folded = view.fold(view.gate_rows(result))
+    for row in shown:
         g, n = row.gate, row.shown
         style = STYLES[g.verdict]
         verdict = Text(f"{row.symbol} {g.verdict}", style=style)
@@ -151,6 +152,8 @@ def _gates(result: Result) -> RenderableType:
         if g.verdict != "PASS":
             reasons.add_row(Text(row.symbol, style=style), _reason(row))
     parts: list[RenderableType] = [Text(view.tally(result), style="bold"), table]
+    if folded:
+        parts.append(Text(f"and {len(folded):,} more gates, all PASS", style="dim"))
     if reasons.row_count:
         parts += [Text(""), reasons]
     return Group(*parts)
@@ -161,8 +164,8 @@ def _reason(row: GateRow) -> Text:
     text = Text.assemble(
         (f"{short(g.id, 34)}: ", STYLES[g.verdict]), visible(sentence(g.reason)), overflow="fold"
     )
-    if g.worst:
-        text.append(f" Worst: {visible(sentence(g.worst))}")
+    if g.offender:
+        text.append(f" Worst: {visible(sentence(g.offender))}")
     if g.further_documents is not None:
         text.append(f" {plural(g.further_documents, 'further document')} would settle it.")
     if is_waived(g) and g.waiver:

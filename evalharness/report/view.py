@@ -28,9 +28,7 @@ from evalharness.report.words import (
 )
 from evalharness.spec.result import (
     Estimate,
-    Figures,
     GateResult,
-    ReliabilityBin,
     Result,
     Scope,
     TaskResult,
@@ -50,7 +48,6 @@ KEY_METRICS = (
 )
 TILES = ("perplexity.ratio", "kl.mean", "top1.agreement", "weights.bits_per_weight")
 BY_SCOPE = ("nll.shift", "kl.mean", "top1.agreement")
-KL_MARKS = {"kl.median": "median", "kl.mean": "mean", "kl.p99": "p99", "kl.p999": "p99.9"}
 
 
 def find(result: Result, metric: str, scope: Scope | None = None) -> Estimate | None:
@@ -92,6 +89,16 @@ class GateRow:
 def gate_rows(result: Result) -> list[GateRow]:
     """Return the gates: what blocks first, the worse verdict before the better."""
     return [gate_row(g) for g in sorted(result.gates, key=rank)]
+
+
+def fold(rows: Sequence[GateRow], most: int = 12) -> tuple[list[GateRow], list[GateRow]]:
+    """Split the gates into those to show and the PASSes beyond ``most``, which may be folded.
+
+    A gate over every layer is many gates; what is not a PASS is always shown.
+    """
+    first = [row for k, row in enumerate(rows) if k < most or row.gate.verdict != "PASS"]
+    rest = [row for k, row in enumerate(rows) if k >= most and row.gate.verdict == "PASS"]
+    return (first, rest) if len(rest) > 3 else (list(rows), [])
 
 
 def gate_row(g: GateResult) -> GateRow:
@@ -151,10 +158,13 @@ class FamilyRows:
 
 
 def families(result: Result, keys: Sequence[str]) -> list[FamilyRows]:
-    """Return the families of ``keys`` that have estimates, in the order of the glossary."""
+    """Return the families of ``keys`` that have estimates, in the order of the glossary.
+
+    What is scoped to a task stands with the tasks, and is left out here.
+    """
     groups = []
     for group in FAMILIES:
-        rows = [e for e in result.metrics if family(e.id) is group]
+        rows = [e for e in result.metrics if family(e.id) is group and "task" not in e.scope]
         if group.key in keys and rows:
             overall = [e for e in rows if not e.scope]
             scoped = sorted((e for e in rows if e.scope), key=lambda e: (e.id, scope_sort(e.scope)))
@@ -200,82 +210,6 @@ def scope_table(result: Result) -> ScopeTable | None:
 def _shared(metric: str, estimates: Sequence[Estimate]) -> Axis:
     values = [x for e in estimates for x in (e.value, e.low, e.high)]
     return axis([*values, 0.0] if numbers.is_shift(metric) else values)
-
-
-# ---------------------------------------------------------------- figures
-
-
-def kl_marks(result: Result) -> dict[str, float]:
-    """Return label → value of the KL statistics that the distribution is marked with."""
-    found = ((label, find(result, metric)) for metric, label in KL_MARKS.items())
-    return {label: e.value for label, e in found if e is not None and e.value is not None}
-
-
-@dataclass(frozen=True)
-class Reliability:
-    """The reliability bins of both sides in one scope."""
-
-    name: str
-    sides: dict[str, list[ReliabilityBin]]
-    errors: dict[str, Estimate]  # side → its calibration error
-
-
-def reliabilities(result: Result) -> list[Reliability]:
-    """Return the scopes with bins, each side titled with its calibration error."""
-    found = []
-    for name, sides in result.figures.reliability.items():
-        order = [s for s in ("reference", "candidate") if s in sides]
-        ordered = {side: sides[side] for side in order + sorted(set(sides) - set(order))}
-        errors = {s: e for s in ordered if (e := _calibration(result, s, name)) is not None}
-        words = "everything" if name in ("", "{}", "all", "everything") else visible(name)
-        found.append(Reliability(words, ordered, errors))
-    return found
-
-
-def _calibration(result: Result, side: str, name: str) -> Estimate | None:
-    for e in result.metrics:
-        names = {"", "{}", "all", "everything"} if not e.scope else set(e.scope.values())
-        names |= {scope_key(e.scope), scope_words(e.scope)} if e.scope else set()
-        if e.id == f"ece.{side}" and name in names:
-            return e
-    return None
-
-
-@dataclass(frozen=True)
-class DocumentRow:
-    """The documents of one corpus, with the corpus's own estimate."""
-
-    corpus: str
-    shifts: list[float]
-    tokens: list[int]
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-def documents(result: Result) -> list[DocumentRow]:
-    """Return one row a corpus, in the order of the suite."""
-    rows: dict[str, tuple[list[float], list[int]]] = {}
-    for point in result.figures.nll_by_document:
-        if isinstance(shift := point.get("shift"), int | float):
-            shifts, tokens = rows.setdefault(str(point.get("corpus", "")), ([], []))
-            shifts.append(float(shift))
-            tokens.append(int(point.get("tokens") or 0))
-    found = []
-    for corpus, (shifts, tokens) in rows.items():
-        e = find(result, "nll.shift", {"corpus": corpus})
-        if e is None and len(rows) == 1:
-            e = find(result, "nll.shift")
-        found.append(
-            DocumentRow(corpus, shifts, tokens, *((e.value, e.low, e.high) if e else (None,) * 3))
-        )
-    return found
-
-
-def worst_documents(figures: Figures, most: int = 8) -> list[dict[str, object]]:
-    """Return the documents whose loss rose most."""
-    kept = [p for p in figures.nll_by_document if isinstance(p.get("shift"), int | float)]
-    return sorted(kept, key=lambda p: -float(p["shift"]))[:most]
 
 
 # ---------------------------------------------------------------- tasks

@@ -43,6 +43,7 @@ NAMES: dict[str, str] = {
     "top1.agreement": "Same most likely token",
     "top5.overlap": "Overlap of the five most likely tokens",
     "prob.rms_shift": "RMS change of the true token's probability",
+    "entropy.shift": "Entropy shift, candidate − reference",
     "logit.max_abs_diff": "Largest logit difference",
     "logit.half_range": "Logit half-range, largest",
     "logit.half_range.p999": "Logit half-range, 99.9th percentile",

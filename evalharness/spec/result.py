@@ -69,6 +69,12 @@ class GateResult(Part):
     file: str | None = None
     line: int | None = None
 
+    @property
+    def offender(self) -> str | None:
+        """The worst offender of a gate that did not pass, where the reason does not name it."""
+        named = self.verdict == "PASS" or (self.worst or "") in self.reason
+        return None if named else self.worst
+
 
 class LayerResult(Part):
     """Output error of one module, reference against candidate, position 0 apart."""

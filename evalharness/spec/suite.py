@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,10 +93,20 @@ class Task(Spec):
 
 
 class Slice(Spec):
-    """A named subset of documents: those whose attributes match every glob."""
+    """A named subset: documents whose attributes match every glob, or a range of positions."""
 
     name: str = Field(min_length=1)
-    where: dict[str, str] = Field(min_length=1, description="Attribute (or corpus) to glob.")
+    where: dict[str, str] = Field(
+        min_length=1,
+        description="Attribute, corpus or id: a glob; position: first:last, as 0:128.",
+    )
+
+    @field_validator("where")
+    @classmethod
+    def _position(cls, value: dict[str, str]) -> dict[str, str]:
+        if "position" in value and not re.fullmatch(r"\d*:\d*", value["position"]):
+            raise ValueError(f"position must be first:last, as 0:128 (got {value['position']!r})")
+        return value
 
 
 class LayerProbe(Spec):

@@ -164,16 +164,20 @@ def histogram_quantile_bootstrap(
     # the quantile's own bin counts on both sides: the bin hides where its tokens lie
     tails = [int(np.count_nonzero(part.sum(axis=1))) for part in (held[:, at:], held[:, : at + 1])]
 
-    above = n[:, None] - np.cumsum(held, axis=1)  # (G, B) tokens above the bin's upper edge
-    beyond = above.sum(axis=0) / total  # (B,) falling
-    inside = (1 - q - beyond[at]) * total / pooled[at]  # part of the bin above the quantile
-    wanted = share_grid(above[:, at] + inside * held[:, at], n, q, confidence)
-    chosen = np.searchsorted(-beyond, -wanted)  # first bin with no more beyond than wanted
-    ends_seen = [np.count_nonzero(beyond >= 1 - 1e-12) - 1, np.argmax(beyond <= 1e-12)]
-    near = [chosen.min() - 1, at - 1, at, at + 1, *ends_seen]
-    chosen = np.unique(np.clip(np.concatenate([chosen, near]), 0, bins.size - 2))
-    ends = invert(above[:, chosen], n, bins[chosen + 1], q, confidence, replicates, seed)
-    bottom = 0.0 if bins[0] == 0 and np.count_nonzero(held[:, 0]) >= _FEW_BEYOND else None
+    zeros = bins[0] == 0
+    cuts = np.append(0.0, bins[2:]) if zeros else bins  # (C,) values with a known share above
+    above = n[:, None] - np.cumsum(held, axis=1)  # (G, C) tokens above each of them
+    above = above if zeros else np.column_stack([n, above])
+    end = at if zeros else at + 1  # the cut at the upper edge of the quantile's bin
+    shares = above.sum(axis=0) / total  # falling
+    inside = (1 - q - shares[end]) * total / pooled[at]  # part of its bin above the quantile
+    wanted = share_grid(above[:, end] + inside * held[:, at], n, q, confidence)
+    chosen = np.searchsorted(-shares, -wanted)  # the first cut with no larger a share
+    near = [chosen.min() - 1, end - 1, end, end + 1]
+    seen = [np.count_nonzero(shares >= 1 - 1e-12) - 1, np.argmax(shares <= 1e-12)]
+    chosen = np.unique(np.clip([*chosen, *near, *seen], 0, cuts.size - 1))
+    ends = invert(above[:, chosen], n, cuts[chosen], q, confidence, replicates, seed)
+    bottom = 0.0 if zeros else None
     return _interval(value, ends, (bottom, None), min(tails), q, confidence, total, used)
 
 

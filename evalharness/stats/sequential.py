@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -50,22 +51,7 @@ def obrien_fleming(alpha: float, fractions: Sequence[float] = FIVE_LOOKS) -> Flo
 
     """
     t = _check_fractions(alpha, fractions)
-    spent = 2 * ndtr(-ndtri(1 - alpha / 2) / np.sqrt(t))
-    to_spend = np.diff(spent, prepend=0.0)
-    # scores on the scale of a Brownian motion, W(t) = Z·√t: steps are independent
-    bounds = np.empty(t.size)
-    grid, density = np.zeros(1), np.ones(1)  # W(0) = 0
-    before = 0.0
-    for k, (now, spend) in enumerate(zip(t, to_spend, strict=True)):
-        sd = math.sqrt(now - before)
-        bound = _upper(grid, density, sd, float(spend), math.sqrt(now))
-        bounds[k] = bound / math.sqrt(now)
-        fresh = _nodes(min(_LOWEST * math.sqrt(now), bound - 1.0), bound, sd)
-        step = (fresh[:, None] - grid[None, :]) / sd
-        phi = np.exp(-0.5 * step**2) / (sd * math.sqrt(2 * math.pi))
-        density = (phi @ density) * _weights(fresh)
-        grid, before = fresh, float(now)
-    return bounds
+    return np.array(_boundaries(alpha, tuple(t.tolist())))
 
 
 def look_interval(
@@ -90,6 +76,27 @@ def look_interval(
     interval = cluster_ratio_t(sums, counts, nominal)
     method = f"{interval.method}, O'Brien-Fleming look {len(fractions)}"
     return replace(interval, confidence=confidence, method=method)
+
+
+@cache
+def _boundaries(alpha: float, fractions: tuple[float, ...]) -> tuple[float, ...]:
+    t = np.array(fractions)
+    spent = 2 * ndtr(-ndtri(1 - alpha / 2) / np.sqrt(t))
+    to_spend = np.diff(spent, prepend=0.0)
+    # scores on the scale of a Brownian motion, W(t) = Z·√t: steps are independent
+    bounds = np.empty(t.size)
+    grid, density = np.zeros(1), np.ones(1)  # W(0) = 0
+    before = 0.0
+    for k, (now, spend) in enumerate(zip(t, to_spend, strict=True)):
+        sd = math.sqrt(now - before)
+        bound = _upper(grid, density, sd, float(spend), math.sqrt(now))
+        bounds[k] = bound / math.sqrt(now)
+        fresh = _nodes(min(_LOWEST * math.sqrt(now), bound - 1.0), bound, sd)
+        step = (fresh[:, None] - grid[None, :]) / sd
+        phi = np.exp(-0.5 * step**2) / (sd * math.sqrt(2 * math.pi))
+        density = (phi @ density) * _weights(fresh)
+        grid, before = fresh, float(now)
+    return tuple(bounds.tolist())
 
 
 def _check_fractions(alpha: float, fractions: Sequence[float]) -> Floats:

@@ -16,6 +16,7 @@ from evalharness.stats.means import ratio_se
 from evalharness.stats.resample import canonical_order, resampled
 
 _GRID = 48  # values at which the share above is tested
+_NEAR = 1.0  # standard errors between two of them over which a straight line will do
 
 
 def share_grid(above: Floats, n: Floats, q: float, confidence: float) -> Floats:
@@ -57,10 +58,8 @@ def invert(
     too_few[none] = np.inf if spread * q * 2 * student < 1 else -np.inf
     too_many[all_] = np.inf if spread * (1 - q) * 2 * student < 1 else -np.inf
     too_many[none] = too_few[all_] = -np.inf
-    allowed = np.flatnonzero(~((too_many > 0) | (too_few > 0)))
-    if allowed.size == 0:  # the grid steps over a very short interval
-        allowed = np.array([int(np.argmin(np.abs(seen)))])
-    first, last = int(allowed[0]), int(allowed[-1])
+    first = int(np.argmax(np.append(too_many <= 0, True)))  # may be the quantile
+    last = grid.size - 1 - int(np.argmax(np.append(too_few[::-1] <= 0, True)))
     low = None if first == 0 else _crossing(grid, too_many, first - 1, first)
     high = None if last == grid.size - 1 else _crossing(grid, too_few, last + 1, last)
     return low, high
@@ -85,9 +84,13 @@ def _studentised(gap: Floats, se: Floats) -> Floats:
 
 
 def _crossing(grid: Floats, excess: Floats, refused: int, allowed: int) -> float:
-    """Return the value between two neighbours at which ``excess`` passes 0, by a straight line."""
-    above, below = float(excess[refused]), float(excess[allowed])
-    if not (np.isfinite(above) and np.isfinite(below)) or above <= below:
+    """Return where ``excess`` passes 0: on a line between near neighbours, else at the refused one.
+
+    An ``allowed`` beyond the grid means that all of it is refused.
+    """
+    if not 0 <= allowed < grid.size:
         return float(grid[refused])
-    weight = above / (above - below)
-    return float(grid[refused] + weight * (grid[allowed] - grid[refused]))
+    above, below = float(excess[refused]), float(excess[allowed])
+    if not above - below < _NEAR:
+        return float(grid[refused])
+    return float(grid[refused] + above / (above - below) * (grid[allowed] - grid[refused]))

@@ -196,7 +196,7 @@ def test_a_metric_that_was_not_measured(setting: str, verdict: str, code: int) -
     """Fails by default, and can be INCONCLUSIVE, and never anything better."""
     decision = decided(gate(f"metric: kl.mean, max: 1, on_missing: {setting}"))
     assert (decision.verdict, decision.exit_code) == (verdict, code)
-    assert decision.gates[0].observed is None
+    assert (decision.gates[0].observed, decision.gates[0].threshold) == (None, 1.0)
     assert decision.gates[0].reason == (
         "kl.mean was not measured in this run, and what is not measured does not pass."
     )

@@ -167,3 +167,15 @@ def test_a_drop_in_a_task_where_lower_is_better_counts_as_a_gain(estimates: Make
     found = estimates(tables).estimate("task.score.shift", {"task": "quiz", "metric": "acc"}, 0.9)
     rows = tables["items"]
     assert found.value == pytest.approx((rows["score_ref"] - rows["score_cand"]).mean())
+
+
+def test_a_slice_of_positions_takes_tokens_not_documents(estimates: Make) -> None:
+    """Against a plain pandas selection; every document still counts as a cluster."""
+    tables = synthetic()
+    run = estimates(tables)
+    run.evidence.slices.append({"name": "early", "where": {"position": "0:10"}})
+    found = run.estimate("kl.mean", {"slice": "early"}, 0.95)
+    rows = tables["tokens"][tables["tokens"]["position"] < 10]
+    assert found.value == pytest.approx(rows["kl"].mean(), rel=1e-6)
+    assert found.n == len(rows)
+    assert found.clusters == len(tables["documents"])

@@ -9,10 +9,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evalharness.report import charts, depth, view
+from evalharness.report import charts, depth, figures
 from evalharness.report.charts import Candidate
+from evalharness.report.figures import DocumentRow
 from evalharness.report.svg import new_figure, style, to_svg
-from evalharness.report.view import DocumentRow
+from evalharness.report.text import visible
 from evalharness.spec.result import Histogram, ReliabilityBin, Result
 
 
@@ -25,10 +26,10 @@ def blocks(r: Result) -> str:
 DRAW: dict[str, Callable[[Result], str]] = {
     "kl": lambda r: charts.kl_histogram(r.figures.kl or Histogram(edges=[], counts=[]), {}),
     "reliability": lambda r: charts.reliability(
-        view.reliabilities(r)[0].sides, "reliability-0", "everything"
+        figures.reliabilities(r)[0].sides, "reliability-0", "everything"
     ),
     "blocks": blocks,
-    "documents": lambda r: charts.document_strip(view.documents(r)),
+    "documents": lambda r: charts.document_strip(figures.documents(r)),
     "trade": lambda r: charts.trade_off(
         {
             1: Candidate("a", 4.5, 1.02, 1.01, 1.03, "PASS"),
@@ -85,7 +86,7 @@ def test_any_corpus_name_is_drawn_as_it_is(name: str) -> None:
     rows = [DocumentRow(name, [0.1, 0.2], [10, 900], 0.15, 0.1, 0.2)]
     root = ET.fromstring(charts.document_strip(rows))
     words = [e.text for e in root.iter("text")]
-    assert view.visible(name) in words
+    assert visible(name) in words
 
 
 def test_nothing_to_draw_is_no_chart() -> None:

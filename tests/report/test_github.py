@@ -84,7 +84,7 @@ def test_a_property_escapes_colons_and_commas_too() -> None:
     assert line == "::error file=x%2Cy%3Az.yaml,line=3,title=a%3Ab%2Cc%25::m"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=st.one_of(st.text(min_size=1), st.text("%:,\r\n=0A2C error", min_size=1)))
 def test_no_string_makes_a_second_command(hostile: Callable[..., Result], text: str) -> None:
     """One line, one command, and its properties are ours."""

@@ -63,7 +63,7 @@ def test_what_was_not_measured_is_said(bare: Result) -> None:
     assert "Layers: not measured." in text
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=st.one_of(st.text(min_size=1), st.text("|`*_[]()<>#@!\\\n\r~$:-w.", min_size=1)))
 def test_no_string_breaks_a_table_or_becomes_markup(
     hostile: Callable[..., Result], text: str

@@ -71,7 +71,7 @@ def test_what_was_not_measured_is_said(bare: Result) -> None:
     assert "layers: not measured" in text
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(text=st.one_of(st.text(min_size=1), st.text("漢😀a[]/\x1b", min_size=1)))
 def test_no_string_makes_a_line_longer_or_reaches_the_terminal_raw(
     hostile: Callable[..., Result], text: str

@@ -1,0 +1,189 @@
+"""Commands about policies: explain a verdict, plan sizes, propose a policy, keep baselines."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalharness.errors import InputError, nearest
+
+baseline_app = typer.Typer(
+    name="baseline", help="Stored estimates that gates may be relative to.", no_args_is_help=True
+)
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(epilog="Example: evalharness explain kl.mean runs/a--b-20260101-120000")(explain)
+    app.command(epilog="Example: evalharness plan gates/ship.yaml --run runs/a--b-20260101-120000")(
+        plan
+    )
+    app.command(epilog="Example: evalharness init runs/a--b-20260101-120000 > gates/ship.yaml")(init)
+    app.add_typer(baseline_app)
+
+
+def explain(
+    gate: Annotated[str, typer.Argument(metavar="GATE", help="The gate's id.")], run: RunDir
+) -> None:
+    """Say in words why a gate has its verdict."""
+    from evalharness.finish import load_result, policy_of
+    from evalharness.gates import explain as in_words
+    from evalharness.run import Run
+
+    opened = Run.open(run)
+    opened.verify(("result.json",))
+    result = load_result(run)
+    found = [g for g in result.gates if gate in (g.id, g.rule)]
+    if not found:
+        known = list(dict.fromkeys(g.rule or g.id for g in result.gates))
+        hint = nearest(gate, known)
+        raise InputError(
+            f"no gate {gate!r} in this run", path=run,
+            remedy=(hint[:1].upper() + hint[1:]) or f"It has: {', '.join(known)}.",
+        )  # fmt: skip
+    policy = policy_of(opened)
+    print("\n\n".join(in_words(g, policy) for g in found))
+
+
+def plan(
+    gates: Annotated[str, typer.Argument(metavar="GATES", help="A policy file or a name.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Take the spreads from this earlier run.")
+    ] = None,
+) -> None:
+    """Say how many documents and items each gate of a policy needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from evalharness import assets
+    from evalharness.gates import load_policy, spreads_from
+    from evalharness.gates import plan as needs_of
+
+    policy = load_policy(assets.find("gates", gates))
+    spreads = None
+    if run is not None:
+        from evalharness.api import load_run
+
+        spreads = spreads_from(policy, load_run(run).estimates, str(run))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("gate", "needs at least", "for 80% power", "unit", "spread", "from"):
+        table.add_column(name, justify="right" if "needs" in name or "power" in name else "left")
+    for need in needs_of(policy, spreads):
+        to_pass = "never" if need.to_pass is None else f"{need.to_pass:,}"
+        table.add_row(
+            need.gate, f"{need.to_decide:,}", to_pass, need.unit, f"{need.spread.sd:.3g}",
+            need.spread.source,
+        )  # fmt: skip
+    Console(width=100).print(table)
+
+
+# What `init` proposes a limit for, and how far beyond the measured bound.
+_PROPOSED = (
+    "perplexity.ratio", "kl.mean", "kl.p99", "top1.agreement", "calibration.score.shift",
+)  # fmt: skip
+_ROOM = 1.25
+
+
+def init(run: RunDir) -> None:
+    """Propose a policy from a run of a pair you would ship: its bounds, with a quarter's room."""
+    from evalharness.api import load_run
+    from evalharness.metrics import REGISTRY
+
+    loaded = load_run(run)
+    estimates = loaded.estimates
+    lines = [
+        "# `evalharness schema policy` prints the schema of this file.",
+        f"# Proposed from {run}: each limit is the run's own bound with a quarter's room, and",
+        "# outside the noise floor. Tighten what matters to you.",
+        "version: 1",
+        "confidence: 0.95",
+        "gates:",
+    ]
+    scopes: list[tuple[str, dict[str, str]]] = [(i, {}) for i in _PROPOSED]
+    scopes += [("task.score.shift", s) for s in estimates.scopes("task.score.shift")]
+    for id, scope in scopes:
+        if scope not in estimates.scopes(id):
+            continue
+        metric, found = REGISTRY[id], estimates.estimate(id, scope, 0.90)
+        lower = metric.direction == "lower"
+        bound = found.high if lower else found.low
+        best = metric.identity if metric.identity is not None else 0.0
+        if bound is None:
+            lines.append(f"  # {id}: {found.reason}")
+            continue
+        margin = _ROOM * abs(bound - best) if (bound > best) == lower else 0.0
+        if found.noise_floor is not None:
+            margin = max(margin, 3 * abs(found.noise_floor - best))
+        limit = _round_away(best + margin if lower else best - margin, lower)
+        lines.append(f"  - metric: {id}")
+        if scope:
+            inside = ", ".join(f"{k}: {v}" for k, v in scope.items())
+            lines.append(f"    scope: {{{inside}}}")
+        lines.append(f"    {'max' if lower else 'min'}: {limit:.6g}")
+    print("\n".join(lines))
+
+
+def _round_away(value: float, up: bool) -> float:
+    """Two significant digits of the distance to the nearest whole number, away from it."""
+    whole = round(value)
+    rest = value - whole
+    if rest == 0:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(abs(rest))) - 1)
+    steps = math.ceil(rest / unit) if up else math.floor(rest / unit)
+    return float(whole + steps * unit)
+
+
+@baseline_app.command(epilog="Example: evalharness baseline save runs/x --to gates/baseline.json")
+def save(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to write.")]) -> None:
+    """Store a run's estimates as a baseline; refuses to replace one (see bless)."""
+    if to.exists():
+        raise InputError(
+            "a baseline is already there", path=to, key="--to",
+            remedy="`evalharness baseline bless` replaces it.",
+        )  # fmt: skip
+    _save(run, to)
+
+
+@baseline_app.command(epilog="Example: evalharness baseline bless runs/x --to gates/baseline.json")
+def bless(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to replace.")]) -> None:
+    """Replace a baseline by a run that its policy passed."""
+    from evalharness.finish import load_result
+
+    verdict = load_result(run).verdict
+    if verdict != "PASS":
+        raise InputError(
+            f"the run's verdict is {verdict}, and a baseline must be a PASS", path=run,
+            remedy="Decide it under the policy that it should meet: evalharness gate RUN --gates F.",
+        )  # fmt: skip
+    _save(run, to)
+
+
+@baseline_app.command("show", epilog="Example: evalharness baseline show gates/baseline.json")
+def show_baseline(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Print a baseline's estimates."""
+    from evalharness.gates import load_baseline
+
+    stored = load_baseline(file)
+    print(f"run       {stored.run}")
+    for key, value in stored.identity.items():
+        print(f"{key:<9} {value[:16]}")
+    for e in stored.estimates:
+        scope = ",".join(f"{k}={v}" for k, v in e.scope.items())
+        value = "-" if e.value is None else f"{e.value:.6g}"
+        print(f"{e.id}{f'[{scope}]' if scope else ''}: {value}")
+
+
+def _save(run: Path, to: Path) -> None:
+    from evalharness.api import load_run
+    from evalharness.finish import identity
+    from evalharness.gates import save_baseline
+
+    loaded: Any = load_run(run)
+    save_baseline(to, str(run), identity(loaded.run), loaded.result.metrics)
+    print(to)

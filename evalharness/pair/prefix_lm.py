@@ -1,0 +1,77 @@
+"""The two sides of lm-eval's evaluator when log-likelihoods come from the paired, packed pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from evalharness.models.load import LoadedModel
+from evalharness.pair.lm import LoadedLM
+from evalharness.pair.prefix import OnLogits, PackedSide, PairedPass
+from evalharness.pair.prefix_check import unsupported, window
+
+
+class PackedLM(LoadedLM):
+    """lm-eval's model for one side; its log-likelihoods are those of the paired pass."""
+
+    def __init__(
+        self, loaded: LoadedModel, scorer: PrefixScorer, number: int, **options: Any
+    ) -> None:
+        super().__init__(loaded, **options)
+        self._scorer, self._number = scorer, number
+
+    def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
+        if not self._scorer.takes(requests):
+            return super()._loglikelihood_tokens(requests, **options)
+        return self._scorer.paired.answers(self._number, [(c, k) for _, c, k in requests])
+
+
+class PrefixScorer:
+    """Scores both sides of a task in one pass, where that is exact."""
+
+    def __init__(
+        self,
+        reference: LoadedModel,
+        candidate: LoadedModel,
+        *,
+        batch_size: int,
+        max_length: int,
+        answered: Callable[[int], None],
+        on_logits: OnLogits | None = None,
+    ) -> None:
+        sides = [PackedSide(side) for side in (reference, candidate)]
+        self.notes = [
+            f"{side.side.loaded.name}: {why}; tasks are scored request by request"
+            for side in sides
+            if (why := unsupported(side)) is not None
+        ]
+        self.usable = not self.notes
+        self._window = min((w for s in sides if (w := window(s)) is not None), default=None)
+        self._names = " and ".join(dict.fromkeys(s.side.loaded.name for s in sides))
+        self.paired = PairedPass(
+            sides, batch_size=batch_size, max_length=max_length, on_logits=on_logits,
+            answered=answered,
+            # Different vocabularies: the ids of one side mean nothing to the other.
+            together=reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab(),
+        )  # fmt: skip
+        self.lms = [
+            PackedLM(
+                side, self, number, batch_size=batch_size, max_length=max_length, answered=answered
+            )
+            for number, side in enumerate((reference, candidate))
+        ]
+
+    def takes(self, requests: Any) -> bool:
+        """Whether ``requests`` can be packed; if not, says so once in ``notes``."""
+        if not self.usable:
+            return False
+        longest = max((len(c) + len(k) for _, c, k in requests), default=0)
+        if self._window is None or longest <= self._window:
+            return True
+        note = (
+            f"{self._names}: requests of more than {self._window} tokens, which attention here "
+            "does not reach back over, are scored request by request"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+        return False

@@ -1,0 +1,372 @@
+"""Packed scoring: the trie by hand, the scores against lm-eval's HFLM, and when it is not used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evalharness.pair.trie import Request, cut_left, pack
+from tests.conftest import tiny_tokenizer
+from tests.pair.lm_sides import prepare, side
+
+Tiny = Callable[..., Path]
+
+
+def lists(document: Any) -> tuple[list[int], list[int], list[int]]:
+    return document.tokens.tolist(), document.parents.tolist(), document.positions.tolist()
+
+
+def sequences(groups: list[Any]) -> dict[int, tuple[list[int], list[int]]]:
+    """What each request is, read back from the tries: fed tokens up to each scored place."""
+    found = {}
+    for group in groups:
+        for document in group.documents:
+            for request, nodes, targets in document.scored:
+                path, node = [], int(nodes[-1])
+                while node >= 0:
+                    path.append(int(document.tokens[node]))
+                    node = int(document.parents[node])
+                found[request] = ([*group.prefix.tolist(), *path[::-1]], targets.tolist())
+    return found
+
+
+# -- the trie
+
+
+def test_a_context_is_fed_once_and_continuations_branch_from_it() -> None:
+    """By hand: shared first token once, last tokens not at all."""
+    (group,) = pack([([1, 2], [5, 6, 7]), ([1, 2], [5, 8, 9]), ([1, 2], [4])], 100)
+    (document,) = group.documents
+    assert group.prefix.tolist() == []
+    assert lists(document) == ([1, 2, 5, 6, 8], [-1, 0, 1, 2, 2], [0, 1, 2, 3, 3])
+    assert [(r, n.tolist(), t.tolist()) for r, n, t in document.scored] == [
+        (0, [1, 2, 3], [5, 6, 7]),
+        (1, [1, 2, 4], [5, 8, 9]),
+        (2, [1], [4]),
+    ]
+    assert document.ancestors().astype(int).tolist() == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [1, 1, 1, 0, 0],
+        [1, 1, 1, 1, 0],
+        [1, 1, 1, 0, 1],
+    ]
+
+
+def test_examples_that_contexts_share_become_a_prefix() -> None:
+    """Forty tokens shared by four contexts are fed once; a context of its own goes alone."""
+    shared = list(range(100, 140))
+    requests: list[Request] = [([*shared, 7, i], [1, 2]) for i in range(4)]
+    requests.append(([9, 9, 9], [1, 2]))
+    groups = {len(g.prefix): g for g in pack(requests, 1000)}
+    assert sorted(groups) == [0, 41]
+    assert [lists(d)[0] for d in groups[41].documents] == [[i, 1] for i in range(4)]
+    assert lists(groups[41].documents[0])[2] == [41, 42]
+    assert lists(groups[0].documents[0]) == ([9, 9, 9, 1], [-1, 0, 1, 2], [0, 1, 2, 3])
+
+
+def test_a_stray_context_does_not_shorten_the_prefix_of_the_others() -> None:
+    """Items that are examples themselves see other examples: few-shot tasks have a handful."""
+    shared = list(range(100, 200))
+    requests: list[Request] = [([*shared, i], [1]) for i in range(20)]
+    requests.append(([*shared[:80], 7, 7], [1]))
+    sizes = sorted((len(g.prefix), len(g.documents)) for g in pack(requests, 1000))
+    assert sizes == [(0, 1), (100, 20)]
+
+
+def test_a_short_common_beginning_is_not_worth_a_prefix() -> None:
+    """Every prompt may begin with the same word."""
+    (group,) = pack([([5, 5, 5, i, i], [1]) for i in range(30)], 1000)
+    assert (len(group.prefix), len(group.documents)) == (0, 30)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_request_can_be_read_back_from_the_tries(seed: int) -> None:
+    """Random contexts with shared beginnings of random lengths, few distinct tokens."""
+    random = np.random.default_rng(seed)
+
+    def draw(low: int, high: int) -> list[int]:
+        return [int(i) for i in random.integers(0, 3, random.integers(low, high))]
+
+    stems = [draw(0, 60) for _ in range(4)]
+    requests: list[Request] = [
+        ([*stems[int(random.integers(4))], *draw(1, 5)], draw(1, 6)) for _ in range(60)
+    ]
+    found = sequences(pack(requests, 40))
+    assert sorted(found) == list(range(60))
+    for index, (context, continuation) in enumerate(requests):
+        # lm-eval's own cut: (context + continuation)[-(max_length + 1):][:-1]
+        fed = [*context, *continuation][-41:][:-1]
+        assert found[index] == (fed, continuation)
+
+
+def test_a_continuation_that_does_not_fit_is_refused() -> None:
+    """There is no context left to predict its first token from."""
+    assert cut_left([1, 2, 3], [4, 5], 3) == (2, 3)
+    with pytest.raises(ValueError, match="a continuation of 4 tokens does not fit 3"):
+        cut_left([1], [1, 2, 3, 4], 3)
+
+
+# -- the scores
+
+
+def architecture(name: str, seed: int = 0, **options: Any) -> Any:
+    """A tiny random model of one of transformers' architectures."""
+    import torch
+    import transformers as hf
+
+    sizes: dict[str, Any] = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "vocab_size": 300,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8,
+        "max_position_embeddings": 1024,
+        "bos_token_id": None, "eos_token_id": 0, "pad_token_id": 0,
+    }  # fmt: skip
+    config: Any = {
+        "gpt2": lambda: hf.GPT2Config(
+            n_embd=32, n_layer=2, n_head=4, n_positions=1024, vocab_size=300,
+            bos_token_id=None, eos_token_id=0,
+        ),
+        "bloom": lambda: hf.BloomConfig(
+            hidden_size=32, n_layer=2, n_head=4, vocab_size=300, bos_token_id=None, eos_token_id=0
+        ),
+        "mamba": lambda: hf.MambaConfig(
+            hidden_size=32, num_hidden_layers=2, vocab_size=300, state_size=4, eos_token_id=0
+        ),
+        "qwen2": lambda: hf.Qwen2Config(**(sizes | options)),
+        "mistral": lambda: hf.MistralConfig(**(sizes | options)),
+        "gemma2": lambda: hf.Gemma2Config(**(sizes | options)),
+        "phi": lambda: hf.PhiConfig(**(sizes | options)),
+    }[name]()  # fmt: skip
+    torch.manual_seed(seed)
+    model = hf.AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.ndim == 2 and "embed_positions" not in key:
+                parameter.mul_(4)
+    return SimpleNamespace(
+        name=f"{name}{seed}", model=model, tokenizer=tiny_tokenizer(), device=torch.device("cpu")
+    )
+
+
+def both_ways(reference: Any, candidate: Any, *names: str, **options: Any) -> tuple[Any, Any]:
+    """Runs of the same tasks by lm-eval's HFLM and packed, with the sides' samples kept."""
+    import evalharness.pair.tasks as module
+
+    runs = []
+    for scorer in ("hflm", "prefix"):
+        kept: list[Any] = []
+        real = module.pair_samples
+
+        def keep(task: Any, a: Any, b: Any, kept: Any = kept, real: Any = real) -> Any:
+            kept.extend((a, b))
+            return real(task, a, b)
+
+        module.pair_samples = keep
+        try:
+            found = list(
+                module.run_tasks(
+                    reference, candidate, prepare(*names, **options), batch_size=3,
+                    scorer=scorer,  # type: ignore[arg-type]
+                )
+            )  # fmt: skip
+        finally:
+            module.pair_samples = real
+        runs.append((found, kept))
+    return runs[0], runs[1]
+
+
+def assert_same(plain: Any, packed: Any, tolerance: float = 1e-3) -> None:
+    """Equal answers, scores and frames, log-likelihoods to ``tolerance`` nats."""
+    for theirs, ours in zip(plain[1], packed[1], strict=True):
+        for a, b in zip(theirs.samples, ours.samples, strict=True):
+            for (x,), (y,) in zip(a["resps"], b["resps"], strict=True):
+                if isinstance(x, tuple):
+                    assert abs(x[0] - y[0]) <= tolerance
+                    assert x[1] == y[1]
+                else:
+                    assert abs(x - y) <= tolerance
+    for one, other in zip(plain[0], packed[0], strict=True):
+        close = ["score_ref", "score_cand", "conf_ref", "conf_cand"]
+        answers = ["answer_ref", "answer_cand"] if one.task not in ("read", "finish") else []
+        drop = [*close, *([] if answers else ["answer_ref", "answer_cand"])]
+        pd.testing.assert_frame_equal(one.frame.drop(columns=drop), other.frame.drop(columns=drop))
+        np.testing.assert_allclose(one.frame[close], other.frame[close], atol=tolerance)
+        for x, y in zip(one.results, other.results, strict=True):
+            assert x.reference == pytest.approx(y.reference, rel=1e-4)
+            if "acc" in x.metric:
+                assert x == y
+
+
+@pytest.mark.parametrize("name", ["choose.yaml", "finish.yaml", "read.yaml"])
+def test_scores_are_those_of_lm_eval(tiny: Tiny, name: str) -> None:
+    """Multiple choice, plain and rolling log-likelihoods of both sides, float32."""
+    pair = side(tiny, 0), side(tiny, 1)
+    plain, packed = both_ways(*pair, name)
+    assert packed[0][0].notes == ()
+    assert_same(plain, packed)
+
+
+def test_few_shot_scores_on_a_shared_prefix_are_those_of_lm_eval(tiny: Tiny) -> None:
+    """Five examples, items that are examples themselves among them."""
+    pair = side(tiny, 0, max_position_embeddings=8192), side(tiny, 1, max_position_embeddings=8192)
+    plain, packed = both_ways(*pair, "mmlu_dev_cloze", num_fewshot=5, limit=20, seed=3)
+    assert_same(plain, packed)
+
+
+def test_prompts_that_are_too_long_are_cut_as_lm_eval_cuts_them(tiny: Tiny) -> None:
+    """Each choice then keeps a context of its own length."""
+    pair = side(tiny, 0, max_position_embeddings=128), side(tiny, 1, max_position_embeddings=128)
+    plain, packed = both_ways(*pair, "mmlu_dev_cloze", num_fewshot=1, limit=6, seed=1)
+    assert_same(plain, packed)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "qwen2", "phi", "gemma2"])
+def test_other_architectures_are_packed_exactly(name: str) -> None:
+    """Learned positions, biases, partial rotary, capped logits with a scaled embedding."""
+    options = {"sliding_window": 4096} if name == "gemma2" else {}
+    pair = architecture(name, 0, **options), architecture(name, 1, **options)
+    plain, packed = both_ways(*pair, "choose.yaml", num_fewshot=1)
+    assert packed[0][0].notes == ()
+    assert_same(plain, packed)
+
+
+# -- when it is not used
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("bloom", "BloomForCausalLM takes positions from ALiBi, which a packed mask does not"),
+        ("mamba", "MambaForCausalLM carries a state from token to token; tasks are scored request"),
+    ],
+)
+def test_what_cannot_be_packed_is_scored_by_lm_eval_and_said(name: str, why: str) -> None:
+    """The very scores of the other scorer, and a note that says why."""
+    pair = architecture(name, 0), architecture(name, 0)
+    plain, packed = both_ways(*pair, "choose.yaml", "finish.yaml")
+    assert packed[0][0].notes[0].startswith(f"{name}0: {why}")
+    assert packed[0][1].notes == ()  # said once
+    assert_same(plain, packed, tolerance=0.0)
+
+
+def test_requests_longer_than_a_sliding_window_are_not_packed() -> None:
+    """A mask of ours would let them see beyond it. Shorter ones are packed."""
+    pair = [architecture("mistral", s, sliding_window=60) for s in (0, 1)]
+    plain, packed = both_ways(*pair, "finish.yaml", "choose.yaml")
+    assert packed[0][0].notes == ()
+    assert packed[0][1].notes == (
+        "mistral0 and mistral1: requests of more than 60 tokens, which attention here does not "
+        "reach back over, are scored request by request",
+    )
+    assert_same(plain, packed)
+
+
+def test_the_probe_finds_a_model_that_ignores_the_mask(tiny: Tiny) -> None:
+    """An architecture nobody listed: positions and masks that are not honoured."""
+    from evalharness.pair.prefix import PackedSide
+    from evalharness.pair.prefix_check import probe
+
+    loaded = side(tiny, 0)
+    assert probe(PackedSide(loaded)) is None
+    real = loaded.model.model.forward
+
+    def careless(*args: Any, attention_mask: Any = None, **options: Any) -> Any:
+        return real(*args, **options)
+
+    loaded.model.model.forward = careless
+    why = probe(PackedSide(loaded))
+    assert why is not None
+    assert why.startswith("LlamaForCausalLM scores a packed probe differently, by ")
+
+
+def test_the_probe_tells_rounding_from_a_leak_in_16_bits(tiny: Tiny) -> None:
+    """bfloat16 differs by more than float32's tolerance and is still exact up to rounding."""
+    import torch
+
+    from evalharness.pair.prefix import PackedSide
+    from evalharness.pair.prefix_check import probe
+
+    loaded = side(tiny, 0)
+    loaded.model.to(torch.bfloat16)
+    assert probe(PackedSide(loaded)) is None
+    real = loaded.model.model.forward
+    loaded.model.model.forward = lambda *a, attention_mask=None, **o: real(*a, **o)
+    assert probe(PackedSide(loaded)) is not None
+
+
+def test_a_broken_candidate_is_an_anomaly_here_too(tiny: Tiny) -> None:
+    """NaN weights: the probe cannot agree, HFLM scores, the task has no score."""
+    import torch
+
+    from evalharness.pair.tasks import run_tasks
+
+    reference, candidate = side(tiny, 0), side(tiny, 1)
+    with torch.no_grad():
+        candidate.model.lm_head.weight[7] = math.nan
+    (run,) = run_tasks(reference, candidate, prepare("choose.yaml"), batch_size=2, scorer="prefix")
+    assert run.anomalies[0].startswith("tiny1: NaN or infinite log-likelihood for 5 of 5 items")
+    assert all(r.candidate is None and r.reference is not None for r in run.results)
+
+
+# -- one pass
+
+
+def test_both_models_score_a_batch_while_it_is_there(tiny: Tiny) -> None:
+    """The callback sees the logits of both sides at the same positions, each position once."""
+    import torch
+
+    from evalharness.pair.tasks import run_tasks
+
+    loaded = side(tiny, 0)
+    calls: list[int] = []
+    prepared = prepare("choose.yaml")
+
+    def compare(reference: torch.Tensor, candidate: torch.Tensor) -> None:
+        assert reference.shape == candidate.shape
+        assert torch.equal(reference, candidate)
+        calls.append(len(reference))
+
+    list(run_tasks(loaded, loaded, prepared, batch_size=2, scorer="prefix", on_logits=compare))
+    expected = 0
+    for instance in prepared.tasks[0].task.instances[::3]:
+        encode = loaded.tokenizer.encode
+        start = len(encode(instance.args[0]))
+        choices = [
+            encode(i.args[0] + i.args[1])[start:]
+            for i in prepared.tasks[0].task.instances
+            if i.doc_id == instance.doc_id
+        ]
+        expected += len({tuple(c[:n]) for c in choices for n in range(len(c))})
+    assert sum(calls) == expected
+
+
+def test_sides_with_different_vocabularies_are_scored_apart(tiny: Tiny) -> None:
+    """The reference never sees the candidate's ids; scores are still lm-eval's."""
+    reference, candidate = side(tiny, 0), architecture("qwen2", 1, vocab_size=400)
+    candidate.tokenizer.add_tokens(["fox", "river"])
+    plain, packed = both_ways(reference, candidate, "choose.yaml")
+    assert_same(plain, packed)
+
+
+def test_progress_ends_at_the_total(tiny: Tiny) -> None:
+    """A pass over both sides may run ahead of the first, never beyond the end."""
+    from evalharness.pair.tasks import run_tasks
+
+    pair = side(tiny, 0), side(tiny, 1)
+    prepared = prepare("choose.yaml", "read.yaml", "finish.yaml")
+    counts: list[int] = []
+    list(
+        run_tasks(
+            *pair, prepared, batch_size=2, scorer="prefix",
+            progress=lambda done, total, label: counts.append(done),
+        )
+    )  # fmt: skip
+    assert counts == sorted(counts)
+    assert (counts[0], counts[-1]) == (0, 2 * prepared.requests)

@@ -1,0 +1,83 @@
+"""Boundaries of planned looks against published tables and simulated walks."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as sps
+
+from evalharness.stats import FIVE_LOOKS, cluster_ratio_t, look_interval, obrien_fleming
+
+
+def test_five_looks_are_the_published_boundaries() -> None:
+    """Lan–DeMets O'Brien–Fleming bounds, one-sided .025 (Jennison & Turnbull, table 7.6)."""
+    assert obrien_fleming(0.025) == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=5e-4)
+
+
+def test_two_looks_agree_with_the_bivariate_normal() -> None:
+    """The second bound solves scipy's bivariate normal probability."""
+    first, second = obrien_fleming(0.05, [0.5, 1.0])
+    joint = sps.multivariate_normal(cov=[[1, math.sqrt(0.5)], [math.sqrt(0.5), 1]])
+    assert 1 - joint.cdf([first, second]) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_one_look_at_the_end_is_an_ordinary_test() -> None:
+    """A single look at all the data has the ordinary bound."""
+    assert obrien_fleming(0.05, [1.0]) == pytest.approx([sps.norm.ppf(0.95)])
+
+
+def test_uneven_looks_spend_the_same_error() -> None:
+    """A walk crosses uneven bounds with probability α, by simulation."""
+    fractions = [0.15, 0.5, 0.6, 1.0]
+    steps = np.sqrt(np.diff(fractions, prepend=0.0))
+    rng = np.random.default_rng(0)
+    walk = np.cumsum(rng.standard_normal((400_000, 4)) * steps, axis=1) / np.sqrt(fractions)
+    crossed = (walk >= obrien_fleming(0.05, fractions)).any(axis=1).mean()
+    assert crossed == pytest.approx(0.05, abs=0.0015)
+
+
+def test_a_look_depends_on_the_past_alone() -> None:
+    """Bounds up to the third of five looks are those of three looks."""
+    assert obrien_fleming(0.05, FIVE_LOOKS[:3]) == pytest.approx(obrien_fleming(0.05)[:3])
+
+
+@pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [0.5, 0.5], [0.5, 1.5], [0.6, 0.4]])
+def test_fractions_rise_to_1(fractions: list[float]) -> None:
+    """Looks that do not rise within (0, 1] are refused."""
+    with pytest.raises(ValueError, match="fractions: must rise within"):
+        obrien_fleming(0.05, fractions)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 5])
+def test_alpha_is_one_sided(alpha: float) -> None:
+    """A level outside (0, 0.5) is refused."""
+    with pytest.raises(ValueError, match="alpha: must be in"):
+        obrien_fleming(alpha)
+
+
+def test_a_look_interval_is_wider_than_the_plain_one() -> None:
+    """It is the t interval at the look's own level, under the sequence's confidence."""
+    sums, counts = np.random.default_rng(1).normal(size=40), np.ones(40)
+    got = look_interval(sums, counts, 0.9, [0.2, 0.4])
+    z = obrien_fleming(0.05, [0.2, 0.4])[-1]
+    plain = cluster_ratio_t(sums, counts, 1 - 2 * sps.norm.sf(z))
+    assert (got.low, got.high) == pytest.approx((plain.low, plain.high))
+    assert (got.confidence, got.method) == (0.9, "cluster-ratio t, O'Brien-Fleming look 2")
+
+
+def test_looking_five_times_errs_as_rarely_as_promised() -> None:
+    """At the limit, a false PASS or FAIL at any of five looks is each about 5%."""
+    rng = np.random.default_rng(2)
+    wrong = np.zeros(2)
+    for _ in range(200):
+        sums = rng.normal(size=250)
+        for k in range(1, 6):
+            got = look_interval(sums[: 50 * k], np.ones(50 * k), 0.9, FIVE_LOOKS[:k])
+            assert got.low is not None
+            assert got.high is not None
+            if got.low > 0 or got.high < 0:
+                wrong += [got.high < 0, got.low > 0]
+                break
+    assert (wrong / 200 <= 0.05 + 0.04).all()
