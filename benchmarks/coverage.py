@@ -108,7 +108,7 @@ KL = {"per-token iid": iid, "blocks of 1024": blocks, "cluster t": ratio_t,
 def coverage(
     corpora: Iterator[Corpus], truth: float, estimators: dict[str, Estimator]
 ) -> dict[str, tuple[float, int]]:
-    """Return for each estimator the share of defined intervals that hold the truth, and how many."""
+    """Return by estimator the share of defined intervals that hold the truth, and how many."""
     hits, defined = dict.fromkeys(estimators, 0), dict.fromkeys(estimators, 0)
     for seed, (values, codes) in enumerate(corpora):
         for name, estimate in estimators.items():
@@ -206,7 +206,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a fifth of the corpora")
     parser.add_argument("--records", type=Path, metavar="RUN_DIR", help="resample a run's records")
     arguments = parser.parse_args()
-    corpora = 200 if arguments.quick else 1000
+    corpora = 600 if arguments.quick else 3000
     report = Report()
     if arguments.records:
         recorded(report, arguments.records, corpora)

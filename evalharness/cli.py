@@ -80,6 +80,9 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
     ] = False,
+    stop_early: Annotated[
+        bool, typer.Option("--stop-early", help="Stop as soon as every blocking gate is decided.")
+    ] = False,
     output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
@@ -92,7 +95,7 @@ def compare(
 
     job = plan(
         base, candidate, suite=suite, gates=gates, out=out, resume=resume, device=device,
-        limit=limit, command=_command(),
+        limit=limit, stop_early=stop_early, command=_command(),
     )  # fmt: skip
     if dry_run:
         print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")
@@ -232,10 +235,10 @@ def _deliver(run: Path, result: Any, output: list[Path] | None) -> None:
         with open(summary, "a", encoding="utf-8") as step:
             step.write((run / "summary.md").read_text(encoding="utf-8") + "\n")
     if os.environ.get("GITHUB_ACTIONS"):
-        from evalharness.report import annotations
+        from evalharness.report import github_annotations
 
         # GitHub reads both streams; stdout carries the result alone.
-        print(*annotations(result), sep="\n", file=sys.stderr)
+        print(*github_annotations(result), sep="\n", file=sys.stderr)
 
 
 def _show(result: Any, path: Path, format: Format) -> None:

@@ -30,6 +30,7 @@ import pyarrow as pa
 from evalharness import __version__, assets, records
 from evalharness.data.documents import Text, read_texts
 from evalharness.errors import InputError, Interrupted
+from evalharness.early import decided, unwatched
 from evalharness.finish import finish
 from evalharness.gates import Sizes, check_resolvable, load_policy
 from evalharness.models.resolve import resolve_spec
@@ -60,6 +61,7 @@ class Plan:
     out: Path
     device: str | None = None
     resume: bool = False
+    stop_early: bool = False
     command: str = ""
     warnings: list[str] = field(default_factory=list)
 
@@ -74,6 +76,7 @@ def plan(
     resume: str | Path | None = None,
     device: str | None = None,
     limit: int | None = None,
+    stop_early: bool = False,
     command: str = "",
 ) -> Plan:
     """Read and check everything that can be checked without loading weights."""
@@ -100,9 +103,11 @@ def plan(
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
         notes += tasks.messages
     check_resolvable(policy, sizes(texts, tasks))
+    if stop_early:
+        notes += unwatched(policy)
     return Plan(
-        reference, other, chosen, policy, texts, tasks, path, device, resume is not None, command,
-        notes,
+        reference, other, chosen, policy, texts, tasks, path, device, resume is not None,
+        stop_early, command, notes,
     )  # fmt: skip
 
 
@@ -154,7 +159,7 @@ def _measure(job: Plan, progress: Progress) -> Run:
 
     docs = documents.tokenize(job.texts, suite, loaded_ref.tokenizer, reference.vocab_size)
     slots = windows.cut(docs, suite, documents.bos_token(loaded_ref.tokenizer))
-    blocks = windows.blocks(docs, slots, BLOCK_TOKENS)
+    blocks = windows.blocks(docs, slots, BLOCK_TOKENS // (4 if job.stop_early else 1))
     sides: dict[str, dict[str, Any]] = {
         side: {"manifest": loaded.manifest.model_dump(), "simulated": spec.simulate is not None,
                "split": half.split}
@@ -186,6 +191,8 @@ def _measure(job: Plan, progress: Progress) -> Run:
         "sides": sides,
         "matching": probe.matching.model_dump() if probe else None,
         "blocks": len(blocks),
+        # The sequence is narrowest here; fixed before the first document is seen.
+        "stop_early": {"tuned_for": max(30, len(docs) // 4)} if job.stop_early else None,
         "environment": environment(transformers.__version__, str(candidate.device)),
         "warnings": [
             *job.warnings,
@@ -225,6 +232,14 @@ def _measure(job: Plan, progress: Progress) -> Run:
                     advance(sum(len(s.ids) for s in block))
                 run.write_block(name, tables)
                 interrupted()
+                if job.stop_early and number + 1 < len(blocks) and decided(run, job.policy):
+                    seen = max(s.document for s in block) + 1
+                    run.update(warnings=[
+                        *run.manifest["warnings"],
+                        f"stopped early, every blocking gate on text being decided: {seen} of "
+                        f"{len(docs)} documents were measured",
+                    ])  # fmt: skip
+                    break
         passed_at = time.perf_counter()
         if job.tasks is not None:
             from evalharness.pair.tasks import run_tasks

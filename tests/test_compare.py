@@ -285,3 +285,32 @@ def test_the_finish_is_repeatable(project: Path) -> None:
     first = (run.path / "result.json").read_bytes()
     finish(run, job(project, "other").policy)
     assert (run.path / "result.json").read_bytes() == first
+
+
+def test_stopping_early_measures_less_and_says_so(
+    project: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clear failure is decided on a part of the documents, with the sequence's own interval."""
+    from tests.conftest import TEXT
+
+    monkeypatch.setattr("evalharness.compare.BLOCK_TOKENS", 400)
+    rows = [{"id": f"e{i}", "text": (TEXT[i % 50 :] + TEXT)[:150]} for i in range(120)]
+    (project / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    suite = project / "suite.yaml"
+    suite.write_text(
+        f"name: many\ncorpora:\n  - {{name: texts, path: {project / 'texts.jsonl'}}}\n"
+        "window: {tokens: 32}\n"
+    )
+    (project / "gates.yaml").write_text("gates:\n  - {metric: top1.agreement, min: 99.9%}\n")
+    result, run = compare(job(project, stop_early=True))
+    gate = result.gates[0]
+    assert gate.verdict == "FAIL"
+    agreement = next(m for m in result.metrics if m.id == "top1.agreement")
+    assert agreement.method == "asymptotic confidence sequence"
+    assert 30 <= agreement.clusters < 120
+    assert any("of 120 documents were measured" in w for w in result.warnings)
+    quantile = next(m for m in result.metrics if m.id == "kl.p99")
+    assert quantile.low is None
+    assert "after stopping early" in (quantile.reason or "")
+    again, _ = finish(run, job(project, "other").policy), None
+    assert again.gates[0].low == gate.low

@@ -19,7 +19,7 @@ from evalharness.metrics.evidence import (
     text_scopes,
     undefined,
 )
-from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.metrics.registry import Measured, Scope, Totals, mean_metric, metric
 from evalharness.stats import Interval
 
 Array = npt.NDArray[Any]
@@ -127,16 +127,13 @@ def _ce2_shift(found: Predictions, confidence: float) -> Interval:
     return stats.ce2_shift(*found.both, confidence)
 
 
-def _score_shift(found: Predictions, confidence: float) -> Interval:
-    moved = stats.calibration_score_sums(*found.side("candidate")) - stats.calibration_score_sums(
-        *found.side("reference")
-    )
-    return stats.cluster_ratio_t(*stats.cluster_sums(moved, found.clusters), confidence)
-
-
-def _brier_shift(found: Predictions, confidence: float) -> Interval:
-    moved = stats.brier(*found.side("candidate")) - stats.brier(*found.side("reference"))
-    return stats.cluster_ratio_t(*stats.cluster_sums(moved, found.clusters), confidence)
+def _row_totals(of: Any, evidence: Evidence, scope: Scope) -> Totals:
+    """Totals of candidate − reference of a score of each row."""
+    found = predictions(evidence, scope)
+    if isinstance(found, str):
+        return found
+    moved = of(*found.side("candidate")) - of(*found.side("reference"))
+    return stats.cluster_sums(moved, found.clusters)
 
 
 def _temperature_shift(found: Predictions, confidence: float) -> Interval:
@@ -147,10 +144,6 @@ _SHIFTS: tuple[tuple[str, str, str, Any, Literal["lower", "none"]], ...] = (
     ("ece.shift", "ECE shift", "ECE of candidate − ECE of reference", _ece_shift, "lower"),
     ("ce2.shift", "Squared calibration error, shift", "debiased, Kumar 1909.10155", _ce2_shift,
      "lower"),
-    ("calibration.score.shift", "Calibration score, shift", "mean of logit(p̂)·(p̂ − y)",
-     _score_shift, "lower"),
-    ("brier.shift", "Brier score of the top prediction, shift", "mean of (p̂ − y)²", _brier_shift,
-     "lower"),
     ("temperature.shift", "Fitted temperature, shift", "T in σ(logit(p̂)/T) of least NLL",
      _temperature_shift, "none"),
 )  # fmt: skip
@@ -160,3 +153,12 @@ for _id, _name, _source, _estimator, _direction in _SHIFTS:
         direction=_direction, difference=True, identity=0.0, symmetric="odd", source=_source,
         **_common,
     )(partial(_over, _estimator))  # fmt: skip
+for _id, _name, _source, _of in (
+    ("calibration.score.shift", "Calibration score, shift", "mean of logit(p̂)·(p̂ − y)",
+     stats.calibration_score_sums),
+    ("brier.shift", "Brier score of the top prediction, shift", "mean of (p̂ − y)²", stats.brier),
+):  # fmt: skip
+    mean_metric(
+        _id, _name, partial(_row_totals, _of), unit="fraction", direction="lower", difference=True,
+        identity=0.0, symmetric="odd", source=_source, **_common,
+    )  # fmt: skip

@@ -8,27 +8,30 @@ from typing import Any
 import numpy as np
 
 from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes, undefined
-from evalharness.metrics.registry import Measured, Scope, metric
-from evalharness.stats import (
-    Interval,
-    cluster_bootstrap_t,
-    cluster_ratio_t,
-    quantile_bootstrap,
-    rms_t,
-)
+from evalharness.metrics.perplexity import difference, over_tokens
+from evalharness.metrics.registry import Measured, Scope, mean_metric, metric
+from evalharness.stats import Interval, cluster_bootstrap_t, quantile_bootstrap, rms_t
 
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
 _KL = "KL(p‖q) = Σ p·(log p − log q) over the whole vocabulary"
 
 
-def _mean(column: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+def _largest(column: str, evidence: Evidence, scope: Scope) -> str | None:
     view = evidence.tokens(scope)
-    reason = view.bad(column)
-    if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
     values = view.column(column)
-    interval = cluster_bootstrap_t(*view.sums(values), confidence, log=True)
-    return Measured(interval, _largest(view, column))
+    row = int(values.argmax())
+    return f"token at {view.place(row)} ({values[row]:.4g})"
+
+
+for _id, _name, _column, _which in (
+    ("kl.mean", "KL divergence, mean", "kl", "reference ‖ candidate"),
+    ("kl.reverse.mean", "KL divergence, reverse, mean", "kl_reverse", "candidate ‖ reference"),
+):
+    mean_metric(
+        _id, _name, over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
+        worst=partial(_largest, _column), interval=partial(cluster_bootstrap_t, log=True),
+        unit="nats/token", direction="lower", identity=0.0, source=f"{_KL}; {_which}", **_text,
+    )  # fmt: skip
 
 
 def _quantile(
@@ -39,7 +42,7 @@ def _quantile(
     if reason:
         return Measured(undefined(reason, confidence, len(view.doc)))
     interval = quantile_bootstrap(view.column(column), view.doc, q, confidence)
-    return Measured(interval, _largest(view, column))
+    return Measured(interval, _largest(column, evidence, scope))
 
 
 def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
@@ -53,25 +56,9 @@ def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -
         float(values.max()), None, None, confidence, len(values), clusters, "maximum",
         reason="a maximum grows with the sample: it has no interval; gate a quantile or a rate",
     )  # fmt: skip
-    return Measured(interval, _largest(view, column))
+    return Measured(interval, _largest(column, evidence, scope))
 
 
-def _largest(view: View, column: str) -> str | None:
-    values = view.column(column)
-    if not len(values):
-        return None
-    row = int(values.argmax())
-    return f"token at {view.place(row)} ({values[row]:.4g})"
-
-
-metric(
-    "kl.mean", "KL divergence, mean", unit="nats/token", direction="lower", identity=0.0,
-    source=_KL + "; reference ‖ candidate", **_text,
-)(partial(_mean, "kl"))  # fmt: skip
-metric(
-    "kl.reverse.mean", "KL divergence, reverse, mean", unit="nats/token", direction="lower",
-    identity=0.0, source=_KL + "; candidate ‖ reference", **_text,
-)(partial(_mean, "kl_reverse"))  # fmt: skip
 for _id, _q in (("median", 0.5), ("p99", 0.99), ("p999", 0.999)):
     metric(
         f"kl.{_id}", f"KL divergence, {'median' if _q == 0.5 else f'{_q:.1%} quantile'}",
@@ -83,36 +70,21 @@ metric(
 )(partial(_maximum, "kl"))  # fmt: skip
 
 
-def _ratio(
-    evidence: Evidence, scope: Scope, confidence: float, values: Any, worst: str | None = None
-) -> Measured:
-    return Measured(cluster_ratio_t(*evidence.tokens(scope).sums(values), confidence), worst)
+def _same_top(view: View) -> Any:
+    return view.column("argmax_ref") == view.column("argmax_cand")
 
 
-@metric(
-    "top1.agreement", "Top-1 agreement", unit="fraction", direction="higher", identity=1.0,
-    symmetric="even", source="share of tokens with the same arg-max (ties: lowest id)", **_text,
+mean_metric(
+    "top1.agreement", "Top-1 agreement", over_tokens("nll_ref", "nll_cand", of=_same_top),
+    unit="fraction", direction="higher", identity=1.0, symmetric="even",
+    source="share of tokens with the same arg-max (ties: lowest id)", **_text,
 )  # fmt: skip
-def top1_agreement(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    view = evidence.tokens(scope)
-    reason = view.bad("nll_ref", "nll_cand")
-    if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
-    return _ratio(
-        evidence, scope, confidence, view.column("argmax_ref") == view.column("argmax_cand")
-    )
-
-
-@metric(
-    "top5.overlap", "Top-5 overlap", unit="fraction", direction="higher", identity=1.0,
-    symmetric="even", source="mean of |top5 ∩ top5′| / 5", **_text,
+mean_metric(
+    "top5.overlap", "Top-5 overlap",
+    over_tokens("nll_ref", "nll_cand", of=lambda view: view.column("top5_overlap") / 5),
+    unit="fraction", direction="higher", identity=1.0, symmetric="even",
+    source="mean of |top5 ∩ top5′| / 5", **_text,
 )  # fmt: skip
-def top5_overlap(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    view = evidence.tokens(scope)
-    reason = view.bad("nll_ref", "nll_cand")
-    if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
-    return _ratio(evidence, scope, confidence, view.column("top5_overlap") / 5)
 
 
 @metric(
@@ -129,20 +101,12 @@ def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measu
     return Measured(rms_t(*view.sums(moved**2), confidence))
 
 
-@metric(
-    "entropy.shift", "Entropy shift", unit="nats/token", direction="none", difference=True,
-    identity=0.0, symmetric="odd", source="mean of H(q) − H(p)", **_text,
+mean_metric(
+    "entropy.shift", "Entropy shift",
+    over_tokens("entropy_ref", "entropy_cand", of=partial(difference, "entropy")),
+    unit="nats/token", direction="none", difference=True, identity=0.0, symmetric="odd",
+    source="mean of H(q) − H(p)", **_text,
 )  # fmt: skip
-def entropy_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    view = evidence.tokens(scope)
-    reason = view.bad("entropy_ref", "entropy_cand")
-    if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
-    return _ratio(
-        evidence, scope, confidence, view.column("entropy_cand") - view.column("entropy_ref")
-    )
-
-
 metric(
     "logit.max_abs_diff", "Largest logit difference", unit="logits", direction="lower",
     identity=0.0, symmetric="even", shift_invariant=False,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 from evalharness.metrics.evidence import Evidence
-from evalharness.metrics.registry import REGISTRY, Scope
+from evalharness.metrics.registry import REGISTRY, Measured, Metric, Scope
 from evalharness.spec.result import Estimate
+from evalharness.stats import mean_sequence
 
 # A layer metric has hundreds of scopes; the result lists them under `layers`, not `metrics`.
 _ELSEWHERE = "layer.error."
@@ -19,6 +21,8 @@ class Estimates:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.noise: dict[str, float] = evidence.run.manifest.get("noise_floor", {})
+        # After --stop-early an interval made for a fixed number of documents covers too little.
+        self.sequence: dict[str, int] | None = evidence.run.manifest.get("stop_early")
         self._known: dict[tuple[str, str, float], Estimate] = {}
 
     def scopes(self, metric: str) -> list[Scope]:
@@ -32,6 +36,22 @@ class Estimates:
             self._known[key] = self._compute(metric, scope, confidence)
         return self._known[key]
 
+    def _sequential(
+        self, metric: Metric, scope: Scope, confidence: float, tuned_for: int
+    ) -> Measured:
+        """The interval of a confidence sequence, valid whenever one stops to look."""
+        if metric.totals is None:
+            measured = metric.compute(self.evidence, scope, confidence)
+            fixed = replace(
+                measured.interval, low=None, high=None,
+                reason="it has no interval that holds after stopping early",
+            )  # fmt: skip
+            return replace(measured, interval=fixed)
+        totals = metric.totals(self.evidence, scope)
+        if isinstance(totals, str):
+            return metric.compute(self.evidence, scope, confidence)
+        return Measured(metric.transform(mean_sequence(*totals, confidence, tuned_for)))
+
     def all(self, confidence: float) -> list[Estimate]:
         """Every metric in every scope, per-layer ones apart."""
         return [
@@ -43,7 +63,10 @@ class Estimates:
 
     def _compute(self, id: str, scope: Scope, confidence: float) -> Estimate:
         metric = REGISTRY[id]
-        measured = metric.compute(self.evidence, scope, confidence)
+        if self.sequence is not None and "task" not in scope and not metric.deterministic:
+            measured = self._sequential(metric, scope, confidence, self.sequence["tuned_for"])
+        else:
+            measured = metric.compute(self.evidence, scope, confidence)
         found = measured.interval
         return Estimate(
             id=id, scope=scope, value=_finite(found.value), low=_finite(found.low),

@@ -10,9 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from evalharness.stats import Interval
+import numpy as np
+import numpy.typing as npt
+
+from evalharness.stats import Interval, cluster_ratio_t
 
 if TYPE_CHECKING:
     from evalharness.metrics.evidence import Evidence
@@ -26,6 +29,11 @@ class Measured:
 
     interval: Interval
     worst: str | None = None
+
+
+# Per-document totals and numbers of rows, (G,) each, of which a mean is the ratio; or why there are
+# none.
+Totals = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | str
 
 
 class Compute(Protocol):
@@ -52,6 +60,9 @@ class Metric:
     records: str  # the records it reads
     scopes: Callable[[Evidence], list[Scope]]
     compute: Compute
+    # Means only: what is summed per document, and how the mean's interval becomes the metric's.
+    totals: Callable[[Evidence, Scope], Totals] | None = None
+    transform: Callable[[Interval], Interval] = lambda interval: interval
 
 
 REGISTRY: dict[str, Metric] = {}
@@ -74,6 +85,8 @@ def metric(
     difference: bool = False,
     shift_invariant: bool = True,
     deterministic: bool = False,
+    totals: Callable[[Evidence, Scope], Totals] | None = None,
+    transform: Callable[[Interval], Interval] = lambda interval: interval,
 ) -> Callable[[Compute], Compute]:
     """Register the decorated function as metric ``id``."""
 
@@ -84,8 +97,32 @@ def metric(
             raise ValueError(f"{id}: a difference is 0 for a model against itself")
         REGISTRY[id] = Metric(
             id, name, unit, direction, source, difference, identity, symmetric, shift_invariant,
-            deterministic, scope_keys, records, scopes, compute,
+            deterministic, scope_keys, records, scopes, compute, totals, transform,
         )  # fmt: skip
         return compute
 
     return register
+
+
+def mean_metric(
+    id: str,
+    name: str,
+    totals: Callable[[Evidence, Scope], Totals],
+    *,
+    worst: Callable[[Evidence, Scope], str | None] = lambda evidence, scope: None,
+    interval: Callable[..., Interval] = cluster_ratio_t,
+    transform: Callable[[Interval], Interval] = lambda found: found,
+    **more: Any,
+) -> None:
+    """Register a mean over rows: the ratio of two sums over documents, with its interval.
+
+    Means are also what can be watched while documents come in: see `Estimates` and `--stop-early`.
+    """
+
+    def compute(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+        found = totals(evidence, scope)
+        if isinstance(found, str):
+            return Measured(Interval(None, None, None, confidence, 0, 0, "none", reason=found))
+        return Measured(transform(interval(*found, confidence)), worst(evidence, scope))
+
+    metric(id, name, totals=totals, transform=transform, **more)(compute)

@@ -65,10 +65,11 @@ def token_statistics(
         )
     if len(target_N) == 0:
         return _empty(target_N.device)
-    if z_ref_NV.is_cuda and _has_triton():
+    if z_ref_NV.is_cuda and torch.version.hip is None and _has_triton():
         from evalharness.pair.triton_statistics import triton_statistics
 
-        return triton_statistics(z_ref_NV, z_cand_NV, target_N)
+        found = triton_statistics(z_ref_NV, z_cand_NV, target_N)
+        return {name: found[name] for name in FIELDS}
     if compiled and z_ref_NV.device.type == "cpu":
         blocks = _compiled_blocks(z_ref_NV, z_cand_NV)
     else:

@@ -1,11 +1,13 @@
 """Token statistics on CUDA: each logit is read once.
 
-Shapes: N positions, V vocabulary, T tiles of TILE tokens. `_tiles` reads a tile of both rows into
-registers and leaves eleven sums relative to the tile's own maxima and to its own shift
-c = max z′ − max z, near which the tile's Δ lie; nothing there can overflow or cancel. `_rows`
-brings a row's tiles to common maxima, and reads again only the five tiles a side that can hold
-the five largest logits, and the one with the largest difference. The formulas are those of
-`statistics_rows`.
+Shapes: N positions, V vocabulary, T tiles of TILE tokens, each of G groups of GROUP. `_tiles` reads
+a tile of both rows into registers and leaves the groups' largest logits and nine sums, relative to
+the tile's own maxima and its own shift c = max z′ − max z: near it lie the tile's Δ, so nothing
+overflows or cancels. `_rows` brings a row's tiles to common maxima, and reads again only the five
+groups a side that can hold the five largest logits, and the tile with the largest difference. The
+formulas are those of `statistics_rows`.
+
+One warp a program: reductions need no shared memory, and the loads of many programs overlap.
 """
 
 # mypy: ignore-errors
@@ -18,18 +20,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 1024
-TILE_WARPS, ROW_WARPS = 1, 4
-SUMS = 16  # eleven, padded to one 64-byte line
+TILE = 512
+GROUP = 128
+SUMS = tl.constexpr(16)  # nine, padded
+ROW_WARPS = 1
+REAL = (
+    "nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand", "conf_ref",
+    "conf_cand", "max_abs", "half_range",
+)  # fmt: skip
+LOG2E = tl.constexpr(1.4426950408889634)
 
 
 def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, Tensor]:
     """See `statistics.token_statistics`."""
     n, v = z_NV.shape
     z_NV, w_NV = (x if x.stride(1) == 1 else x.contiguous() for x in (z_NV, w_NV))
-    tiles = triton.cdiv(v, TILE)
-    sums = torch.empty(n * tiles, SUMS, dtype=torch.float32, device=z_NV.device)
-    real = torch.empty(10, n, dtype=torch.float32, device=z_NV.device)
+    tiles, groups = triton.cdiv(v, TILE), TILE // GROUP
+    sums = torch.empty(n * tiles, 2 * groups + SUMS.value, dtype=torch.float32, device=z_NV.device)
+    real = torch.empty(len(REAL), n, dtype=torch.float32, device=z_NV.device)
     token = torch.empty(3, n, dtype=torch.int32, device=z_NV.device)
     small = torch.empty(3, n, dtype=torch.int8, device=z_NV.device)
     # A logit that stands for none: e to its power is 0, and its own difference is harmless.
@@ -37,18 +45,14 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
     with torch.cuda.device_of(z_NV):
         _tiles[(n * tiles,)](
             z_NV, w_NV, sums, z_NV.stride(0), w_NV.stride(0), v, tiles,
-            TILE=TILE, NOTHING=nothing, EVEN=v % TILE == 0, num_warps=TILE_WARPS,
+            TILE=TILE, GROUPS=groups, NOTHING=nothing, EVEN=v % TILE == 0, num_warps=1,
         )  # fmt: skip
         _rows[(n,)](
             z_NV, w_NV, target_N, sums, real, token, small,
             z_NV.stride(0), w_NV.stride(0), v, tiles, n,
-            TILE=TILE, TILES=triton.next_power_of_2(tiles), num_warps=ROW_WARPS,
+            TILE=TILE, GROUPS=groups, TILES=triton.next_power_of_2(tiles), num_warps=ROW_WARPS,
         )  # fmt: skip
-    names = (
-        "nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand", "conf_ref",
-        "conf_cand", "max_abs", "half_range",
-    )  # fmt: skip
-    return dict(zip(names, real, strict=True)) | {
+    return dict(zip(REAL, real, strict=True)) | {
         "argmax_ref": token[0],
         "argmax_cand": token[1],
         "max_abs_token": token[2],
@@ -65,9 +69,14 @@ def _series(d):
 
 
 @triton.jit
+def _exp(x):
+    return tl.exp2(x * LOG2E)  # flushes denormal results to 0, which `exp` takes pains not to
+
+
+@triton.jit
 def _tiles(
     z_ptr, w_ptr, out_ptr, stride_z, stride_w, v, tiles,
-    TILE: tl.constexpr, NOTHING: tl.constexpr, EVEN: tl.constexpr,
+    TILE: tl.constexpr, GROUPS: tl.constexpr, NOTHING: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     row = (pid // tiles).to(tl.int64)
@@ -84,40 +93,48 @@ def _tiles(
         delta = w - z
         high = tl.max(tl.where(inside, delta, float("-inf")), 0)
         low = tl.min(tl.where(inside, delta, float("inf")), 0)
-    top_z, top_w = tl.max(z, 0), tl.max(w, 0)
-    a, b = z - top_z, w - top_w
-    d = b - a
-    ez, ew = tl.exp(a), tl.exp(b)
+    top_z_G = tl.max(tl.reshape(z, (GROUPS, TILE // GROUPS)), 1)
+    top_w_G = tl.max(tl.reshape(w, (GROUPS, TILE // GROUPS)), 1)
+    top_z, top_w = tl.max(top_z_G, 0), tl.max(top_w_G, 0)
+    shift = top_w - top_z
+    a, b, d = z - top_z, w - top_w, delta - shift
+    ez, ew = _exp(a), _exp(b)
     ezd = ez * d
-    f = _series(d)
+    # eᵈ − 1 − d cancels for small d: a series there, else eᵃ·eᵈ = eᵇ, which cannot overflow.
     is_small = tl.abs(d) < 0.25
-    exp_f = tl.sum(tl.where(is_small, ez * f, ew - ez - ezd), 0)
-    exp_j = tl.sum(tl.where(is_small, ezd * (f + d), (ew - ez) * d), 0)
-    k = tl.arange(0, 16)
-    out = tl.where(k == 0, top_z, 0.0)
-    out = tl.where(k == 1, top_w, out)
-    out = tl.where(k == 2, high, out)
-    out = tl.where(k == 3, low, out)
-    out = tl.where(k == 4, tl.sum(ez, 0), out)
-    out = tl.where(k == 5, tl.sum(ew, 0), out)
-    out = tl.where(k == 6, tl.sum(ezd, 0), out)
-    out = tl.where(k == 7, exp_f, out)
-    out = tl.where(k == 8, exp_j, out)
-    out = tl.where(k == 9, tl.sum(ez * a, 0), out)
-    out = tl.where(k == 10, tl.sum(ew * b, 0), out)
-    tl.store(out_ptr + pid.to(tl.int64) * 16 + k, out)
+    series = _series(d)
+    g = tl.where(is_small, ez * series + ezd, ew - ez)
+    f = tl.where(is_small, ez * series, g - ezd)
+    out_ptr += pid.to(tl.int64) * (2 * GROUPS + SUMS)
+    k = tl.arange(0, GROUPS)
+    tl.store(out_ptr + k, top_z_G)
+    tl.store(out_ptr + GROUPS + k, top_w_G)
+    k = tl.arange(0, SUMS)
+    out = tl.where(k == 0, high, low)
+    out = tl.where(k == 2, tl.sum(ez, 0), out)
+    out = tl.where(k == 3, tl.sum(ew, 0), out)
+    out = tl.where(k == 4, tl.sum(ezd, 0), out)
+    out = tl.where(k == 5, tl.sum(f, 0), out)
+    out = tl.where(k == 6, tl.sum(g * d, 0), out)
+    out = tl.where(k == 7, tl.sum(ez * a, 0), out)
+    out = tl.where(k == 8, tl.sum(ew * b, 0), out)
+    tl.store(out_ptr + 2 * GROUPS + k, out)
 
 
 @triton.jit
-def _five(row_ptr, top, tile, v, TILE: tl.constexpr, TILES: tl.constexpr):
-    """Tokens of the five largest logits, ties to the lowest id, in the first of eight places."""
+def _five(row_ptr, top, group, v, GROUP: tl.constexpr, MANY: tl.constexpr):
+    """Tokens of the five largest logits, ties to the lowest id, in the first of eight places.
+
+    top, group: each group's largest logit and number, of any one shape (R, C).
+    """
     k = tl.arange(0, 8)
-    chosen = tl.full((8,), TILES, tl.int32)
+    chosen = tl.full((8,), MANY, tl.int32)
     for i in tl.static_range(5):
-        best = tl.min(tl.where(top == tl.max(top, 0), tile, TILES), 0)
+        most = tl.max(tl.max(top, 1), 0)
+        best = tl.min(tl.min(tl.where(top == most, group, MANY), 1), 0)
         chosen = tl.where(k == i, best, chosen)
-        top = tl.where(tile == best, float("-inf"), top)
-    token = chosen[:, None] * TILE + tl.arange(0, TILE)[None, :]
+        top = tl.where(group == best, float("-inf"), top)
+    token = chosen[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     inside = token < v
     x = tl.load(row_ptr + token, mask=inside, other=float("-inf")).to(tl.float32)
     found = tl.full((8,), -1, tl.int32)
@@ -134,32 +151,36 @@ def _five(row_ptr, top, tile, v, TILE: tl.constexpr, TILES: tl.constexpr):
 def _rows(
     z_ptr, w_ptr, target_ptr, sums_ptr, real_ptr, token_ptr, small_ptr,
     stride_z, stride_w, v, tiles, n,
-    TILE: tl.constexpr, TILES: tl.constexpr,
+    TILE: tl.constexpr, GROUPS: tl.constexpr, TILES: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     z_ptr += row * stride_z
     w_ptr += row * stride_w
     tile = tl.arange(0, TILES)
     real = tile < tiles
-    at = sums_ptr + (row * tiles + tile) * 16
-    top_z_T = tl.load(at + 0, mask=real, other=float("-inf"))
-    top_w_T = tl.load(at + 1, mask=real, other=float("-inf"))
-    high_T = tl.load(at + 2, mask=real, other=float("-inf"))
-    low_T = tl.load(at + 3, mask=real, other=float("inf"))
-    exp_z_T = tl.load(at + 4, mask=real, other=0.0)
-    exp_w_T = tl.load(at + 5, mask=real, other=0.0)
-    exp_d_T = tl.load(at + 6, mask=real, other=0.0)
-    exp_f_T = tl.load(at + 7, mask=real, other=0.0)
-    exp_j_T = tl.load(at + 8, mask=real, other=0.0)
-    exp_a_T = tl.load(at + 9, mask=real, other=0.0)
-    exp_b_T = tl.load(at + 10, mask=real, other=0.0)
+    line = 2 * GROUPS + SUMS
+    at = sums_ptr + (row * tiles + tile) * line + 2 * GROUPS
+    high_T = tl.load(at + 0, mask=real, other=float("-inf"))
+    low_T = tl.load(at + 1, mask=real, other=float("inf"))
+    exp_z_T = tl.load(at + 2, mask=real, other=0.0)
+    exp_w_T = tl.load(at + 3, mask=real, other=0.0)
+    exp_d_T = tl.load(at + 4, mask=real, other=0.0)
+    exp_f_T = tl.load(at + 5, mask=real, other=0.0)
+    exp_j_T = tl.load(at + 6, mask=real, other=0.0)
+    exp_a_T = tl.load(at + 7, mask=real, other=0.0)
+    exp_b_T = tl.load(at + 8, mask=real, other=0.0)
+    group = tile[:, None] * GROUPS + tl.arange(0, GROUPS)[None, :]
+    at = sums_ptr + (row * tiles + tile[:, None]) * line + tl.arange(0, GROUPS)[None, :]
+    top_z_TG = tl.load(at, mask=real[:, None], other=float("-inf"))
+    top_w_TG = tl.load(at + GROUPS, mask=real[:, None], other=float("-inf"))
+    top_z_T, top_w_T = tl.max(top_z_TG, 1), tl.max(top_w_TG, 1)
 
     # To the row's own maxima, and to its shift max z′ − max z: δ is what a tile's d lacks.
     top_z, top_w = tl.max(top_z_T, 0), tl.max(top_w_T, 0)
     a = tl.where(real, top_z_T - top_z, 0.0)
     b = tl.where(real, top_w_T - top_w, 0.0)
     delta = b - a
-    ez, ew = tl.exp(a), tl.exp(b)
+    ez, ew = _exp(a), _exp(b)
     series = _series(delta)
     is_small = tl.abs(delta) < 0.25
     g1 = tl.where(is_small, ez * (series + delta), ew - ez)  # eᵃ(e^δ − 1)
@@ -174,6 +195,7 @@ def _rows(
     ).to(tl.float64)
     exp_a = tl.sum(ez * (exp_a_T + a * exp_z_T), 0)
     exp_b = tl.sum(ew * (exp_b_T + b * exp_w_T), 0)
+    # NaN: a logit of ±∞ is 0·∞ or ∞ − ∞ by now.
     bad_z, bad_w = exp_a != exp_a, exp_b != exp_b
 
     x, f, j = exp_d / exp_z, exp_f / exp_z, exp_j / exp_z
@@ -210,8 +232,8 @@ def _rows(
     w = tl.load(w_ptr + token, mask=inside, other=0.0).to(tl.float32)
     largest_at = tl.min(tl.where((tl.abs(w - z) == largest) & inside, token, v), 0)
 
-    five_z = _five(z_ptr, top_z_T, tile, v, TILE, TILES)
-    five_w = _five(w_ptr, top_w_T, tile, v, TILE, TILES)
+    five_z = _five(z_ptr, top_z_TG, group, v, TILE // GROUPS, TILES * GROUPS)
+    five_w = _five(w_ptr, top_w_TG, group, v, TILE // GROUPS, TILES * GROUPS)
     same = (five_z[:, None] == five_w[None, :]) & (five_z >= 0)[:, None]
     k = tl.arange(0, 8)
     token_ptr += row

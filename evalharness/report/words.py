@@ -106,7 +106,7 @@ FAMILIES: tuple[Family, ...] = (
         "divergence",
         "Divergence",
         "How far the candidate's predictions moved, whatever the true token is.",
-        ("kl", "top1", "top5", "prob"),
+        ("kl", "top1", "top5", "prob", "entropy"),
     ),
     Family(
         "logits",
