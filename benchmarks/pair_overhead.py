@@ -37,6 +37,7 @@ TARGETS = {
     "8b": {"statistics": 1.01, "blocks": 1.03, "all": 1.07},
     "smollm2": {"statistics": 1.08, "all": 1.15},
 }
+BATCHES = 2  # one after the other, in a block of records: the probes' table is written at its end
 MEMORY = {"statistics": 1.1, "blocks": 2.0, "all": 2.0}  # GiB above the bare passes, on CUDA
 
 
@@ -58,13 +59,16 @@ def main() -> None:
         sequences = max(1, sequences // 4)
     compiled = not cuda and not args.plain
     pair = Pair(args.shape, device, sequences, length, compiled)
-    variants: dict[str, Callable[[], Any]] = {"bare": pair.bare, "statistics": pair.statistics}
+    variants: dict[str, Callable[[], Any]] = {
+        "bare": pair.bare,
+        "statistics": lambda: [pair.statistics() for _ in range(BATCHES)],
+    }
     if args.probes != "none":
         variants["blocks"] = lambda: pair.probed(linears=False)
     if args.probes == "all":
         variants["all"] = lambda: pair.probed(linears=True)
     measured = measure(variants, device, repeats=3 if args.quick else 5)
-    report(measured, args.shape, sequences * length, cuda)
+    report(measured, args.shape, BATCHES * sequences * length, cuda)
 
 
 class Pair:
@@ -88,10 +92,15 @@ class Pair:
         self.slots_BT = torch.arange(sequences, device=device)[:, None].expand(sequences, length)
         self.positions_BT = torch.arange(length, device=device).expand(sequences, length)
 
+        self.probes = {
+            linears: LayerProbe(self.reference, self.candidate, linears)
+            for linears in (False, True)
+        }
+
     @torch.inference_mode()
     def bare(self) -> None:
         """Both forward passes, logits of every position."""
-        for side in (self.reference, self.candidate):
+        for side in BATCHES * (self.reference, self.candidate):
             h_NC = side.hidden(self.ids_BT).flatten(0, 1)
             for piece in chunks(len(h_NC), self.chunk):
                 side.logits(h_NC[piece])
@@ -116,9 +125,10 @@ class Pair:
     @torch.inference_mode()
     def probed(self, linears: bool) -> None:
         """The same, with every block (and linear) watched; the table of the sums at the end."""
-        probe = LayerProbe(self.reference, self.candidate, linears)
+        probe = self.probes[linears]
         probe.begin(list(range(len(self.ids_BT))))
-        self.statistics(probe)
+        for _ in range(BATCHES):
+            self.statistics(probe)
         probe.table()
 
 
@@ -149,10 +159,8 @@ def measure(
         for name, run in variants.items():
             gc.collect()
             if cuda:
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
-                run()  # fill the allocator's cache again
                 torch.cuda.synchronize()
+                torch.cuda.reset_peak_memory_stats()
             start = time.perf_counter() if cuda else time.process_time()
             run()
             if cuda:

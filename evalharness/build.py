@@ -52,7 +52,7 @@ def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomal
     return Result(
         evalharness_version=__version__,
         verdict=decision.verdict,
-        headline=decision.headline,
+        headline=headline(run, decision),
         exit_code=decision.exit_code,
         reference=sides["reference"].name,
         candidate=sides["candidate"].name,
@@ -75,6 +75,29 @@ def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomal
         warnings=[*manifest.get("warnings", []), *decision.warnings],
         command=manifest.get("command", ""),
     )
+
+
+def decided_again(run: Run, before: Result, decision: Decision, found: list[Anomaly]) -> Result:
+    """``before`` under another decision: what was measured stays as it is."""
+    return before.model_copy(
+        update={
+            "verdict": decision.verdict,
+            "headline": headline(run, decision),
+            "exit_code": decision.exit_code,
+            "policy": decision.policy,
+            "gates": decision.gates,
+            "waivers": decision.waivers,
+            "anomalies": found,
+            "warnings": [*run.manifest.get("warnings", []), *decision.warnings],
+        }
+    )
+
+
+def headline(run: Run, decision: Decision) -> str:
+    """The decision in a sentence, and a second one where both sides are one model."""
+    if not same_model(run.manifest):
+        return decision.headline
+    return f"{decision.headline} Both sides hold the same weights: a model against itself."
 
 
 def same_model(manifest: Mapping[str, Any]) -> bool:

@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command(epilog="Example: evalharness plan gates/ship.yaml --run runs/a--b-20260101-120000")(
         plan
     )
-    app.command(epilog="Example: evalharness init runs/a--b-20260101-120000 > gates/ship.yaml")(init)
+    app.command(epilog="Example: evalharness init base.yaml candidate.yaml > gates/ship.yaml")(init)
     app.add_typer(baseline_app)
 
 
@@ -89,13 +89,20 @@ _PROPOSED = (
 _ROOM = 1.25
 
 
-def init(run: RunDir) -> None:
-    """Propose a policy from a run of a pair you would ship: its bounds, with a quarter's room."""
-    from evalharness.api import load_run
+def init(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="RUN | BASE CANDIDATE", help="A run, or a pair.")
+    ],
+    suite: Annotated[str, typer.Option("--suite", help="For a pair: what to measure.")] = "quick",
+) -> None:
+    """Propose a policy for a pair you would ship: its bounds, with room, outside the noise floor."""
+    from evalharness.api import compare, load_run
     from evalharness.metrics import REGISTRY
 
-    loaded = load_run(run)
-    estimates = loaded.estimates
+    if len(files) > 2:
+        raise InputError("takes a run, or a base and a candidate", key="init")
+    loaded = load_run(files[0]) if len(files) == 1 else compare(*files, suite=suite)
+    run, estimates = loaded.path, loaded.estimates
     lines = [
         "# `evalharness schema policy` prints the schema of this file.",
         f"# Proposed from {run}: each limit is the run's own bound with a quarter's room, and",

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from evalharness.data.items import PreparedTasks
     from evalharness.spec.policy import Policy
     from evalharness.pair.tasks import TaskRun
+    from evalharness.probes.layers import LayerProbe
 
 BLOCK_TOKENS = 8192  # about a minute's work on two cores: what a killed run loses at most
 
@@ -180,7 +181,7 @@ def _measure(job: Plan, progress: Progress) -> Run:
     same = suite.tokenizers == "same"
     probe = None
     if same and "layers" in suite.probes:
-        probe = LayerProbe(reference, candidate, suite.layers.linears)
+        probe = LayerProbe(reference, candidate, suite.layers.linears, suite.layers.errors)
     short = len(job.texts) - len(docs)
     manifest = {
         **inputs,
@@ -197,6 +198,7 @@ def _measure(job: Plan, progress: Progress) -> Run:
         "warnings": [
             *job.warnings,
             *pair_warnings,
+            *(probe.matching.notes if probe else []),
             *([f"{short} documents were too short to score and left out"] if short else []),
             *(f"{x.name}: {m}" for x in (loaded_ref, loaded_cand) for m in x.messages),
         ],
@@ -240,6 +242,8 @@ def _measure(job: Plan, progress: Progress) -> Run:
                         f"{len(docs)} documents were measured",
                     ])  # fmt: skip
                     break
+        if probe is not None:
+            run.update(matching=_with_unmeasured(run, probe))
         passed_at = time.perf_counter()
         if job.tasks is not None:
             from evalharness.pair.tasks import run_tasks
@@ -262,6 +266,13 @@ def _measure(job: Plan, progress: Progress) -> Run:
         peak_memory=peak_memory(),
     )
     return run
+
+
+def _with_unmeasured(run: Run, probe: LayerProbe) -> dict[str, Any]:
+    """The match report with the modules of which no record was made."""
+    seen = set(run.table("layers", ["layer"])["layer"].to_pylist())
+    missing = [f"{p.name} ({p.type})" for p in probe.pairs if p.name not in seen]
+    return probe.matching.model_copy(update={"not_measured": missing}).model_dump()
 
 
 def task_tables(task: TaskRun) -> dict[str, pa.Table]:

@@ -6,7 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from evalharness.build import anomalies, build, same_model
+from evalharness import __version__
+from evalharness.build import anomalies, build, decided_again, same_model
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide, find_anomalies, load_baseline, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
@@ -29,7 +30,12 @@ def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]
 
 def finish(run: Run, policy: Policy) -> Result:
     """Judge, write result.json, report.html, summary.md and junit.xml, and seal the run."""
-    result = build(run, *judge(run, policy))
+    estimates, decision, found = judge(run, policy)
+    before = load_result(run.path) if (run.path / "result.json").is_file() else None
+    if before is not None and before.evalharness_version == __version__:
+        result = decided_again(run, before, decision, found)
+    else:
+        result = build(run, estimates, decision, found)
     # The copy is for readers, and for when the original is gone; paths in it stay the original's.
     run.update(policy=str(policy.path.resolve()))
     run.write_text("policy.yaml", policy.path.read_text(encoding="utf-8"))

@@ -137,13 +137,19 @@ class Run:
         self._save_manifest()
 
     def seal(self) -> None:
-        """Put every file's SHA-256 into the manifest: the run is complete."""
+        """Put every file's SHA-256 into the manifest: the run is complete.
+
+        Records never change once they are listed, so those that are keep their digest.
+        """
+        listed = self.manifest.get("files", {})
         # The log may still grow (re-gating, re-rendering); it decides nothing.
         files = [
             p for p in sorted(self.path.rglob("*"))
             if p.is_file() and p.name not in (MANIFEST, "lock", "log.jsonl")
         ]  # fmt: skip
-        self.update(files={str(p.relative_to(self.path)): sha256(p) for p in files})
+        names = {str(p.relative_to(self.path)): p for p in files}
+        kept = {n: d for n, d in listed.items() if n.startswith("records/")}
+        self.update(files={n: kept.get(n) or sha256(p) for n, p in names.items()})
 
     def verify(self, only: Iterable[str] = ("records/",)) -> None:
         """Check the files whose names begin with ``only`` against the manifest."""

@@ -54,7 +54,7 @@ def test_a_comparison_writes_a_complete_valid_run(project: Path) -> None:
     run.verify(("",))
     scopes = [m.scope for m in result.metrics if m.id == "kl.mean"]
     assert scopes == [{}, {"slice": "odd"}]
-    assert len(result.layers) == 2 * 8 + 1
+    assert len(result.layers) == 2 * (2 * 8 + 1) + 2  # total and own; inherited of the blocks
     assert {m.id for m in result.metrics if m.noise_floor is not None} >= {"kl.mean", "nll.shift"}
 
 
@@ -75,6 +75,7 @@ def test_a_model_against_itself_passes_and_says_so(project: Path) -> None:
     result, run = compare(job(project, candidate="same.yaml"))
     assert result.exit_code == 0
     assert result.compared.same_model
+    assert "a model against itself" in result.headline
     values = {m.id: m.value for m in result.metrics if m.scope == {}}
     assert values["kl.mean"] == values["nll.shift"] == values["logit.half_range"] == 0
     assert values["top1.agreement"] == values["perplexity.ratio"] == 1

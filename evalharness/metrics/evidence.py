@@ -199,9 +199,11 @@ class Evidence:
 
     @cached_property
     def unmatched(self) -> list[str]:
-        """Modules of either side that have no counterpart."""
+        """Modules of either side that have no counterpart, or that no token reached."""
         matching = self.run.manifest.get("matching") or {}
-        return [*matching.get("unmatched_reference", []), *matching.get("unmatched_candidate", [])]
+        kinds = ("unmatched_reference", "unmatched_candidate", "not_measured")
+        names = (text.partition(" (")[0] for kind in kinds for text in matching.get(kind, []))
+        return list(dict.fromkeys(names))
 
     @cached_property
     def timings(self) -> pd.DataFrame:

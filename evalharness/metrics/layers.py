@@ -17,11 +17,17 @@ EDGES = np.concatenate([[0.0], EDGE_MIN * 2.0 ** (np.arange(BINS) / BINS_PER_OCT
 
 
 def _scopes(error: str, evidence: Evidence) -> list[Scope]:
-    return [{"layer": layer} for kind, layer in evidence.layers if kind == error]
+    found = [layer for kind, layer in evidence.layers if kind == error]
+    if found:  # what has no counterpart is undefined, and passes no gate
+        found += [name for name in evidence.unmatched if name not in found]
+    return [{"layer": layer} for layer in found]
 
 
 def _median(error: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    rows = evidence.layers[(error, scope["layer"])]
+    rows = evidence.layers.get((error, scope["layer"]))
+    if rows is None:
+        why = "the module has no counterpart on the other side, or no token reached it"
+        return Measured(undefined(why, confidence))
     if not np.isfinite(rows.column("err_sq")).all():
         return Measured(undefined("the module's output is NaN or infinite", confidence))
     if not rows.column("tokens").sum():

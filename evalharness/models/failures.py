@@ -11,6 +11,14 @@ from evalharness.spec.model import ModelSpec
 _MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out: torch's, Python's or the CPU allocator's."""
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(m in text for m in _MEMORY)
+    )
+
+
 def explain(error: Exception, spec: ModelSpec, place: Path) -> EvalHarnessError:
     """Return what to raise instead of ``error``, which loading ``place`` for ``spec`` raised."""
     text = " ".join(str(error).split()) or type(error).__name__

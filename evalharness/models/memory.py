@@ -57,8 +57,21 @@ def free_bytes(device: torch.device) -> int | None:
         lines = Path("/proc/meminfo").read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    return min([*found, *_left_of_container()], default=None)
+
+
+def _left_of_container() -> list[int]:
+    """What a container's own limit leaves of memory (cgroup 2); page cache counts as free."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = int((root / "memory.current").read_text())
+        lines = (root / "memory.stat").read_text().splitlines()
+        cached = sum(int(v) for k, _, v in (x.partition(" ") for x in lines) if k == "file")
+        return [int(limit) - used + cached]
+    except (OSError, ValueError):  # no such file, or the word "max"
+        return []
 
 
 def _gib(count: int) -> str:

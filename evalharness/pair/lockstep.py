@@ -31,9 +31,11 @@ def lockstep(
     """Run both, switching after each of ``blocks`` (reference module, candidate module).
 
     ``on_reference`` is called when the reference has finished a block, then ``on_candidate`` when
-    the candidate has finished the same one.
+    the candidate has finished the same one. A watcher may call blocks itself: such a call is no
+    step of either pass.
     """
     results: dict[str, T] = {}
+    watching: list[int] = []
     caller = getcurrent()
 
     def first() -> None:
@@ -50,12 +52,12 @@ def lockstep(
         for index, (reference, candidate) in enumerate(blocks):
             handles.append(
                 reference.register_forward_hook(
-                    _after(index, on_reference, second_let), with_kwargs=True
+                    _after(index, on_reference, second_let, watching), with_kwargs=True
                 )
             )
             handles.append(
                 candidate.register_forward_hook(
-                    _after(index, on_candidate, first_let), with_kwargs=True
+                    _after(index, on_candidate, first_let, watching), with_kwargs=True
                 )
             )
         # The reference starts. Each hook switches to the other side; when the reference's forward
@@ -72,9 +74,17 @@ def lockstep(
     return results["reference"], results["candidate"]
 
 
-def _after(index: int, watcher: Watcher, other: greenlet) -> Callable[..., None]:
+def _after(
+    index: int, watcher: Watcher, other: greenlet, watching: list[int]
+) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        watcher(index, module, args, kwargs, output)
+        if watching:
+            return
+        watching.append(index)
+        try:
+            watcher(index, module, args, kwargs, output)
+        finally:
+            watching.clear()
         if not other.dead:
             other.switch()
 

@@ -34,6 +34,7 @@ class Side:
         self.backbone: nn.Module = self.model.base_model
         self.vocab_size = _head_rows(head, self.model)
         self.split = self.backbone is not self.model and self._head_is_exact()
+        self.released = False
 
     @property
     def head_name(self) -> str:
@@ -52,6 +53,14 @@ class Side:
         """Logits (N, V) of N positions of `hidden`."""
         out: Tensor = self.head(hidden_NC) if self.split else hidden_NC
         return out
+
+    def release_backbone(self) -> None:
+        """Let go of every weight but the head's: from here on only `logits` works."""
+        kept = {id(p) for p in self.head.parameters()}
+        for parameter in self.backbone.parameters():
+            if id(parameter) not in kept:
+                parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+        self.released = True
 
     @torch.inference_mode()
     def _head_is_exact(self) -> bool:

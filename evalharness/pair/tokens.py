@@ -1,16 +1,18 @@
-"""The pass over texts: both models, the same batches, every token metric from one look at the logits.
+"""The pass over texts: both models, the same batches, every metric from one look at the logits.
 
 For each block of documents: windows are batched; each model's backbone runs; then, in chunks of
 scored positions, both heads and `token_statistics`. What leaves the device is a few numbers a
 token. Windows that the layer probe samples go through both backbones in lock-step.
+
+Both models are launched before either is waited for, so that two devices work at the same time.
+When memory runs out, the block is begun again with half the batch, then with half the chunk.
 """
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -22,12 +24,17 @@ from torch import Tensor
 from evalharness import records
 from evalharness.data.documents import Document
 from evalharness.data.windows import Slot, batches
+from evalharness.models.failures import is_out_of_memory
+from evalharness.pair.cache import HiddenCache
+from evalharness.pair.clock import Clock
+from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.statistics import token_statistics
 from evalharness.probes.layers import LayerProbe
 
 CONTEXT_TOKENS = 24  # tokens shown before and after an extreme
 EXTREMES = 12  # kept a block and criterion
+SMALLEST_CHUNK = 16  # scored positions
 
 
 class TokenPass:
@@ -41,33 +48,80 @@ class TokenPass:
         *,
         batch_size: int,
         probe: LayerProbe | None,
+        cache: HiddenCache | None = None,
+        chunk: int | None = None,
         progress: Callable[[int], None] = lambda tokens: None,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.reference, self.candidate = reference, candidate
         self.documents, self.batch_size = documents, batch_size
-        self.probe, self.progress = probe, progress
-        self.chunk = 1024 if candidate.device.type == "cuda" else 128
+        self.probe, self.cache = probe, cache
+        self.progress, self.say = progress, say
+        self.chunk = chunk or default_chunk(candidate.device)
 
     @torch.inference_mode()
     def measure(self, block: list[Slot]) -> dict[str, pa.Table]:
-        """All records of one block."""
+        """All records of one block; raises `OutOfMemoryError` where not even one window fits."""
+        counted = 0
+
+        def count(tokens: int) -> None:
+            nonlocal counted
+            counted += tokens
+            self.progress(tokens)
+
+        with self._device():
+            while True:
+                try:
+                    return self._measure(block, count)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    self._halve(str(error))
+                # Out of the handler nothing holds on to the failed batch's tensors any more.
+                count(-counted)
+                free_memory(self.reference.device)
+                free_memory(self.candidate.device)
+
+    def _device(self) -> Any:
+        """Kernels of our own run where the candidate is."""
+        device = self.candidate.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+    def _halve(self, error: str) -> None:
+        if self.batch_size > 1:
+            self.batch_size //= 2
+        elif self.chunk > SMALLEST_CHUNK:
+            self.chunk //= 2
+        else:
+            why = error.splitlines()[0] if error else "MemoryError"
+            raise OutOfMemoryError(
+                f"out of memory on {self.candidate.device} with one window at a time ({why}). Use "
+                "shorter windows, a smaller dtype or a larger device"
+            )
+        self.say(
+            f"out of memory: going on with {self.batch_size} windows at a time and the logits of "
+            f"{self.chunk} positions"
+        )
+
+    def _measure(self, block: list[Slot], count: Callable[[int], None]) -> dict[str, pa.Table]:
         numbers = sorted({s.document for s in block})
         if self.probe is not None:
             self.probe.begin(numbers)
         rows: dict[str, list[np.ndarray[Any, Any]]] = defaultdict(list)
-        clocks: list[tuple[int, _Clock, _Clock]] = []
+        clocks: list[tuple[int, Clock, Clock]] = []
         for batch in batches(block, self.batch_size):
-            clock = (_Clock(self.reference.device), _Clock(self.candidate.device))
+            clock = (Clock(self.reference.device), Clock(self.candidate.device))
             for name, values in self._batch(batch, numbers, clock).items():
                 rows[name].append(values)
             tokens = sum(len(s.ids) for s in batch)
-            if not batch[0].probed:  # lock-step would time both at once
+            # Lock-step would time both at once, and states from the cache take no time.
+            if clock[0].used:
                 clocks.append((tokens, *clock))
-            self.progress(tokens)
+            count(tokens)
         table = pd.DataFrame({k: np.concatenate(v) for k, v in rows.items()})
         table = table.sort_values(["window", "position"], kind="stable", ignore_index=True)
         tables = {
-            "anomalies": self._anomalies(table),
+            "anomalies": self._anomalies(table, block),
             "contexts": self._contexts(table, block),
             "tokens": pa.Table.from_pandas(
                 table[records.TOKENS.names], schema=records.TOKENS, preserve_index=False
@@ -87,7 +141,7 @@ class TokenPass:
         return tables
 
     def _batch(
-        self, batch: list[Slot], numbers: list[int], clock: tuple[_Clock, _Clock]
+        self, batch: list[Slot], numbers: list[int], clock: tuple[Clock, Clock]
     ) -> dict[str, np.ndarray[Any, Any]]:
         width = max(len(s.ids) for s in batch)
         ids = np.zeros((len(batch), width), np.int64)
@@ -96,38 +150,56 @@ class TokenPass:
             ids[i, : len(s.ids)] = s.ids
             slots[i, : len(s.ids)] = numbers.index(s.document)
         ref, cand = self.reference, self.candidate
-        ids_ref = torch.from_numpy(ids).to(ref.device)
         ids_cand = torch.from_numpy(ids).to(cand.device)
         slots_BT = torch.from_numpy(slots).to(cand.device)
         at_BT = torch.arange(width, device=cand.device).expand(len(batch), width)
         probed = batch[0].probed and self.probe is not None
+        cache = None if probed else self.cache
+        kept_NC = None if cache is None else cache.get(batch)
+        if probed or kept_NC is not None:
+            clock = (Clock(ref.device), Clock(cand.device))
+        h_ref: Tensor | None = None
         if probed:
             assert self.probe is not None
-            h_ref, h_cand = self.probe.run(ids_ref, ids_cand, slots_BT, at_BT)
+            h_ref, h_cand = self.probe.run(
+                torch.from_numpy(ids).to(ref.device), ids_cand, slots_BT, at_BT
+            )
         else:
-            with clock[0].running():
-                h_ref = ref.hidden(ids_ref)
+            if kept_NC is None:
+                ids_ref = torch.from_numpy(ids).to(ref.device)
+                with clock[0].running():
+                    h_ref = ref.hidden(ids_ref)
             with clock[1].running():
                 h_cand = cand.hidden(ids_cand)
 
         row = np.concatenate([np.full(s.scored, i) for i, s in enumerate(batch)])
         col = np.concatenate([np.arange(s.first, s.last) for s in batch])
         target = ids[row, col + 1]
+        scored = torch.from_numpy(row * width + col)  # places in the flattened batch
+        if h_ref is not None and cache is not None:
+            kept_NC = h_ref.flatten(0, 1)[scored.to(ref.device)]
+            cache.put(batch, kept_NC)
         parts: list[dict[str, Tensor]] = []
         for piece in chunks(len(row), self.chunk):
-            r, c = torch.from_numpy(row[piece]), torch.from_numpy(col[piece])
+            at = scored[piece]
             with clock[0].running():
-                z_ref = ref.logits(h_ref[r.to(ref.device), c.to(ref.device)])
-            r, c = r.to(cand.device), c.to(cand.device)
+                if kept_NC is not None:
+                    z_ref = ref.logits(kept_NC[piece])
+                else:
+                    assert h_ref is not None
+                    z_ref = ref.logits(h_ref.flatten(0, 1)[at.to(ref.device)])
+            at = at.to(cand.device)
             with clock[1].running():
-                z_cand = cand.logits(h_cand[r, c])
+                h_NC = h_cand.flatten(0, 1)[at]
+                z_cand = cand.logits(h_NC)
             z_ref = z_ref.to(cand.device)
             parts.append(
                 token_statistics(z_ref, z_cand, torch.from_numpy(target[piece]).to(cand.device))
             )
             if probed:
                 assert self.probe is not None
-                self.probe.add_head(z_ref, z_cand, slots_BT[r, c], at_BT[r, c])
+                slots_N, at_N = slots_BT.flatten()[at], at_BT.flatten()[at]
+                self.probe.add_head(z_ref, z_cand, slots_N, at_N, h_NC)
         values = {k: torch.cat([p[k] for p in parts]).cpu().numpy() for k in parts[0]}
         starts = np.array([s.start for s in batch])
         return {
@@ -156,18 +228,21 @@ class TokenPass:
             )  # fmt: skip
         return pa.Table.from_pylist(rows, schema=records.DOCUMENTS)
 
-    def _anomalies(self, table: pd.DataFrame) -> pa.Table:
+    def _anomalies(self, table: pd.DataFrame, block: list[Slot]) -> pa.Table:
         rows = []
-        for side, loaded in (("ref", self.reference.loaded), ("cand", self.candidate.loaded)):
-            bad = table[table[f"bad_{side}"]]
+        for key, side in (("ref", self.reference), ("cand", self.candidate)):
+            bad = table[table[f"bad_{key}"]]
             if len(bad):
                 first = bad.iloc[0]
                 document = self.documents[int(first["doc"])]
+                ids = next(s.ids for s in block if s.number == first["window"])
+                module = None if side.released else first_nonfinite(side, ids)
                 rows.append({
                     "kind": "nonfinite logits",
-                    "message": f"{loaded.name}: NaN or Inf logits at {len(bad)} positions; first in "
-                    f"document {document.corpus}/{document.id}, window {first['window']}, position "
-                    f"{first['position']}",
+                    "message": f"{side.loaded.name}: NaN or Inf logits at {len(bad)} positions; "
+                    f"first in document {document.corpus}/{document.id}, window "
+                    f"{first['window']}, position {first['position']}"
+                    + (f"; the first module that yields any is {module}" if module else ""),
                 })  # fmt: skip
         return pa.Table.from_pylist(rows, schema=records.ANOMALIES)
 
@@ -195,6 +270,11 @@ class TokenPass:
         return pa.Table.from_pylist(rows, schema=records.CONTEXTS)
 
 
+def default_chunk(device: torch.device) -> int:
+    """Scored positions whose logits exist at a time."""
+    return 1024 if device.type == "cuda" else 128
+
+
 def document_row(document: Document, slots: list[Slot], scored: int) -> dict[str, Any]:
     """The columns of `records.DOCUMENTS` that need no model."""
     import json
@@ -216,30 +296,3 @@ def scored_bytes(document: Document, slots: list[Slot]) -> int:
         return -1
     # The logits first … last − 1 of a window predict the places start + first + 1 … start + last.
     return int(sum(ends[s.start + s.last + 1] - ends[s.start + s.first + 1] for s in slots))
-
-
-class _Clock:
-    """Seconds a device spends in `running` blocks; on CUDA without waiting for it."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
-        self._marks: list[tuple[Any, Any]] = []
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        begin = self._mark()
-        yield
-        self._marks.append((begin, self._mark()))
-
-    def _mark(self) -> Any:
-        if not self.cuda:
-            return time.perf_counter()
-        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record()
-        return event
-
-    def seconds(self) -> float:
-        if not self.cuda:
-            return float(sum(b - a for a, b in self._marks))
-        torch.cuda.synchronize()
-        return float(sum(a.elapsed_time(b) for a, b in self._marks)) / 1e3

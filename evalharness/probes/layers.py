@@ -1,47 +1,70 @@
-"""Per-layer error: each block's and linear's output, reference against candidate, same batch.
+"""Per-layer error, taken apart: what a module adds, and what it inherits from those before it.
 
-Inputs are what each model really gets, so this is the *total* error: what the module adds and what
-it inherits from those before it. Nothing is kept per token; see `probes.sums`.
+With clean input x, the candidate's own input x̃, reference f and candidate g of one block:
+
+    total         g(x̃) − f(x)      what a debugger shows; late blocks look worst whoever is to blame
+    own           g(x̃) − f(x̃)      what this block adds
+    inherited     f(x̃) − f(x)      what it was handed; total = own + inherited, exactly
+    own_on_clean  g(x) − f(x)      what it would add were it the only one compressed
+
+Linear modules have total and own. f(x̃) is the reference's block called once more, inside the same
+lock-step, with the arguments (positions, mask) that the reference itself gave it: no second pass,
+and nothing kept but one block's activations. Nothing is kept per token; see `probes.sums`.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
 
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from evalharness.errors import RunError
 from evalharness.pair.lockstep import lockstep
 from evalharness.pair.side import Side
 from evalharness.probes.matching import PairedModule, match
 from evalharness.probes.sums import LayerSums
 
+BLOCKS_ONLY = ("inherited", "own_on_clean")
+
 
 class LayerProbe:
     """Watches both models of a pair over the batches it is given."""
 
-    def __init__(self, reference: Side, candidate: Side, linears: bool) -> None:
-        self.reference, self.candidate = reference, candidate
+    def __init__(
+        self, reference: Side, candidate: Side, linears: bool, errors: Sequence[str] = ("total",)
+    ) -> None:
+        self.reference, self.candidate, self.errors = reference, candidate, tuple(errors)
         pairs, self.matching = match(reference.model, candidate.model)
         self.pairs = [p for p in pairs if linears or p.kind == "block"]
         self.blocks = [p for p in self.pairs if p.kind == "block"]
-        self.index = {p.name: i for i, p in enumerate(self.pairs)}
-        self.head = self.index.get(reference.head_name) if reference.split else None
-        self._sums: LayerSums | None = None
+        self.linears = [p for p in self.pairs if p.kind == "linear"]
+        heads = [p for p in self.linears if reference.head in p.references]
+        self.head = heads[0] if heads and reference.split and candidate.split else None
+        # Modules that write into a tensor they were given, or whose output is written into later.
+        self.in_place: set[str] = set()
+        self._first_batch = True
+        self._sums: dict[str, LayerSums] = {}
+        self._index: dict[str, dict[str, int]] = {}
         self._documents: list[int] = []
 
     def begin(self, documents: list[int]) -> None:
         """Start a block of records about these documents."""
         self._documents = documents
-        self._sums = LayerSums(
-            [(p.name, p.kind, p.type) for p in self.pairs], len(documents), self.candidate.device
-        )
+        for error in self.errors:
+            pairs = self.blocks if error in BLOCKS_ONLY else self.pairs
+            self._index[error] = {p.name: i for i, p in enumerate(pairs)}
+            modules = [(p.name, p.kind, p.type) for p in pairs]
+            self._sums[error] = LayerSums(modules, len(documents), self.candidate.device, error)
 
     def table(self) -> pa.Table:
         """The records of the block."""
-        assert self._sums is not None
-        return self._sums.table(self._documents)
+        return pa.concat_tables([s.table(self._documents) for s in self._sums.values()])
 
     def run(
         self, ids_ref: Tensor, ids_cand: Tensor, slots_BT: Tensor, positions_BT: Tensor
@@ -51,75 +74,243 @@ class LayerProbe:
         ``slots_BT``: index of each token's document among `begin`'s, −1 for padding;
         ``positions_BT``: its place in the window, 0 for the first.
         """
-        kept: dict[str, Tensor] = {}
-        inputs: dict[int, Tensor] = {}
-        handles = []
-        for pair in self.pairs:
-            if pair.kind == "linear" and self.index[pair.name] != self.head:
-                handles.append(pair.reference.register_forward_hook(_keep(kept, pair.name)))
-                handles.append(
-                    pair.candidate.register_forward_hook(
-                        self._compare(kept, pair, slots_BT, positions_BT)
-                    )
-                )
-
-        def on_reference(
-            i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
-        ) -> None:
-            kept[self.blocks[i].name] = _first(out)
-            inputs[i] = args[0] if args else kwargs["hidden_states"]
-
-        def on_candidate(
-            i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
-        ) -> None:
-            name = self.blocks[i].name
-            self._add(name, kept.pop(name), _first(out), slots_BT, positions_BT, inputs.pop(i))
-
-        try:
+        batch = _Batch(self, slots_BT, positions_BT, check=self._first_batch)
+        self._first_batch = False
+        with batch.hooks():
             return lockstep(
                 lambda: self.reference.hidden(ids_ref),
                 lambda: self.candidate.hidden(ids_cand),
                 [(p.reference, p.candidate) for p in self.blocks],
-                on_reference,
-                on_candidate,
+                batch.on_reference,
+                batch.on_candidate,
             )
+
+    def add_head(
+        self, z_ref_NV: Tensor, z_cand_NV: Tensor, slots_N: Tensor, at_N: Tensor, h_cand_NC: Tensor
+    ) -> None:
+        """The head's errors, from logits and hidden states that the pass has anyway."""
+        if self.head is None:
+            return
+        slots, at = slots_N[None], at_N[None]
+        self.add("total", self.head.name, z_ref_NV[None], z_cand_NV[None], slots, at)
+        if "own" in self.errors:
+            mine = self.reference.logits(_like(h_cand_NC, self.reference.head))
+            self.add("own", self.head.name, mine[None], z_cand_NV[None], slots, at)
+
+    def add(
+        self, error: str, name: str, ref: Tensor, cand: Tensor, slots: Tensor, at: Tensor,
+        x: Tensor | None = None,
+    ) -> None:  # fmt: skip
+        """Take in one module's outputs for one kind of error, if it is asked for."""
+        if error in self._sums:
+            self._sums[error].add(self._index[error][name], ref, cand, slots, at, x)
+
+
+@dataclass
+class _Clean:
+    """What the reference's block was given and made of it."""
+
+    index: int
+    x: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Tensor
+
+
+class _Batch:
+    """One batch's passage through both models."""
+
+    def __init__(self, probe: LayerProbe, slots_BT: Tensor, at_BT: Tensor, check: bool) -> None:
+        self.probe, self.slots, self.at, self.check = probe, slots_BT, at_BT, check
+        self.calling = False  # a module is being called from here: its hooks keep quiet
+        self.clean: _Clean | None = None
+        self.inputs: dict[tuple[str, str], Tensor] = {}
+        # Outputs that wait for their counterpart: a module may be called more than once.
+        self.parts: dict[tuple[str, str, int], deque[Tensor]] = defaultdict(deque)
+        self.kept: dict[str, deque[tuple[Tensor, Tensor | None]]] = defaultdict(deque)
+        self.own: dict[str, deque[Tensor]] = defaultdict(deque)
+
+    @contextmanager
+    def hooks(self) -> Iterator[None]:
+        handles = []
+        for pair in self.probe.blocks:
+            for side, block in (("reference", pair.reference), ("candidate", pair.candidate)):
+                handles.append(
+                    block.register_forward_pre_hook(
+                        self._quietly(self._before_block(side, pair)), with_kwargs=True
+                    )
+                )
+        for pair in self.probe.linears:
+            if pair is self.probe.head:
+                continue
+            for i, module in enumerate(pair.references):
+                handles.append(
+                    module.register_forward_hook(self._quietly(self._after_reference(pair, i)))
+                )
+            if "own" in self.probe.errors:
+                handles.append(
+                    pair.candidate.register_forward_pre_hook(
+                        self._quietly(self._before_candidate(pair))
+                    )
+                )
+            for i, module in enumerate(pair.candidates):
+                handles.append(
+                    module.register_forward_hook(self._quietly(self._after_candidate(pair, i)))
+                )
+        try:
+            yield
         finally:
             for handle in handles:
                 handle.remove()
 
-    def add_head(self, z_ref_NV: Tensor, z_cand_NV: Tensor, slots_N: Tensor, at_N: Tensor) -> None:
-        """The head's error, from logits the pass has anyway."""
-        if self.head is not None:
-            assert self._sums is not None
-            self._sums.add(self.head, z_ref_NV[None], z_cand_NV[None], slots_N[None], at_N[None])
+    def _quietly(self, hook: Callable[..., None]) -> Callable[..., None]:
+        def guarded(*args: Any) -> None:
+            if not self.calling:
+                hook(*args)
 
-    def _add(
-        self, name: str, ref: Tensor, cand: Tensor, slots: Tensor, at: Tensor, x: Tensor | None
-    ) -> None:
-        assert self._sums is not None
-        self._sums.add(
-            self.index[name], ref.to(cand.device), cand, slots, at,
-            None if x is None else x.to(cand.device),
-        )  # fmt: skip
+        return guarded
 
-    def _compare(
-        self, kept: dict[str, Tensor], pair: PairedModule, slots: Tensor, at: Tensor
-    ) -> Any:
-        def hook(module: nn.Module, args: Any, out: Any) -> None:
-            ref = kept.pop(pair.name, None)
-            out = _first(out)
-            # Only outputs of one row a token can be placed; experts, say, see other rows.
-            if ref is not None and ref.shape == out.shape and out.shape[:2] == slots.shape:
-                self._add(pair.name, ref, out, slots, at, None)
+    def _call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+        self.calling = True
+        try:
+            return _first(module(*args, **kwargs))
+        finally:
+            self.calling = False
+
+    # -- blocks
+
+    def _before_block(self, side: str, pair: PairedModule) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            x = hidden_of(args, kwargs)
+            copy = self.check or pair.name in self.probe.in_place
+            self.inputs[side, pair.name] = x.clone() if copy else x
 
         return hook
 
+    def _input(self, side: str, pair: PairedModule, x_after: Tensor) -> Tensor:
+        """The block's input as it was before the block ran."""
+        x = self.inputs.pop((side, pair.name))
+        if self.check and not torch.equal(x, x_after):
+            self.probe.in_place.add(pair.name)
+        return x
 
-def _keep(kept: dict[str, Tensor], name: str) -> Any:
-    def hook(module: nn.Module, args: Any, out: Any) -> None:
-        kept[name] = _first(out)
+    def on_reference(
+        self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        x = self._input("reference", self.probe.blocks[i], hidden_of(args, kwargs))
+        self.clean = _Clean(i, x, args, kwargs, _first(out))
 
-    return hook
+    def on_candidate(
+        self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
+    ) -> None:
+        pair, clean, probe = self.probe.blocks[i], self.clean, self.probe
+        if clean is None or clean.index != i:
+            at = "nothing" if clean is None else probe.blocks[clean.index].name
+            raise RunError(
+                f"the two models do not run the same sequence of blocks (the candidate ran "
+                f"{pair.name}, the reference {at}): take `layers` out of the suite's probes"
+            )
+        self.clean = None
+        y = _first(out)
+        x_cand = self._input("candidate", pair, hidden_of(args, kwargs))
+        self._add("total", pair, clean.out, y, clean.x)
+        if "own" in probe.errors or "inherited" in probe.errors:
+            x_there = _like(x_cand, clean.x)
+            given = with_hidden(clean.args, clean.kwargs, self._given(x_there, pair))
+            again = self._call(pair.reference, *given[0], **given[1])
+            self._add("own", pair, again, y, x_there)
+            self._add("inherited", pair, clean.out, again, clean.x)
+        if "own_on_clean" in probe.errors:
+            x_here = _like(clean.x, x_cand)
+            given = with_hidden(args, kwargs, self._given(x_here, pair))
+            alone = self._call(pair.candidate, *given[0], **given[1])
+            self._add("own_on_clean", pair, clean.out, alone, clean.x)
+
+    def _given(self, x: Tensor, pair: PairedModule) -> Tensor:
+        return x.clone() if self.check or pair.name in self.probe.in_place else x
+
+    # -- linears
+
+    def _after_reference(self, pair: PairedModule, i: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            y = self._joined("reference", pair, i, len(pair.references), _first(out))
+            if y is None:
+                return
+            if pair.name in self.probe.in_place:
+                y = y.clone()
+            self.kept[pair.name].append((y, y.clone() if self.check else None))
+
+        return hook
+
+    def _before_candidate(self, pair: PairedModule) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any) -> None:
+            # Before the candidate runs, which may write into its input.
+            if not args:
+                return
+            x = args[0]
+            outs = [self._call(m, _like(x, m)) for m in pair.references]
+            self.own[pair.name].append(outs[0] if len(outs) == 1 else torch.cat(outs, -1))
+
+        return hook
+
+    def _after_candidate(self, pair: PairedModule, i: int) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, out: Any) -> None:
+            y = self._joined("candidate", pair, i, len(pair.candidates), _first(out))
+            if y is None:
+                return
+            mine, kept = self.own[pair.name], self.kept[pair.name]
+            if mine:
+                self._add("own", pair, mine.popleft(), y)
+            if kept:
+                ref, copy = kept.popleft()
+                if copy is not None and not torch.equal(ref, copy):
+                    self.probe.in_place.add(pair.name)
+                    ref = copy
+                self._add("total", pair, ref, y)
+
+        return hook
+
+    def _joined(
+        self, side: str, pair: PairedModule, i: int, members: int, out: Tensor
+    ) -> Tensor | None:
+        """The output, or the concatenation of a fused group's once the last of them is there."""
+        if members == 1:
+            return out
+        waiting = [self.parts[side, pair.name, k] for k in range(members)]
+        waiting[i].append(out)
+        return torch.cat([w.popleft() for w in waiting], -1) if all(waiting) else None
+
+    def _add(
+        self, error: str, pair: PairedModule, ref: Tensor, cand: Tensor, x: Tensor | None = None
+    ) -> None:
+        # Only outputs of one row a token can be placed; a routed expert's rows are others.
+        if ref.shape == cand.shape and cand.shape[:2] == self.slots.shape and cand.dim() == 3:
+            self.probe.add(error, pair.name, ref, cand, self.slots, self.at, x)
+
+
+def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """The hidden states among a block's arguments."""
+    return cast(Tensor, args[0] if args else kwargs["hidden_states"])
+
+
+def with_hidden(
+    args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A block's arguments with other hidden states."""
+    if args:
+        return (x, *args[1:]), kwargs
+    return args, {**kwargs, "hidden_states": x}
+
+
+def _like(x: Tensor, other: Tensor | nn.Module) -> Tensor:
+    """``x`` on the device, and in the dtype, of what is to be computed with it."""
+    if isinstance(other, nn.Module):
+        floating = (p for p in other.parameters() if p.is_floating_point())
+        found = next(floating, None)
+        if found is None:
+            return x
+        other = found
+    return x.to(other.device, other.dtype)
 
 
 def _first(out: Any) -> Tensor:

@@ -1,7 +1,14 @@
-"""Which module of the reference is held against which of the candidate: by name, never position."""
+"""Which module of the reference is held against which of the candidate: by name, never position.
+
+Three steps, in this order: the same name; the same name once wrappers are taken off (PEFT,
+torch.compile, data parallelism, a multimodal shell); a declared fusion, where one module of one
+side computes what several do on the other, compared as the concatenation of their outputs. What is
+left is unmatched, listed, and passes no layer gate.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,46 +16,141 @@ from torch import nn
 
 from evalharness.spec.result import Matching
 
+Kind = Literal["block", "linear"]
+
+# What a wrapper puts into a module's name. `language_model.` is where multimodal models keep theirs.
+_WRAPPERS = re.compile(
+    r"(?:^|(?<=\.))(?:base_model\.model\.|_orig_mod\.|_fsdp_wrapped_module\."
+    r"|_checkpoint_wrapped_module\.|module\.|language_model\.)"
+)
+# One module whose output is the others' outputs side by side, in this order (Llama against Phi-3,
+# Qwen and Baichuan; vLLM fuses the same way). Layouts that interleave heads (GPT-NeoX, Falcon) are
+# left out: their columns would be held against the wrong ones.
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "W_pack": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+
 
 @dataclass(frozen=True)
 class PairedModule:
-    """Two modules of one name."""
+    """A module of each side; several on one side where the other has them fused."""
 
-    name: str
-    kind: Literal["block", "linear"]
+    name: str  # on the reference side; of a fused pair, on the side that has one module
+    kind: Kind
     type: str  # class name on the reference side
     block: str | None  # the decoder block it is, or lies in; None: outside any
-    reference: nn.Module
-    candidate: nn.Module
+    references: tuple[nn.Module, ...]
+    candidates: tuple[nn.Module, ...]
+    reference_names: tuple[str, ...]
+    candidate_names: tuple[str, ...]
+
+    @property
+    def reference(self) -> nn.Module:
+        """The module of the reference (the first of several)."""
+        return self.references[0]
+
+    @property
+    def candidate(self) -> nn.Module:
+        """The module of the candidate (the first of several)."""
+        return self.candidates[0]
+
+
+@dataclass(frozen=True)
+class _Found:
+    name: str  # as the model has it
+    kind: Kind
+    module: Any
 
 
 def match(reference: nn.Module, candidate: nn.Module) -> tuple[list[PairedModule], Matching]:
-    """Pair every decoder block and every linear module by name and kind."""
+    """Pair every decoder block and every linear module."""
     ref, cand = _modules(reference), _modules(candidate)
-    blocks = [n for n, (kind, _) in ref.items() if kind == "block"]
-    pairs, unmatched = [], []
-    for name, (kind, module) in ref.items():
-        other = cand.get(name)
-        if other is None or other[0] != kind or not _same_width(module, other[1]):
-            unmatched.append(f"{name} ({type(module).__name__})")
+    blocks = [n for n, found in ref.items() if found.kind == "block"]
+    same_hidden = not _differ(_hidden_size(reference), _hidden_size(candidate))
+    exact, pairs, renamed, fused = 0, [], [], []
+    taken: set[str] = set()
+
+    def home(key: str) -> str | None:
+        block = next((b for b in blocks if key == b or key.startswith(b + ".")), None)
+        return None if block is None else ref[block].name
+
+    for key, one in ref.items():
+        other = cand.get(key)
+        if other is not None and one.kind == other.kind:
+            if not (_width([one]) == _width([other]) if one.kind == "linear" else same_hidden):
+                continue
+            members: tuple[list[_Found], list[_Found]] = ([one], [other])
+            names = [key]
+            if one.name == other.name:
+                exact += 1
+            else:
+                renamed.append(f"{one.name} ↔ {other.name}")
+        else:
+            group = _fusion(key, ref, cand)
+            if group is None or group[2] & taken:
+                continue
+            members, names = group[:2], sorted(group[2])
+            left, right = (" + ".join(m.name for m in side) for side in members)
+            fused.append(f"{left} ↔ {right}")
+        taken.update(names)
+        a, b = members
+        named = a[0].name if len(a) == 1 else b[0].name
+        pairs.append(
+            PairedModule(
+                named, one.kind, type(one.module).__name__, home(key),
+                tuple(m.module for m in a), tuple(m.module for m in b),
+                tuple(m.name for m in a), tuple(m.name for m in b),
+            )
+        )  # fmt: skip
+    rest = [
+        [f"{f.name} ({type(f.module).__name__})" for key, f in side.items() if key not in taken]
+        for side in (ref, cand)
+    ]
+    report = Matching(
+        exact=exact, renamed=renamed, fused=fused, unmatched_reference=rest[0],
+        unmatched_candidate=rest[1], notes=_notes(reference, candidate, ref, cand),
+    )  # fmt: skip
+    return pairs, report
+
+
+def _fusion(
+    key: str, ref: dict[str, _Found], cand: dict[str, _Found]
+) -> tuple[list[_Found], list[_Found], set[str]] | None:
+    """The two sides of the declared fusion that ``key`` of the reference is in, and all its keys."""
+    parent, _, leaf = key.rpartition(".")
+    for whole, parts in FUSED.items():
+        if leaf != whole and leaf != parts[0]:
             continue
-        home = next((b for b in blocks if name == b or name.startswith(b + ".")), None)
-        pairs.append(PairedModule(name, kind, type(module).__name__, home, module, other[1]))
-    paired = {p.name for p in pairs}
-    rest = [f"{n} ({type(m).__name__})" for n, (_, m) in cand.items() if n not in paired]
-    return pairs, Matching(
-        exact=len(pairs), unmatched_reference=unmatched, unmatched_candidate=rest
-    )
+        one, several = (ref, cand) if leaf == whole else (cand, ref)
+        names = [f"{parent}.{part}" if parent else part for part in parts]
+        at = f"{parent}.{whole}" if parent else whole
+        if at not in one or any(n not in several for n in names) or at in several:
+            continue
+        a, b = [one[at]], [several[n] for n in names]
+        if _width(a) != _width(b):
+            continue
+        return (a, b, {at, *names}) if leaf == whole else (b, a, {at, *names})
+    return None
 
 
-def _modules(model: nn.Module) -> dict[str, tuple[Literal["block", "linear"], nn.Module]]:
-    found: dict[str, tuple[Literal["block", "linear"], nn.Module]] = {}
+def _modules(model: nn.Module) -> dict[str, _Found]:
+    """Blocks and linears by their name without wrappers."""
+    found: dict[str, _Found] = {}
     blocks = decoder_blocks(model)
+    inside: list[str] = []  # of a linear that is itself made of modules, such as one with LoRA
     for name, module in model.named_modules():
-        if name in blocks:
-            found[name] = ("block", module)
-        elif is_linear(module):
-            found[name] = ("linear", module)
+        if any(name.startswith(n) for n in inside):
+            continue
+        kind: Kind | None = "block" if name in blocks else "linear" if is_linear(module) else None
+        if kind is None:
+            continue
+        if kind == "linear":
+            inside.append(name + ".")
+        plain = _WRAPPERS.sub("", name)
+        # Two modules of one plain name (a vision and a language tower) keep their full names.
+        found[name if plain in found else plain] = _Found(name, kind, module)
     return found
 
 
@@ -56,7 +158,7 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The model's decoder blocks by name: the members of its longest list of like modules."""
     best: tuple[str, nn.ModuleList] | None = None
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module):
+        if isinstance(module, nn.ModuleList) and len(module) and not _EXPERTS.search(name):
             weights = any(True for _ in module[0].parameters())
             if weights and (best is None or len(module) > len(best[1])):
                 best = (name, module)
@@ -64,6 +166,9 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
         return {}
     name, members = best
     return {f"{name}.{i}": m for i, m in enumerate(members)}
+
+
+_EXPERTS = re.compile(r"(?:^|\.)experts$")
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -75,6 +180,55 @@ def is_linear(module: nn.Module) -> bool:
     )
 
 
-def _same_width(a: Any, b: Any) -> bool:
-    widths = [getattr(m, "out_features", getattr(m, "nf", None)) for m in (a, b)]
-    return widths[0] == widths[1]
+def tied_head(model: Any) -> bool | None:
+    """Whether the head computes with the embedding's own weight; None where there is no telling."""
+    head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    weights = [getattr(m, "weight", None) for m in (head, embedding)]
+    if any(w is None or not hasattr(w, "data_ptr") for w in weights):
+        return None
+    return bool(weights[0] is weights[1] or 0 != weights[0].data_ptr() == weights[1].data_ptr())
+
+
+def _notes(
+    reference: nn.Module, candidate: nn.Module, ref: dict[str, _Found], cand: dict[str, _Found]
+) -> list[str]:
+    """What a reader must know before trusting the per-layer errors."""
+    notes = []
+    depths = [sum(f.kind == "block" for f in side.values()) for side in (ref, cand)]
+    if depths[0] != depths[1]:
+        notes.append(
+            f"the depths differ ({depths[0]} and {depths[1]} blocks): the errors of modules that "
+            "have no counterpart are undefined, and those of blocks with one name compare models "
+            "of different depth"
+        )
+    sizes = _hidden_size(reference), _hidden_size(candidate)
+    if _differ(*sizes):
+        notes.append(
+            f"the hidden sizes differ ({sizes[0]} and {sizes[1]}): the error of every block, and "
+            "of every linear of another width, is undefined"
+        )
+    if all(hasattr(m, "get_output_embeddings") for m in (reference, candidate)):
+        tied = tied_head(reference), tied_head(candidate)
+        if tied == (False, True):
+            notes.append(
+                "the candidate's head is tied to its embedding and the reference's is not: if the "
+                "candidate was saved with a head of its own, loading it has replaced that head"
+            )
+    return notes
+
+
+def _differ(a: int | None, b: int | None) -> bool:
+    return a is not None and b is not None and a != b
+
+
+def _hidden_size(model: Any) -> int | None:
+    config = getattr(model, "config", None)
+    if config is None or not hasattr(config, "get_text_config"):
+        return None
+    return getattr(config.get_text_config(), "hidden_size", None)
+
+
+def _width(side: list[_Found]) -> int | None:
+    """Output columns of a linear, or of several side by side; None where a module does not say."""
+    widths = [getattr(f.module, "out_features", getattr(f.module, "nf", None)) for f in side]
+    return None if any(w is None for w in widths) else sum(int(w) for w in widths if w is not None)

@@ -11,6 +11,7 @@ Shapes: B sequences, T tokens, N = B·T, C channels, M modules, D documents (loc
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections import defaultdict
 from collections.abc import Sequence
@@ -24,15 +25,17 @@ from torch import Tensor
 
 from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN, LAYERS
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 # What is summed, and again for position 0. Σ(1 − cos) keeps its precision where Σ cos loses it.
 SUMS = ("tokens", "err_sq", "ref_sq", "update_sq", "one_minus_cos")
 POS0 = ("pos0_tokens", "pos0_err_sq", "pos0_ref_sq", "pos0_update_sq", "pos0_one_minus_cos")
-CHUNK = 1 << 20  # elements of a (modules, tokens) temporary; float64, about ten alive at a time
 # What a token leaves: err = ‖b−a‖², ref = ‖a‖², cand = ‖b‖², dot = a·(b−a), update = ‖a−x‖², max
 # |b−a| and its channel.
 ROWS = 7
 BLOCK = 1 << 16  # elements of a block of rows that stays in a core's cache
 PENDING = 1 << 22  # tokens × modules added before they are folded (28 bytes each)
+FOLD_CPU, FOLD_CUDA = 1 << 17, 1 << 21  # of these, folded at a time (some 100 bytes each)
 
 
 class LayerSums:
@@ -51,9 +54,6 @@ class LayerSums:
     ) -> None:
         self.modules, self.documents, self.error = tuple(modules), documents, error
         self.device = torch.device(device)
-        self._with_update: set[int] = set()
-        self._pending: dict[int, list[_Rows]] = {}
-        self._pending_tokens = 0
         self._allocate()
 
     def _allocate(self) -> None:
@@ -64,6 +64,9 @@ class LayerSums:
         self._largest_3MD = torch.full((3, m, d), -1.0, dtype=wide, device=device)
         self._histogram_2MDB = torch.zeros(2, m, d, BINS, dtype=torch.int32, device=device)
         self._bad_2M = torch.zeros(2, m, dtype=torch.bool, device=device)
+        self._with_update: set[int] = set()
+        self._pending: dict[int, list[_Rows]] = {}
+        self._pending_tokens = 0
 
     def add(
         self,
@@ -85,7 +88,7 @@ class LayerSums:
         if x_ref is not None:
             x_ref = x_ref.to(self.device)
             self._with_update.add(index)
-        rows_RN = row_sums(h_ref, h_cand, x_ref, slots_BT.numel())
+        rows_RN = row_sums(h_ref, h_cand, x_ref, slots_BT, positions_BT)
         self._pending.setdefault(index, []).append(_Rows(rows_RN, slots_BT, positions_BT))
         self._pending_tokens += slots_BT.numel()
         if self._pending_tokens >= PENDING:
@@ -98,10 +101,13 @@ class LayerSums:
             groups[tuple((id(r.slots), id(r.positions)) for r in rows)].append(i)
         for members in groups.values():
             like = self._pending[members[0]]
-            slots_N = self._flat([r.slots for r in like])
-            positions_N = self._flat([r.positions for r in like])
-            batch = _Batch.of(slots_N, positions_N, self.documents)
-            step = max(1, CHUNK // max(1, slots_N.numel()))
+            batch = _Batch.of(
+                self._flat([r.slots for r in like]),
+                self._flat([r.positions for r in like]),
+                self.documents,
+            )
+            size = FOLD_CUDA if self.device.type == "cuda" else FOLD_CPU
+            step = max(1, size // max(1, batch.slots.numel()))
             for at in range(0, len(members), step):
                 part = members[at : at + step]
                 rows_RMN = torch.stack(
@@ -121,48 +127,33 @@ class LayerSums:
         return index.to(self.device, non_blocking=True)
 
     def _reduce(self, rows_RMN: Tensor, index: Tensor, batch: _Batch) -> None:
-        err, ref, cand, dot, update = rows_RMN[:5].double()
-        bad_2MN = ~torch.stack([ref, cand]).isfinite() & batch.counted
-        bad_MN = bad_2MN.any(0)
-        self._bad_2M[:, index] |= bad_2MN.any(-1)
-        relative = torch.where(err > 0, (err / ref).sqrt(), 0.0)
-        one_minus_cos = _one_minus_cosine(err, ref, cand, dot)
+        fold = _plain_fold
+        if rows_RMN.is_cuda and has_triton():
+            from evalharness.probes.sums_triton import triton_fold as fold
+        values_5MN, top_MD = fold(
+            rows_RMN, index, batch.slots, batch.later, batch.counted, batch.order,
+            self._histogram_2MDB, self._bad_2M,
+        )  # fmt: skip
+        # One-hot products instead of scatter-adds: float64 in a fixed order.
+        later, first = values_5MN @ batch.later_hot, values_5MN @ batch.first_hot
+        counts = torch.stack([batch.later_hot.sum(0), batch.first_hot.sum(0)])[:, None, None]
+        counts = counts.expand(2, 1, *top_MD.shape)
+        spoilt_MD = (later[4] + first[4]) > 0
+        total = torch.stack([later[:4], first[:4]])
+        total = torch.cat([counts, torch.where(spoilt_MD, torch.nan, total)], 1)
+        self._sums_SMD[:, index] += total.flatten(0, 1)
 
-        values = torch.stack([torch.ones_like(err), err, ref, update, one_minus_cos])
-        # Padding may hold anything, and 0·NaN in the product would reach every document.
-        values = torch.where(batch.counted & ~bad_MN, values, 0.0)
-        total = torch.cat([values @ batch.later_hot, values @ batch.first_hot])
-        nan_MD = (bad_MN.double() @ (batch.later_hot + batch.first_hot)) > 0
-        self._sums_SMD[:, index] += torch.where(nan_MD, torch.nan, total)
-
-        self._count(0, index, relative, batch)
-        self._count(1, index, one_minus_cos, batch)
-        self._keep_largest(index, rows_RMN[5].double(), rows_RMN[6].double(), batch)
-
-    def _count(self, which: int, index: Tensor, value_MN: Tensor, batch: _Batch) -> None:
-        slot_MN = index[:, None] * self.documents + batch.slots
-        place = (slot_MN * BINS + _bin(value_MN)).reshape(-1)
-        ones = batch.later.int().expand_as(value_MN).reshape(-1)
-        self._histogram_2MDB[which].view(-1).scatter_add_(0, place, ones)
-
-    def _keep_largest(
-        self, index: Tensor, value_MN: Tensor, channel_MN: Tensor, batch: _Batch
-    ) -> None:
-        """Largest |Δ| of each document; ties: the lowest position, then the lowest channel."""
-        n = batch.slots.numel()
-        unset = torch.iinfo(torch.int64).max
-        slot_MN = batch.slots.expand_as(value_MN)
-        value_MN = torch.where(batch.later, value_MN, -1.0)
-        top_MD = value_MN.new_full((len(index), self.documents), -1.0)
-        top_MD.scatter_reduce_(1, slot_MN, value_MN, "amax")
-        is_top = (value_MN == top_MD.gather(1, slot_MN)) & batch.later
-        rank_N = batch.positions * n + torch.arange(n, device=self.device)
-        rank_MN = torch.where(is_top, rank_N, unset)
-        rank_MD = rank_MN.new_full(top_MD.shape, unset)
-        rank_MD.scatter_reduce_(1, slot_MN, rank_MN, "amin")
-        found = rank_MD != unset
-        at_MD = torch.where(found, rank_MD % max(n, 1), 0)
-        new = torch.stack([top_MD, batch.positions[at_MD].double(), channel_MN.gather(1, at_MD)])
+        found = top_MD >= 0
+        rank_MD = torch.where(found, batch.slots.numel() - 1 - (top_MD & 0xFFFFFFFF), 0)
+        at_MD = batch.by_order[rank_MD]
+        value_MD = torch.where(found, (top_MD >> 32).int().view(torch.float32), -1.0)
+        new = torch.stack(
+            [
+                value_MD.double(),
+                batch.positions[at_MD].double(),
+                rows_RMN[6].gather(1, at_MD).double(),
+            ]
+        )
         old = self._largest_3MD[:, index]
         better = (new[0] > old[0]) | ((new[0] == old[0]) & (new[1] < old[1]))
         self._largest_3MD[:, index] = torch.where(better & found, new, old)
@@ -172,9 +163,7 @@ class LayerSums:
         self.reduce()
         found: list[str | None] = []
         for side in self._bad_2M.tolist():
-            found.append(
-                next((m[0] for m, bad in zip(self.modules, side, strict=True) if bad), None)
-            )
+            found.append(next((m[0] for m, bad in zip(self.modules, side) if bad), None))
         return found[0], found[1]
 
     def table(self, documents: Sequence[int]) -> pa.Table:
@@ -184,38 +173,30 @@ class LayerSums:
         NaN sums. The sums start anew.
         """
         self.reduce()
-        names = (*SUMS, *POS0)
-        sums = dict(zip(names, self._sums_SMD.cpu().numpy(), strict=True))
-        seen = np.nan_to_num(sums["tokens"], nan=1) + np.nan_to_num(sums["pos0_tokens"], nan=1) > 0
-        m, d = np.nonzero(seen)
-        flat = {name: values[m, d] for name, values in sums.items()}
+        sums = dict(zip((*SUMS, *POS0), self._sums_SMD.cpu().numpy()))
+        m, d = np.nonzero(sums["tokens"] + sums["pos0_tokens"])
+        sums = {name: values[m, d] for name, values in sums.items()}
         largest, position, channel = (x[m, d] for x in self._largest_3MD.cpu().numpy())
         none = position < 0
-        tokens = np.nan_to_num(flat["tokens"])
         columns: dict[str, Any] = {
             "layer": [self.modules[i][0] for i in m],
             "kind": [self.modules[i][1] for i in m],
             "type": [self.modules[i][2] for i in m],
             "error": [self.error] * len(m),
             "doc": np.asarray(documents, np.int32)[d],
-            "tokens": tokens.astype(np.int32),
-            "err_sq": flat["err_sq"],
-            "ref_sq": flat["ref_sq"],
-            "update_sq": pa.array(flat["update_sq"], mask=~np.isin(m, list(self._with_update))),
-            "cos_sum": flat["tokens"] - flat["one_minus_cos"],
+            "tokens": sums["tokens"].astype(np.int32),
+            "update_sq": pa.array(sums["update_sq"], mask=~np.isin(m, list(self._with_update))),
+            "cos_sum": sums["tokens"] - sums["one_minus_cos"],
             "max_abs": pa.array(largest, mask=none),
             "max_abs_position": pa.array(position.astype(np.int32), mask=none),
             "max_abs_channel": pa.array(channel.astype(np.int32), mask=none),
-            "pos0_err_sq": flat["pos0_err_sq"],
-            "pos0_ref_sq": flat["pos0_ref_sq"],
         }
-        for name, histogram in zip(("rel", "cos"), self._histogram_2MDB, strict=True):
-            sparse = _sparse(histogram)
-            both = [sparse.get(key, ([], [])) for key in zip(m.tolist(), d.tolist(), strict=True)]
-            columns[f"{name}_bins"] = [bins for bins, _ in both]
-            columns[f"{name}_counts"] = [counts for _, counts in both]
+        for name in ("err_sq", "ref_sq", "pos0_err_sq", "pos0_ref_sq"):
+            columns[name] = sums[name]
+        for name, histogram_MDB in zip(("rel", "cos"), self._histogram_2MDB):
+            sparse = _sparse(histogram_MDB, m, d)
+            columns[f"{name}_bins"], columns[f"{name}_counts"] = sparse
         self._allocate()
-        self._with_update = set()
         return pa.table({name: columns[name] for name in LAYERS.names}, schema=LAYERS)
 
 
@@ -230,14 +211,15 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Where the tokens of a batch belong."""
+    """Where the tokens of a batch belong. All but the last two are (N,)."""
 
-    slots: Tensor  # (N,), never negative; see counted
-    positions: Tensor  # (N,)
-    counted: Tensor  # (N,): not padding
-    later: Tensor  # (N,): counted, and not position 0
-    # (N, D) one-hot: products instead of scatter-adds are float64 in a fixed order.
-    later_hot: Tensor
+    slots: Tensor  # never negative; see counted
+    positions: Tensor
+    counted: Tensor  # not padding
+    later: Tensor  # counted, and not position 0
+    by_order: Tensor  # the tokens by position
+    order: Tensor  # its inverse: each token's place in it
+    later_hot: Tensor  # (N, D) float64, one-hot
     first_hot: Tensor
 
     @classmethod
@@ -246,51 +228,111 @@ class _Batch:
         first = counted & (positions_N == 0)
         later = counted & ~first
         slots_N = slots_N.clamp_min(0)
+        by_order = positions_N.argsort(stable=True)
         hot_ND = slots_N[:, None] == torch.arange(documents, device=slots_N.device)
         return cls(
-            slots_N, positions_N, counted, later,
+            slots_N, positions_N, counted, later, by_order, by_order.argsort(),
             (hot_ND & later[:, None]).double(), (hot_ND & first[:, None]).double(),
         )  # fmt: skip
 
 
-def row_sums(a: Tensor, b: Tensor, x: Tensor | None, tokens: int) -> Tensor:
+@functools.cache
+def has_triton() -> bool:
+    """Whether the CUDA kernels can be used."""
+    return torch.version.hip is None and importlib.util.find_spec("triton") is not None
+
+
+def row_sums(
+    a: Tensor, b: Tensor, x: Tensor | None, slots_BT: Tensor, positions_BT: Tensor
+) -> Tensor:
     """The ROWS numbers of every token, (ROWS, N) float32.
 
-    a (reference), b (candidate), x (reference's input): (…, C) with ``tokens`` rows.
+    a (reference), b (candidate), x (reference's input): (…, C), one row a token.
     """
+    n = slots_BT.numel()
     a_NC, b_NC = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
-    if a_NC.shape != b_NC.shape or a_NC.shape[0] != tokens:
+    if a_NC.shape != b_NC.shape or a_NC.shape[0] != n:
         raise ValueError(
-            f"both sides must have one row for each of the {tokens} tokens and the same width "
+            f"both sides must have one row for each of the {n} tokens and the same width "
             f"(got {tuple(a.shape)} and {tuple(b.shape)})"
         )
     x_NC = None if x is None else x.reshape(a_NC.shape)
-    out_RN = torch.empty(ROWS, tokens, dtype=torch.float32, device=a.device)
-    if a.is_cuda and importlib.util.find_spec("triton") is not None:
+    out_RN = torch.empty(ROWS, n, dtype=torch.float32, device=a.device)
+    if a.is_cuda and has_triton():
         from evalharness.probes.sums_triton import triton_rows
 
         triton_rows(a_NC, b_NC, x_NC, out_RN)
-    else:
-        plain_rows(a_NC, b_NC, x_NC, out_RN)
+        return out_RN
+    plain_rows(a_NC, b_NC, x_NC, out_RN)
+    # The channel is needed of a document's largest difference alone, and is slow to find.
+    slots_N, positions_N = slots_BT.reshape(-1).to(a.device), positions_BT.reshape(-1).to(a.device)
+    largest_N = torch.where((slots_N >= 0) & (positions_N > 0), out_RN[5], -1.0)
+    slots_N = slots_N.clamp_min(0).long()
+    most_D = largest_N.new_full((n,), -1.0).scatter_reduce(0, slots_N, largest_N, "amax")
+    at = ((largest_N >= 0) & (largest_N == most_D[slots_N])).nonzero()[:, 0]
+    out_RN[6] = 0
+    out_RN[6, at] = (b_NC[at].float() - a_NC[at].float()).abs().argmax(-1).float()
     return out_RN
 
 
 def plain_rows(a_NC: Tensor, b_NC: Tensor, x_NC: Tensor | None, out_RN: Tensor) -> None:
-    """The rows in plain torch."""
+    """All but the channel in plain torch, a block of rows at a time, in buffers used again."""
     n, c = a_NC.shape
-    step = max(1, BLOCK // max(1, c)) if a_NC.device.type == "cpu" else max(n, 1)
-    for i in range(0, n, step):
-        s = slice(i, i + step)
-        a, b = a_NC[s].float(), b_NC[s].float()
-        delta = b - a
-        out_RN[0, s] = delta.square().sum(-1)
-        out_RN[1, s] = a.square().sum(-1)
-        out_RN[2, s] = b.square().sum(-1)
-        out_RN[3, s] = (a * delta).sum(-1)
-        out_RN[4, s] = 0.0 if x_NC is None else (a - x_NC[s].float()).square().sum(-1)
-        absolute = delta.abs()
-        out_RN[5, s] = absolute.amax(-1)
-        out_RN[6, s] = absolute.argmax(-1).float()
+    step = min(n, max(1, BLOCK // max(1, c))) if a_NC.device.type == "cpu" else n
+    work = torch.empty(4, step, c, dtype=torch.float32, device=a_NC.device)
+    for i in range(0, n, max(1, step)):
+        at = slice(i, i + step)
+        a, b, delta, product = work[:, : min(step, n - i)]
+        out = out_RN[:, at]
+        a.copy_(a_NC[at])
+        b.copy_(b_NC[at])
+        torch.sub(b, a, out=delta)
+        for k, (x, y) in enumerate(((delta, delta), (a, a), (b, b), (a, delta))):
+            torch.sum(torch.mul(x, y, out=product), -1, out=out[k])
+        torch.amax(delta.abs_(), -1, out=out[5])
+        if x_NC is None:
+            out[4] = 0.0
+        else:
+            a.sub_(b.copy_(x_NC[at]))
+            torch.sum(torch.mul(a, a, out=product), -1, out=out[4])
+
+
+def _plain_fold(
+    rows_RMN: Tensor,
+    index_M: Tensor,
+    slots_N: Tensor,
+    later_N: Tensor,
+    counted_N: Tensor,
+    order_N: Tensor,
+    histogram_2MDB: Tensor,
+    bad_2M: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Count the tokens of some modules into the histograms and flags; return what is to be summed.
+
+    Returns (5, M, N) float64: err, ref, update, 1 − cos and whether the token is not finite (then
+    and in padding the others are 0); and (M, D) int64: the largest |b−a| of a document's tokens,
+    its bits above, below them n − 1 − order of its token, the first in order among equals; −1 none.
+    """
+    err, ref, cand, dot, update = rows_RMN[:5].double()
+    bad_2MN = ~torch.stack([ref, cand]).isfinite() & counted_N
+    bad_2M[:, index_M] |= bad_2MN.any(-1)
+    bad_MN = bad_2MN.any(0)
+    relative = torch.where(err > 0, (err / ref).sqrt(), 0.0)
+    cosine = _one_minus_cosine(err, ref, cand, dot)
+    values = torch.where(counted_N & ~bad_MN, torch.stack([err, ref, update, cosine]), 0.0)
+
+    documents = histogram_2MDB.shape[2]
+    ones = later_N.int().expand_as(err).reshape(-1)
+    for histogram, value in zip(histogram_2MDB, (relative, cosine)):
+        place = (index_M[:, None] * documents + slots_N) * BINS + _bin(value)
+        histogram.view(-1).scatter_add_(0, place.reshape(-1), ones)
+
+    # The bits of a float that is not negative order as the float does.
+    bits = rows_RMN[5].view(torch.int32).long() << 32
+    key = torch.where(later_N, bits | (len(order_N) - 1 - order_N), -1)
+    top = key.new_full((len(index_M), documents), -1)
+    top.scatter_reduce_(1, slots_N.expand_as(key), key, "amax")
+    return torch.cat([values, bad_MN[None].double()]), top
 
 
 def _one_minus_cosine(err: Tensor, ref: Tensor, cand: Tensor, dot: Tensor) -> Tensor:
@@ -313,13 +355,16 @@ def _bin(value: Tensor) -> Tensor:
     ).long()
 
 
-def _sparse(histogram_MDB: Tensor) -> dict[tuple[int, int], tuple[list[int], list[int]]]:
-    """(module, slot) → the bins that are not empty, and their counts."""
+def _sparse(histogram_MDB: Tensor, m: Array, d: Array) -> tuple[pa.ListArray, pa.ListArray]:
+    """The bins that are not empty and their counts, of each of the pairs (m, d), in their order."""
     place = histogram_MDB.nonzero()
-    counts = histogram_MDB[place.unbind(1)].tolist()
-    found: dict[tuple[int, int], tuple[list[int], list[int]]] = {}
-    for (m, d, b), count in zip(place.tolist(), counts, strict=True):
-        bins, values = found.setdefault((m, d), ([], []))
-        bins.append(b)
-        values.append(count)
-    return found
+    counts = histogram_MDB[place.unbind(1)].cpu().numpy()
+    module, document, bins = place.cpu().numpy().T
+    documents = histogram_MDB.shape[1]
+    pairs = module * documents + document  # ascending
+    ends = np.searchsorted(pairs, m * documents + d, side="right")
+    offsets = np.concatenate([[0], ends]).astype(np.int32)
+    return (
+        pa.ListArray.from_arrays(offsets, pa.array(bins.astype(np.int16))),
+        pa.ListArray.from_arrays(offsets, pa.array(counts)),
+    )

@@ -203,6 +203,8 @@ class Matching(Part):
     renamed: list[str] = []
     unmatched_reference: list[str] = []
     unmatched_candidate: list[str] = []
+    not_measured: list[str] = []  # paired, but no token reached them in the pass, and why
+    notes: list[str] = []  # what a reader must know: other depth or width, a re-tied head
 
 
 class Cost(Part):

@@ -114,6 +114,12 @@ class LayerProbe(Spec):
 
     windows: int = Field(16, ge=1, description="Windows probed, spread evenly over the suite.")
     linears: bool = Field(True, description="Every linear module as well as every block.")
+    errors: tuple[Literal["total", "own", "inherited", "own_on_clean"], ...] = Field(
+        ("total", "own", "inherited"),
+        min_length=1,
+        description="own, and inherited with it, cost another pass of the reference over the "
+        "probed windows; own_on_clean one of the candidate.",
+    )
 
 
 class Suite(Spec):

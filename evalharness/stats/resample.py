@@ -8,12 +8,14 @@ of weights and every statistic that is a function of document totals is a matrix
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from evalharness.stats.interval import Floats
 
+_KEPT = 12_000_000  # weights that may stay in memory between calls: 96 MB
 _BLOCK = 1 << 18  # weights held at a time: 2 MB, so that they stay in cache
 
 
@@ -32,9 +34,17 @@ def weight_blocks(clusters: int, replicates: int, seed: int) -> Iterator[Floats]
         yield counts.astype(np.float64).reshape(b, clusters)
 
 
+@lru_cache(maxsize=1)
+def _kept(clusters: int, replicates: int, seed: int) -> tuple[Floats, ...]:
+    """The last weights drawn: a run's metrics resample the same documents, one after another."""
+    return tuple(weight_blocks(clusters, replicates, seed))
+
+
 def resampled(totals: Floats, replicates: int, seed: int) -> Floats:
     """Return bootstrap totals (R, K) of document totals (G, K): each document drawn w_g times."""
-    blocks = [w @ totals for w in weight_blocks(totals.shape[0], replicates, seed)]
+    clusters = totals.shape[0]
+    weights = _kept if clusters * replicates <= _KEPT else weight_blocks
+    blocks = [w @ totals for w in weights(clusters, replicates, seed)]
     return np.concatenate(blocks, axis=0)
 
 

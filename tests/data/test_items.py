@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from evalharness.data.items import PreparedTasks, draw, prepare_tasks
-from evalharness.data.task_names import SHIPPED, default_folder, read_names
+from evalharness.data.task_names import SHIPPED, default_folder, mentioned, read_names
 from evalharness.errors import InputError
 from evalharness.spec.suite import Task
 
@@ -222,3 +222,29 @@ def test_preparing_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     """lm-eval's warnings and bars do not reach the terminal."""
     prepare(local("choose"), local("finish"))
     assert capfd.readouterr() == ("", "")
+
+
+# -- lm-eval's whole index (half a minute: it parses 14,000 files)
+
+
+@pytest.mark.e2e
+def test_every_name_found_by_reading_is_the_task_that_lm_eval_finds() -> None:
+    """The quick way never answers otherwise than lm-eval's index, and knows where to ask it."""
+    from lm_eval.tasks import TaskManager
+
+    names = read_names(default_folder())
+    index = TaskManager().task_index
+    quick = {n: p for n in index if (p := names.path(n)) is not None}
+    assert len(quick) > 10_000
+    assert {n: str(index[n].yaml_path) for n in quick} == {n: str(p) for n, p in quick.items()}
+    assert {index[n].kind.name for n in quick} <= {"TASK", "PY_TASK"}
+    assert all(mentioned(n, default_folder()) for n in list(set(index) - set(quick))[::200])
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(("name", "data"), [("mmlu", "cais/mmlu"), ("ai2_arc", "allenai/ai2_arc")])
+def test_groups_and_tags_are_resolved_by_lm_evals_index(name: str, data: str) -> None:
+    """Offline their data is missing, which is what must be said."""
+    text = error_of({"name": name})
+    assert text.startswith(f"tasks[0].name: the data of task '{name}' is not available offline (")
+    assert data in text

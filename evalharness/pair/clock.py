@@ -1,0 +1,42 @@
+"""Seconds that a device works, measured without waiting for it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+class Clock:
+    """Seconds a device spends in `running` blocks; on CUDA by events in its own stream."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.cuda = device, device.type == "cuda"
+        self._marks: list[tuple[Any, Any]] = []
+
+    @property
+    def used(self) -> bool:
+        """Whether anything was timed."""
+        return bool(self._marks)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        begin = self._mark()
+        yield
+        self._marks.append((begin, self._mark()))
+
+    def _mark(self) -> Any:
+        if not self.cuda:
+            return time.perf_counter()
+        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def seconds(self) -> float:
+        if not self.cuda:
+            return float(sum(b - a for a, b in self._marks))
+        torch.cuda.synchronize(self.device)
+        return float(sum(a.elapsed_time(b) for a, b in self._marks)) / 1e3
