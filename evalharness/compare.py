@@ -146,6 +146,8 @@ def _measure(job: Plan, progress: Progress) -> Run:
     from evalharness.pair.separate import measure_separately
     from evalharness.pair.side import Side
     from evalharness.pair.tokens import TokenPass
+    from evalharness.probes.latency import decode_latency
+    from evalharness.probes.latency import peak_memory as peak_of
     from evalharness.probes.layers import LayerProbe
 
     started = time.perf_counter()
@@ -244,6 +246,13 @@ def _measure(job: Plan, progress: Progress) -> Run:
                     break
         if probe is not None:
             run.update(matching=_with_unmeasured(run, probe))
+        if "latency" in suite.probes and "latency" not in done and slots:
+            with progress.step("measuring decode latency"):
+                timings = decode_latency(reference, candidate, slots)
+                peaks = [peak_of(s, slots[0], suite.batch_size) for s in (reference, candidate)]
+            run.write_block("latency", {"timings": timings})
+            if None not in peaks:
+                run.update(peak_bytes=dict(zip(("reference", "candidate"), peaks, strict=True)))
         passed_at = time.perf_counter()
         if job.tasks is not None:
             from evalharness.pair.tasks import run_tasks

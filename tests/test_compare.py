@@ -280,6 +280,24 @@ def test_a_limit_of_zero_is_refused(project: Path) -> None:
     assert refused(project, limit=0).startswith("--limit: must be at least 1 (got 0)")
 
 
+def test_latency_is_measured_only_where_it_means_something(project: Path, tiny: Any) -> None:
+    """Seconds of a pruned model are its own; those of a simulated one are the reference's."""
+    suite = project / "suite.yaml"
+    suite.write_text(suite.read_text().replace("[layers]", "[layers, latency]"))
+    (project / "other.yaml").write_text(
+        f"name: other\nmodel: {{path: {tiny(1)}, dtype: float32, device: cpu}}\n"
+    )
+    result, _ = compare(job(project, candidate="other.yaml"))
+    values = {m.id: m for m in result.metrics if m.id.startswith("latency")}
+    assert set(values) == {"latency.prefill.ratio", "latency.decode.ratio"}
+    assert all(m.value is not None and m.value > 0 for m in values.values())
+    simulated, _ = compare(job(project, "simulated"))
+    for metric in simulated.metrics:
+        if metric.id.startswith("latency"):
+            assert metric.value is None
+            assert "simulated" in (metric.reason or "")
+
+
 def test_the_finish_is_repeatable(project: Path) -> None:
     """Judging the same records twice writes the same bytes."""
     _, run = compare(job(project))

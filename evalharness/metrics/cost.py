@@ -48,6 +48,16 @@ def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measur
     )
 
 
+@metric(
+    "memory.peak.ratio", "Peak memory, candidate / reference", unit="ratio", identity=None,
+    source="weights and activations of one batch, CUDA only",
+    **(_counted | {"scopes": lambda e: [{}] if e.run.manifest.get("peak_bytes") else []}),
+)  # fmt: skip
+def peak_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    peaks = evidence.run.manifest["peak_bytes"]
+    return _exact(peaks["candidate"] / peaks["reference"], confidence)
+
+
 def _timed(kind: str, evidence: Evidence) -> list[Scope]:
     timings = evidence.timings
     return [{}] if (timings["kind"] == kind).any() else []

@@ -14,7 +14,7 @@ from tests.metrics.conftest import Tables, swapped, synthetic
 Make = Callable[[Tables], Estimates]
 MEASURED = [
     i for i in REGISTRY
-    if not i.startswith(("latency.", "layer.error.own", "layer.error.inherited"))
+    if not i.startswith(("latency.", "memory.peak", "layer.error.own", "layer.error.inherited"))
 ]  # fmt: skip
 
 

@@ -1,0 +1,308 @@
+"""Both models over texts and tasks, block by block; each block is on disk before the next begins.
+
+What depends on the reference alone (its weights, the windows, the noise floor, the cache of its
+hidden states) is a `Reference`, which any number of candidates share.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import torch
+
+from evalharness import __version__, records
+from evalharness.data import documents, windows
+from evalharness.early import decided
+from evalharness.environment import environment, peak_memory
+from evalharness.errors import RunError
+from evalharness.interrupt import finishing_blocks
+from evalharness.models.failures import is_out_of_memory
+from evalharness.models.load import load, pick_device
+from evalharness.pair.cache import HiddenCache, default_root
+from evalharness.pair.check import check_pair
+from evalharness.pair.faults import OutOfMemoryError, free_memory
+from evalharness.pair.memory import MemoryPlan, plan_memory
+from evalharness.pair.noise import noise_floor
+from evalharness.pair.separate import measure_separately
+from evalharness.pair.side import Side
+from evalharness.pair.tokens import TokenPass
+from evalharness.probes.layers import LayerProbe
+from evalharness.progress import Progress
+from evalharness.run import Run
+from evalharness.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    from evalharness.compare import Plan
+    from evalharness.pair.tasks import TaskRun
+
+
+class Reference:
+    """The reference, and all that depends on it alone."""
+
+    def __init__(self, job: Plan, memory: MemoryPlan, progress: Progress) -> None:
+        self.side = load_side(job.reference, job.device, memory, progress)
+        tokenizer = self.side.loaded.tokenizer
+        self.documents = documents.tokenize(job.texts, job.suite, tokenizer, self.side.vocab_size)
+        bos = documents.bos_token(tokenizer)
+        self.slots = windows.cut(self.documents, job.suite, bos)
+        self.blocks = windows.blocks(self.documents, self.slots, job.block_tokens)
+        self.cache: HiddenCache | None = None
+        self._noise_floor: dict[str, float] | None = None
+        self._batch_size = memory.batch_size
+        if (job.cache or memory.mode == "apart") and self.side.split:
+            self.cache = HiddenCache(self.side, default_root(), lambda text: None)
+
+    def noise_floor(self, progress: Progress) -> dict[str, float]:
+        """Each text metric between the reference and itself; measured once."""
+        if self._noise_floor is None:
+            with progress.step("measuring the noise floor"):
+                self._noise_floor = noise_floor(
+                    self.side, self.documents, self.slots, self._batch_size
+                )
+        return self._noise_floor
+
+    @torch.inference_mode()
+    def go_alone(self, progress: Progress, say: Callable[[str], None]) -> None:
+        """Put every hidden state into the cache, then make room for a candidate."""
+        if self.side.released:
+            return
+        if self.cache is None:
+            raise RunError(
+                f"{self.side.loaded.name} cannot be split into backbone and head, so the two "
+                "models must fit on the device together. Use a larger one"
+            )
+        self.cache.say = say
+        self.noise_floor(progress)
+        work = TokenPass(
+            self.side, self.side, self.documents, batch_size=self._batch_size, probe=None,
+            cache=self.cache,
+        )  # fmt: skip
+        total = sum(len(s.ids) for s in self.slots)
+        with progress.count("tokens through the reference", total, "tokens") as advance:
+            for block in self.blocks:
+                work.remember(block)
+                advance(sum(len(s.ids) for s in block))
+        self.side.release_backbone()
+        free_memory(self.side.device)
+
+
+def load_side(
+    spec: ModelSpec, device: str | None, memory: MemoryPlan, progress: Progress
+) -> Side:
+    """Load one side where the plan wants its weights."""
+    with progress.step(f"loading {spec.name}") as say:
+        if memory.mode != "offload":
+            return Side(load(spec, device=device, progress=say))
+        from accelerate import cpu_offload
+
+        loaded = load(spec, device="cpu", progress=say)
+        place = pick_device(device or spec.model.device)
+        cpu_offload(loaded.model, place)
+        return Side(replace(loaded, device=place))
+
+
+def measure(job: Plan, progress: Progress, reference: Reference | None = None) -> Run:
+    """Load what is not loaded and record every block that is not recorded yet."""
+    with warnings.catch_warnings():
+        # bitsandbytes, say, warns at every forward pass of what it does by design.
+        warnings.simplefilter("ignore")
+        return _measure(job, progress, reference)
+
+
+def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
+    started = time.perf_counter()
+    memory = job.memory or plan_memory(job.reference, job.candidate, job.suite, job.device)
+    for line in memory.lines:
+        progress.detail(line)
+    reference = reference or Reference(job, memory, progress)
+    if memory.mode == "apart":
+        reference.go_alone(progress, progress.detail)
+    candidate = load_side(job.candidate, job.device, memory, progress)
+    noted = check_pair(reference.side, candidate, job.suite)
+    loaded_at = time.perf_counter()
+
+    probe = None
+    if job.suite.tokenizers == "same" and "layers" in job.suite.probes:
+        layers = job.suite.layers
+        probe = LayerProbe(reference.side, candidate, layers.linears, layers.errors)
+    run = _begin(job, reference, candidate, probe, noted)
+
+    def say(text: str) -> None:
+        run.log("memory", text)
+        progress.tell(text)
+
+    for line in memory.lines:
+        run.log("memory", line)
+    if reference.cache is not None:
+        reference.cache.say = say
+    if job.suite.tokenizers == "same" and reference.slots and "noise_floor" not in run.manifest:
+        run.update(noise_floor=reference.noise_floor(progress))
+    with finishing_blocks() as interrupted:
+        _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
+        passed_at = time.perf_counter()
+        if job.tasks is not None:
+            _tasks(job, reference.side, candidate, run, progress, say, interrupted)
+    run.update(
+        seconds={
+            "loading": loaded_at - started,
+            "tokens": passed_at - loaded_at,
+            "tasks": time.perf_counter() - passed_at,
+        },
+        peak_memory=peak_memory(),
+    )
+    return run
+
+
+def _begin(
+    job: Plan, reference: Reference, candidate: Side, probe: LayerProbe | None, noted: list[str]
+) -> Run:
+    """Create the run, or take up the one that is there."""
+    docs, suite = reference.documents, job.suite
+    sides: dict[str, dict[str, Any]] = {
+        name: {"manifest": side.loaded.manifest.model_dump(),
+               "simulated": spec.simulate is not None, "split": side.split}
+        for name, side, spec in (
+            ("reference", reference.side, job.reference),
+            ("candidate", candidate, job.candidate),
+        )
+    }  # fmt: skip
+    inputs = {
+        "reference": job.reference.model_dump(mode="json", by_alias=True),
+        "candidate": job.candidate.model_dump(mode="json", by_alias=True),
+        "suite": suite.model_dump(mode="json"),
+        "token_stream": documents.fingerprint(docs),
+        "block_tokens": job.block_tokens,
+        "weights": [s["manifest"]["fingerprint"] for s in sides.values()],
+        "tokenizers": [s["manifest"]["tokenizer_fingerprint"] for s in sides.values()],
+    }
+    identity = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    short = len(job.texts) - len(docs)
+    loaded = (reference.side.loaded, candidate.loaded)
+    manifest = {
+        **inputs,
+        "identity": identity,
+        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
+        "evalharness": __version__,
+        "command": job.command,
+        "sides": sides,
+        "matching": probe.matching.model_dump() if probe else None,
+        "blocks": len(reference.blocks),
+        # The sequence is narrowest here; fixed before the first document is seen.
+        "stop_early": {"tuned_for": max(30, len(docs) // 4)} if job.stop_early else None,
+        "environment": environment(reference.side.device, candidate.device),
+        "warnings": [
+            *job.warnings,
+            *noted,
+            *(probe.matching.notes if probe else []),
+            *([f"{short} documents were too short to score and left out"] if short else []),
+            *(f"{x.name}: {m}" for x in loaded for m in x.messages),
+        ],
+    }
+    run = Run.resume(job.out, identity) if job.resume else Run.create(job.out, manifest)
+    for side in loaded:
+        for message in side.messages:
+            run.log("loader", message, model=side.name)
+    return run
+
+
+def _texts(
+    job: Plan, memory: MemoryPlan, reference: Reference, candidate: Side,
+    probe: LayerProbe | None, run: Run, progress: Progress, say: Callable[[str], None],
+    interrupted: Callable[[], None],
+) -> None:  # fmt: skip
+    """Record every block of texts."""
+    docs, blocks, done = reference.documents, reference.blocks, run.done()
+    total = sum(len(s.ids) for s in reference.slots)
+    with progress.count("tokens through both models", total, "tokens") as advance:
+        work = TokenPass(
+            reference.side, candidate, docs, batch_size=memory.batch_size, probe=probe,
+            cache=reference.cache, chunk=memory.chunk, progress=advance, say=say,
+        )  # fmt: skip
+        for number, block in enumerate(blocks):
+            if f"{number:05d}" in done:
+                advance(sum(len(s.ids) for s in block))
+            elif job.suite.tokenizers == "same":
+                run.write_block(f"{number:05d}", work.measure(block))
+                interrupted()
+            else:
+                numbers = {s.document for s in block}
+                own = [d for d in docs if d.number in numbers]
+                run.write_block(
+                    f"{number:05d}",
+                    measure_separately(reference.side, candidate, own, job.texts, job.suite),
+                )
+                advance(sum(len(s.ids) for s in block))
+                interrupted()
+            last = number + 1 == len(blocks) or f"{number + 1:05d}" in done
+            if job.stop_early and not last and decided(run, job.policy):
+                seen = max(s.document for s in block) + 1
+                said = (
+                    f"stopped early, every blocking gate on text being decided: {seen} of "
+                    f"{len(docs)} documents were measured"
+                )
+                run.update(warnings=list(dict.fromkeys([*run.manifest["warnings"], said])))
+                break
+    if probe is not None:
+        run.update(matching=_with_unmeasured(run, probe))
+
+
+def _tasks(
+    job: Plan, reference: Side, candidate: Side, run: Run, progress: Progress,
+    say: Callable[[str], None], interrupted: Callable[[], None],
+) -> None:  # fmt: skip
+    """Record every task, with half the batch where memory runs out."""
+    from evalharness.pair.tasks import run_tasks
+
+    assert job.tasks is not None
+    batch_size = job.suite.batch_size
+    with progress.count("tasks on both models", None, "requests") as advance:
+        while True:
+            done = {n.removeprefix("task-") for n in run.done() if n.startswith("task-")}
+            try:
+                for task in run_tasks(
+                    reference.loaded, candidate.loaded, job.tasks, batch_size=batch_size,
+                    seed=job.suite.seed, progress=advance.report, done=frozenset(done),
+                ):  # fmt: skip
+                    run.write_block(f"task-{task.task}", task_tables(task))
+                    interrupted()
+                return
+            except (RuntimeError, MemoryError, RunError) as error:
+                if not is_out_of_memory(error.__cause__ or error):
+                    raise
+                if batch_size == 1:
+                    raise OutOfMemoryError(
+                        f"out of memory on {candidate.device} with one task request at a time"
+                    ) from None
+            batch_size //= 2
+            say(f"out of memory: going on with {batch_size} task requests at a time")
+            free_memory(reference.device)
+            free_memory(candidate.device)
+
+
+def _with_unmeasured(run: Run, probe: LayerProbe) -> dict[str, Any]:
+    """The match report with the modules of which no record was made."""
+    seen = set(run.table("layers", ["layer"])["layer"].to_pylist())
+    missing = [f"{p.name} ({p.type})" for p in probe.pairs if p.name not in seen]
+    return probe.matching.model_copy(update={"not_measured": missing}).model_dump()
+
+
+def task_tables(task: TaskRun) -> dict[str, pa.Table]:
+    """The records of one lm-eval task."""
+    return {
+        "items": pa.Table.from_pandas(task.frame, schema=records.ITEMS, preserve_index=False),
+        "tasks": pa.Table.from_pylist(
+            [{k: getattr(r, k) for k in records.TASKS.names} for r in task.results],
+            schema=records.TASKS,
+        ),
+        "anomalies": pa.Table.from_pylist(
+            [{"kind": "task", "message": m} for m in task.anomalies], schema=records.ANOMALIES
+        ),
+    }
