@@ -169,11 +169,11 @@ def synthetic(report: Report, corpora: int) -> None:
 
 
 def recorded(report: Report, run: Path, corpora: int) -> None:
-    import pyarrow.parquet as pq
+    from evalharness.run import Run
 
-    path = run / "records" / "tokens.parquet"
+    path = run / "records"
     columns = ["doc", "nll_ref", "nll_cand", "kl", "argmax_ref", "argmax_cand"]
-    read = pq.read_table(path, columns=columns).to_pydict()
+    read = Run.open(run).table("tokens", columns).to_pydict()
     held = {name: np.asarray(values) for name, values in read.items()}
     documents, codes = np.unique(held["doc"], return_inverse=True)
     order = np.argsort(codes, kind="stable")

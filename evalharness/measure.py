@@ -24,8 +24,8 @@ from evalharness.early import decided
 from evalharness.environment import environment, peak_memory
 from evalharness.errors import RunError
 from evalharness.interrupt import finishing_blocks
+from evalharness.models import load as loading
 from evalharness.models.failures import is_out_of_memory
-from evalharness.models.load import load, pick_device
 from evalharness.pair.cache import HiddenCache, default_root
 from evalharness.pair.check import check_pair
 from evalharness.pair.faults import OutOfMemoryError, free_memory
@@ -34,6 +34,7 @@ from evalharness.pair.noise import noise_floor
 from evalharness.pair.separate import measure_separately
 from evalharness.pair.side import Side
 from evalharness.pair.tokens import TokenPass
+from evalharness.probes import latency
 from evalharness.probes.layers import LayerProbe
 from evalharness.progress import Progress
 from evalharness.run import Run
@@ -94,17 +95,15 @@ class Reference:
         free_memory(self.side.device)
 
 
-def load_side(
-    spec: ModelSpec, device: str | None, memory: MemoryPlan, progress: Progress
-) -> Side:
+def load_side(spec: ModelSpec, device: str | None, memory: MemoryPlan, progress: Progress) -> Side:
     """Load one side where the plan wants its weights."""
     with progress.step(f"loading {spec.name}") as say:
         if memory.mode != "offload":
-            return Side(load(spec, device=device, progress=say))
+            return Side(loading.load(spec, device=device, progress=say))
         from accelerate import cpu_offload
 
-        loaded = load(spec, device="cpu", progress=say)
-        place = pick_device(device or spec.model.device)
+        loaded = loading.load(spec, device="cpu", progress=say)
+        place = loading.pick_device(device or spec.model.device)
         cpu_offload(loaded.model, place)
         return Side(replace(loaded, device=place))
 
@@ -147,6 +146,8 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
         run.update(noise_floor=reference.noise_floor(progress))
     with finishing_blocks() as interrupted:
         _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
+        if "latency" in job.suite.probes:
+            _latency(job, reference, candidate, run, progress)
         passed_at = time.perf_counter()
         if job.tasks is not None:
             _tasks(job, reference.side, candidate, run, progress, say, interrupted)
@@ -254,6 +255,22 @@ def _texts(
         run.update(matching=_with_unmeasured(run, probe))
 
 
+def _latency(
+    job: Plan, reference: Reference, candidate: Side, run: Run, progress: Progress
+) -> None:
+    """Record decode seconds, and on CUDA each side's peak."""
+    slots = reference.slots
+    if "latency" in run.done() or not slots:
+        return
+    with progress.step("measuring decode latency"):
+        timings = latency.decode_latency(reference.side, candidate, slots)
+        batch = job.suite.batch_size
+        peaks = [latency.peak_memory(s, slots[0], batch) for s in (reference.side, candidate)]
+    run.write_block("latency", {"timings": timings})
+    if None not in peaks:
+        run.update(peak_bytes=dict(zip(("reference", "candidate"), peaks, strict=True)))
+
+
 def _tasks(
     job: Plan, reference: Side, candidate: Side, run: Run, progress: Progress,
     say: Callable[[str], None], interrupted: Callable[[], None],
@@ -277,9 +294,10 @@ def _tasks(
             except (RuntimeError, MemoryError, RunError) as error:
                 if not is_out_of_memory(error.__cause__ or error):
                     raise
+                said = str(error)
                 if batch_size == 1:
                     raise OutOfMemoryError(
-                        f"out of memory on {candidate.device} with one task request at a time"
+                        f"out of memory with one task request at a time: {said}"
                     ) from None
             batch_size //= 2
             say(f"out of memory: going on with {batch_size} task requests at a time")

@@ -41,11 +41,13 @@ class Advance:
 
 
 class Progress:
-    """Shows what is being done; silent when ``quiet``."""
+    """Shows what is being done; silent when ``quiet``, with details when ``verbose``."""
 
-    def __init__(self, console: Console | None = None, quiet: bool = True) -> None:
+    def __init__(
+        self, console: Console | None = None, quiet: bool = True, verbose: bool = False
+    ) -> None:
         self.console = console or Console(stderr=True)
-        self.quiet = quiet
+        self.quiet, self.verbose = quiet, verbose
         self._live = not quiet and self.console.is_terminal
 
     @contextmanager
@@ -76,6 +78,15 @@ class Progress:
         else:
             yield Advance(None, TaskID(0))
         self._line(f"{text}: {time.monotonic() - started:.1f} s")
+
+    def tell(self, text: str) -> None:
+        """Say what a user should know of while the work goes on."""
+        self._line(text)
+
+    def detail(self, text: str) -> None:
+        """Say what only ``-v`` asks for."""
+        if self.verbose:
+            self.console.print(text, highlight=False, style="dim", soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self.quiet:

@@ -10,6 +10,7 @@ records count once ``done-BLOCK`` exists: it is written last. A lock keeps a sec
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -42,7 +43,13 @@ class Run:
         """Start a run in ``path``, which must not exist or be empty."""
         check_new(path)
         run = cls(path, {"format": FORMAT, **manifest})
-        run.records.mkdir(parents=True, exist_ok=True)
+        try:
+            run.records.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot be made ({error.strerror})", path=path, key="--out",
+                remedy="Give a directory that you may write in.",
+            ) from None  # fmt: skip
         run._acquire()
         run._save_manifest()
         return run
@@ -128,8 +135,11 @@ class Run:
     def log(self, kind: str, message: str, **more: Any) -> None:
         """Append one line to log.jsonl."""
         line = json.dumps({"time": time.time(), "kind": kind, "message": message, **more})
-        with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            pass  # a full disk shows, and is told, where it costs records
 
     def update(self, **values: Any) -> None:
         """Set keys of the manifest."""
@@ -203,10 +213,9 @@ class Run:
             os.replace(tmp, path)
         except OSError as error:
             tmp.unlink(missing_ok=True)
-            raise RunError(
-                f"{path}: cannot be written ({error.strerror or error}). What is recorded is "
-                f"kept; free some space, then add --resume {self.path}"
-            ) from None
+            why = error.strerror or error
+            hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise RunError(f"{path}: cannot be written ({why}){hint}") from error
 
 
 class InMemory:
@@ -223,7 +232,12 @@ class InMemory:
 
 def check_new(path: Path) -> None:
     """Refuse an output directory that holds anything."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # What a process leaves behind that dies before it has written its manifest.
+    begun = {"records", "lock", MANIFEST + ".tmp"}
+    left = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    if left <= begun and not any((path / "records").glob("*")) and not path.is_file():
+        return
+    if path.exists():
         what = "holds another run" if (path / MANIFEST).exists() else "is not empty"
         raise InputError(
             what, path=path, key="--out",

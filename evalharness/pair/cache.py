@@ -56,7 +56,7 @@ class HiddenCache:
         self.model = _digest(_decisive(side) | {"head": self.head})
         self.folder = root / self.model[:32]
         self.hits = self.misses = 0
-        self._full = False
+        self.full = False
 
     def key(self, batch: list[Slot]) -> str:
         """The name of a batch's entry."""
@@ -65,6 +65,13 @@ class HiddenCache:
             digest.update(f"|{len(slot.ids)} {slot.first} {slot.last}|".encode())
             digest.update(slot.ids.astype("<i8").tobytes())
         return digest.hexdigest()
+
+    def has(self, batch: list[Slot]) -> bool:
+        """Whether `get` would find a batch's states."""
+        try:
+            return read(self._path(batch))[0].model == self.model
+        except (DamagedError, OSError):
+            return False
 
     def get(self, batch: list[Slot]) -> Tensor | None:
         """Hidden states (N, C) of a batch's scored positions, or None."""
@@ -88,7 +95,7 @@ class HiddenCache:
         path = self._path(batch)
         tensor = hidden_NC.detach().cpu().contiguous()
         tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        if self._full:
+        if self.full:
             return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +109,7 @@ class HiddenCache:
             write(tmp, entry, tensor)
             os.replace(tmp, path)
         except OSError as error:
-            self._full = True
+            self.full = True
             tmp.unlink(missing_ok=True)
             self.say(f"the cache in {path.parent} is not written any more: {error}")
 
@@ -196,7 +203,7 @@ def head_fingerprint(side: Side) -> str:
     """SHA-256 of the head's weights."""
     from evalharness.models.fingerprint import weights_fingerprint
 
-    return weights_fingerprint(side.head)  # type: ignore[arg-type]  # any module will do
+    return weights_fingerprint(side.head)
 
 
 def _decisive(side: Side) -> dict[str, Any]:

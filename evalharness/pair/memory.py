@@ -6,7 +6,7 @@
 
 The batch and then the chunk are halved until that fits. Two models that do not fit together run one
 after the other through the cache of hidden states, which is all that text metrics need of a
-reference; the layer probe and tasks need both at once, and then weights stay in the machine's
+reference; probes and tasks need both at once, and then weights stay in the machine's
 memory and visit the GPU block by block (accelerate's offload). The estimate is rough: what is still
 wrong shows as an out-of-memory error, which halves further (`pair.tokens`).
 """
@@ -112,7 +112,7 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
     place = here[0].device
     total = sum(s.weights or 0 for s in here)
     largest = max(s.weights or 0 for s in here)
-    both = "layers" in suite.probes or bool(suite.tasks) or suite.tokenizers == "different"
+    both = bool(suite.probes or suite.tasks) or suite.tokenizers == "different"
     if len(here) == 2 and largest <= room and not both:
         return "apart"
     main = free_bytes(torch.device("cpu"))
@@ -120,8 +120,7 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
         return "offload"
     names = " and ".join(s.name for s in here)
     hint = (
-        "A suite of texts alone, without tasks and without the layer probe, runs them one after "
-        "the other; or use"
+        "A suite of texts alone, without tasks and probes, runs them one after the other; or use"
         if len(here) == 2 and largest <= room
         else "Use"
     )

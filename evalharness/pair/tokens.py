@@ -24,6 +24,7 @@ from torch import Tensor
 from evalharness import records
 from evalharness.data.documents import Document
 from evalharness.data.windows import Slot, batches
+from evalharness.errors import RunError
 from evalharness.models.failures import is_out_of_memory
 from evalharness.pair.cache import HiddenCache
 from evalharness.pair.clock import Clock
@@ -82,21 +83,39 @@ class TokenPass:
                 free_memory(self.reference.device)
                 free_memory(self.candidate.device)
 
+    def remember(self, block: list[Slot]) -> None:
+        """Put the reference's hidden states of a block into the cache, where they are not there."""
+        assert self.cache is not None
+        for batch in batches(block, self.batch_size):
+            if not self.cache.has(batch):
+                ids, row, col = _laid_out(batch)
+                hidden = self.reference.hidden(torch.from_numpy(ids).to(self.reference.device))
+                scored = torch.from_numpy(row * ids.shape[1] + col).to(hidden.device)
+                self.cache.put(batch, hidden.flatten(0, 1)[scored])
+                if self.cache.full:
+                    raise RunError(
+                        f"{self.cache.folder} cannot hold the reference's hidden states, through "
+                        "which models that do not fit together are compared. Free some space, or "
+                        "set EVALHARNESS_CACHE to a directory on another disk"
+                    )
+
     def _device(self) -> Any:
         """Kernels of our own run where the candidate is."""
         device = self.candidate.device
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
     def _halve(self, error: str) -> None:
-        if self.batch_size > 1:
+        # Entries of the cache are batches: without a live reference those must stay as they are.
+        if self.batch_size > 1 and not self.reference.released:
             self.batch_size //= 2
         elif self.chunk > SMALLEST_CHUNK:
             self.chunk //= 2
         else:
             why = error.splitlines()[0] if error else "MemoryError"
             raise OutOfMemoryError(
-                f"out of memory on {self.candidate.device} with one window at a time ({why}). Use "
-                "shorter windows, a smaller dtype or a larger device"
+                f"out of memory on {self.candidate.device} with {self.batch_size} windows at a "
+                f"time ({why}). Use shorter or fewer windows at a time, a smaller dtype or a "
+                "larger device"
             )
         self.say(
             f"out of memory: going on with {self.batch_size} windows at a time and the logits of "
@@ -143,11 +162,10 @@ class TokenPass:
     def _batch(
         self, batch: list[Slot], numbers: list[int], clock: tuple[Clock, Clock]
     ) -> dict[str, np.ndarray[Any, Any]]:
-        width = max(len(s.ids) for s in batch)
-        ids = np.zeros((len(batch), width), np.int64)
+        ids, row, col = _laid_out(batch)
+        width = ids.shape[1]
         slots = np.full((len(batch), width), -1, np.int64)
         for i, s in enumerate(batch):
-            ids[i, : len(s.ids)] = s.ids
             slots[i, : len(s.ids)] = numbers.index(s.document)
         ref, cand = self.reference, self.candidate
         ids_cand = torch.from_numpy(ids).to(cand.device)
@@ -166,14 +184,16 @@ class TokenPass:
             )
         else:
             if kept_NC is None:
+                if ref.released:
+                    raise RunError(
+                        "an entry that was just written is gone from the cache of hidden states"
+                    )
                 ids_ref = torch.from_numpy(ids).to(ref.device)
                 with clock[0].running():
                     h_ref = ref.hidden(ids_ref)
             with clock[1].running():
                 h_cand = cand.hidden(ids_cand)
 
-        row = np.concatenate([np.full(s.scored, i) for i, s in enumerate(batch)])
-        col = np.concatenate([np.arange(s.first, s.last) for s in batch])
         target = ids[row, col + 1]
         scored = torch.from_numpy(row * width + col)  # places in the flattened batch
         if h_ref is not None and cache is not None:
@@ -268,6 +288,16 @@ class TokenPass:
                     "p_candidate": float(np.exp(-row["nll_cand"])),
                 })  # fmt: skip
         return pa.Table.from_pylist(rows, schema=records.CONTEXTS)
+
+
+def _laid_out(batch: list[Slot]) -> tuple[Any, Any, Any]:
+    """Ids (B, T), zero-padded on the right; row and column of every scored position."""
+    ids = np.zeros((len(batch), max(len(s.ids) for s in batch)), np.int64)
+    for i, s in enumerate(batch):
+        ids[i, : len(s.ids)] = s.ids
+    row = np.concatenate([np.full(s.scored, i) for i, s in enumerate(batch)])
+    col = np.concatenate([np.arange(s.first, s.last) for s in batch])
+    return ids, row, col
 
 
 def default_chunk(device: torch.device) -> int:

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-TILE = 512
+TILE = 1024
 GROUP = 128
 SUMS = tl.constexpr(16)  # nine, padded
 ROW_WARPS = 1
@@ -29,6 +29,7 @@ REAL = (
     "conf_cand", "max_abs", "half_range",
 )  # fmt: skip
 LOG2E = tl.constexpr(1.4426950408889634)
+C1, C2, C3 = tl.constexpr(0.16666709), tl.constexpr(0.04173862), tl.constexpr(0.00833393)
 
 
 def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, Tensor]:
@@ -40,12 +41,10 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
     real = torch.empty(len(REAL), n, dtype=torch.float32, device=z_NV.device)
     token = torch.empty(3, n, dtype=torch.int32, device=z_NV.device)
     small = torch.empty(3, n, dtype=torch.int8, device=z_NV.device)
-    # A logit that stands for none: e to its power is 0, and its own difference is harmless.
-    nothing = -6e4 if torch.float16 in (z_NV.dtype, w_NV.dtype) else -1e30
     with torch.cuda.device_of(z_NV):
         _tiles[(n * tiles,)](
             z_NV, w_NV, sums, z_NV.stride(0), w_NV.stride(0), v, tiles,
-            TILE=TILE, GROUPS=groups, NOTHING=nothing, EVEN=v % TILE == 0, num_warps=1,
+            TILE=TILE, GROUPS=groups, EVEN=v % TILE == 0, num_warps=1,
         )  # fmt: skip
         _rows[(n,)](
             z_NV, w_NV, target_N, sums, real, token, small,
@@ -63,9 +62,9 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
 
 
 @triton.jit
-def _series(d):
-    """eᵈ − 1 − d for |d| < 1/4."""
-    return d * d * (1 / 2 + d * (1 / 6 + d * (1 / 24 + d * (1 / 120 + d * (1 / 720)))))
+def _ratio(d):
+    """(eᵈ − 1 − d)/d² for |d| < 1/4, to 2e-6, and exactly at 0."""
+    return 0.5 + d * (C1 + d * (C2 + d * C3))
 
 
 @triton.jit
@@ -74,43 +73,45 @@ def _exp(x):
 
 
 @triton.jit
+def _logits(row_ptr, at, v, EVEN: tl.constexpr):
+    """Logits in float32; beyond the vocabulary a large negative number."""
+    if EVEN:
+        return tl.load(row_ptr + at).to(tl.float32)
+    inside = at < v
+    return tl.where(inside, tl.load(row_ptr + at, mask=inside, other=0.0).to(tl.float32), -1e30)
+
+
+@triton.jit
 def _tiles(
     z_ptr, w_ptr, out_ptr, stride_z, stride_w, v, tiles,
-    TILE: tl.constexpr, GROUPS: tl.constexpr, NOTHING: tl.constexpr, EVEN: tl.constexpr,
+    TILE: tl.constexpr, GROUPS: tl.constexpr, EVEN: tl.constexpr,
 ):  # fmt: skip
     pid = tl.program_id(0)
     row = (pid // tiles).to(tl.int64)
     at = (pid % tiles) * TILE + tl.arange(0, TILE)
-    if EVEN:
-        z = tl.load(z_ptr + row * stride_z + at).to(tl.float32)
-        w = tl.load(w_ptr + row * stride_w + at).to(tl.float32)
-        delta = w - z
-        high, low = tl.max(delta, 0), tl.min(delta, 0)
-    else:
-        inside = at < v
-        z = tl.load(z_ptr + row * stride_z + at, mask=inside, other=NOTHING).to(tl.float32)
-        w = tl.load(w_ptr + row * stride_w + at, mask=inside, other=NOTHING).to(tl.float32)
-        delta = w - z
-        high = tl.max(tl.where(inside, delta, float("-inf")), 0)
-        low = tl.min(tl.where(inside, delta, float("inf")), 0)
+    z = _logits(z_ptr + row * stride_z, at, v, EVEN)
+    w = _logits(w_ptr + row * stride_w, at, v, EVEN)
     top_z_G = tl.max(tl.reshape(z, (GROUPS, TILE // GROUPS)), 1)
     top_w_G = tl.max(tl.reshape(w, (GROUPS, TILE // GROUPS)), 1)
     top_z, top_w = tl.max(top_z_G, 0), tl.max(top_w_G, 0)
+    a, b = z - top_z, w - top_w
+    # d is at most 0 at z's largest logit and at least 0 at w's, and exactly 0 beyond the
+    # vocabulary, which is therefore neither its largest nor its smallest.
+    d = b - a
     shift = top_w - top_z
-    a, b, d = z - top_z, w - top_w, delta - shift
     ez, ew = _exp(a), _exp(b)
     ezd = ez * d
-    # eᵈ − 1 − d cancels for small d: a series there, else eᵃ·eᵈ = eᵇ, which cannot overflow.
+    # eᵈ − 1 − d cancels for small d: a polynomial there, else eᵃ·eᵈ = eᵇ, which cannot overflow.
     is_small = tl.abs(d) < 0.25
-    series = _series(d)
-    g = tl.where(is_small, ez * series + ezd, ew - ez)
-    f = tl.where(is_small, ez * series, g - ezd)
+    near = ezd * d * _ratio(d)
+    g = tl.where(is_small, near + ezd, ew - ez)
+    f = tl.where(is_small, near, g - ezd)
     out_ptr += pid.to(tl.int64) * (2 * GROUPS + SUMS)
     k = tl.arange(0, GROUPS)
     tl.store(out_ptr + k, top_z_G)
     tl.store(out_ptr + GROUPS + k, top_w_G)
     k = tl.arange(0, SUMS)
-    out = tl.where(k == 0, high, low)
+    out = tl.where(k == 0, tl.max(d, 0) + shift, tl.min(d, 0) + shift)
     out = tl.where(k == 2, tl.sum(ez, 0), out)
     out = tl.where(k == 3, tl.sum(ew, 0), out)
     out = tl.where(k == 4, tl.sum(ezd, 0), out)
@@ -181,10 +182,10 @@ def _rows(
     b = tl.where(real, top_w_T - top_w, 0.0)
     delta = b - a
     ez, ew = _exp(a), _exp(b)
-    series = _series(delta)
+    near = ez * delta * delta * _ratio(delta)
     is_small = tl.abs(delta) < 0.25
-    g1 = tl.where(is_small, ez * (series + delta), ew - ez)  # eᵃ(e^δ − 1)
-    g2 = tl.where(is_small, ez * series, ew - ez - ez * delta)  # eᵃ(e^δ − 1 − δ)
+    g1 = tl.where(is_small, near + ez * delta, ew - ez)  # eᵃ(e^δ − 1)
+    g2 = tl.where(is_small, near, ew - ez - ez * delta)  # eᵃ(e^δ − 1 − δ)
     exp_z = tl.sum(ez * exp_z_T, 0).to(tl.float64)
     exp_w = tl.sum(ew * exp_w_T, 0).to(tl.float64)
     exp_d = tl.sum(ez * (exp_d_T + delta * exp_z_T), 0).to(tl.float64)
@@ -211,8 +212,6 @@ def _rows(
     target = tl.load(target_ptr + row)
     z_target = tl.load(z_ptr + target).to(tl.float32)
     w_target = tl.load(w_ptr + target).to(tl.float32)
-    absolute_T = tl.maximum(high_T, -low_T)
-    largest = tl.max(absolute_T, 0)
     real_ptr += row
     tl.store(real_ptr, (log_z + (top_z - z_target)).to(tl.float32))
     tl.store(real_ptr + n, (log_w + (top_w - w_target)).to(tl.float32))
@@ -222,15 +221,18 @@ def _rows(
     tl.store(real_ptr + 5 * n, (log_w - exp_b / exp_w).to(tl.float32))
     tl.store(real_ptr + 6 * n, (1.0 / exp_z).to(tl.float32))
     tl.store(real_ptr + 7 * n, (1.0 / exp_w).to(tl.float32))
-    tl.store(real_ptr + 8 * n, largest)
     tl.store(real_ptr + 9 * n, (tl.max(high_T, 0) - tl.min(low_T, 0)) / 2)
 
-    best = tl.min(tl.where(absolute_T == largest, tile, TILES), 0)
+    absolute_T = tl.maximum(high_T, -low_T)
+    best = tl.min(tl.where(absolute_T == tl.max(absolute_T, 0), tile, TILES), 0)
     token = best * TILE + tl.arange(0, TILE)
     inside = token < v
     z = tl.load(z_ptr + token, mask=inside, other=0.0).to(tl.float32)
     w = tl.load(w_ptr + token, mask=inside, other=0.0).to(tl.float32)
-    largest_at = tl.min(tl.where((tl.abs(w - z) == largest) & inside, token, v), 0)
+    absolute = tl.where(inside, tl.abs(w - z), -1.0)
+    largest = tl.max(absolute, 0)
+    largest_at = tl.min(tl.where(absolute == largest, token, v), 0)
+    tl.store(real_ptr + 8 * n, largest)
 
     five_z = _five(z_ptr, top_z_TG, group, v, TILE // GROUPS, TILES * GROUPS)
     five_w = _five(w_ptr, top_w_TG, group, v, TILE // GROUPS, TILES * GROUPS)

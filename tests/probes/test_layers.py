@@ -195,7 +195,7 @@ def test_a_block_that_writes_into_its_input_is_measured_as_one_that_does_not(
             one.model.model.layers[i] = _InPlace(layer)
     found = probe_once(*pair)
     assert probe_once.last.in_place == {"model.layers.0", "model.layers.1"}  # type: ignore[attr-defined]
-    keys = ("error", "doc", "tokens", "err_sq", "ref_sq", "update_sq")
+    keys = ("doc", "tokens", "err_sq", "ref_sq", "update_sq")
     blocks = [[{k: r[k] for k in keys} for r in rows if r["kind"] == "block"]
               for rows in (plain, found)]  # fmt: skip
     for one, other in zip(*blocks, strict=True):

@@ -1,0 +1,92 @@
+"""The smallest set of modules to restore so that something passes: gallop, bisect, delete.
+
+Nothing is assumed of what passes: a larger set may fail where a smaller one passes. The search only
+ever holds on to a set that was seen to pass. It takes the modules in order of suspicion, doubles
+their number until the set passes, bisects between the last two sizes, and then deletes members, in
+chunks and at last one by one, until no single one can be left out: delta debugging's 1-minimal set
+(Zeller & Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", TSE 2002).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Passes = Callable[[frozenset[str]], bool]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A set that passes; None: not even all of them do. ``minimal``: nothing in it can go."""
+
+    restored: tuple[str, ...] | None
+    minimal: bool
+
+
+class BudgetSpent(Exception):  # noqa: N818
+    """No further evaluation may be made."""
+
+
+def smallest_set(ordered: Sequence[str], passes: Passes) -> Found:
+    """Search the members of ``ordered``, the most suspect first.
+
+    ``passes`` may raise `BudgetSpent`: the best set known by then is returned, or None.
+    """
+    best: tuple[str, ...] | None = None
+    known: dict[frozenset[str], bool] = {}
+
+    def ask(members: Sequence[str]) -> bool:
+        nonlocal best
+        key = frozenset(members)
+        if key not in known:
+            known[key] = passes(key)
+        if known[key] and (best is None or len(members) < len(best)):
+            best = tuple(members)
+        return known[key]
+
+    try:
+        if ask(()):
+            return Found((), True)
+        size = _prefix(ordered, ask)
+        if size is None:
+            return Found(None, False)
+        _delete(list(ordered[:size]), ask)
+    except BudgetSpent:
+        return Found(best, False)
+    return Found(best, True)
+
+
+def _prefix(ordered: Sequence[str], ask: Callable[[Sequence[str]], bool]) -> int | None:
+    """The length of a prefix that passes while the one shorter by one does not."""
+    fails, size = 0, 1
+    while size < len(ordered) and not ask(ordered[:size]):
+        fails, size = size, 2 * size
+    size = min(size, len(ordered))
+    if not ordered or not ask(ordered[:size]):
+        return None
+    while size - fails > 1:
+        middle = (size + fails) // 2
+        if ask(ordered[:middle]):
+            size = middle
+        else:
+            fails = middle
+    return size
+
+
+def _delete(members: list[str], ask: Callable[[Sequence[str]], bool]) -> list[str]:
+    """Leave out chunks, the least suspect first, then single members until none can go."""
+    chunk = max(1, len(members) // 2)
+    while True:
+        changed = False
+        end = len(members)
+        while end > 0:
+            start = max(0, end - chunk)
+            rest = members[:start] + members[end:]
+            # The empty set is known to fail.
+            if rest and ask(rest):
+                members, changed = rest, True
+            end = start
+        if chunk > 1:
+            chunk //= 2
+        elif not changed:
+            return members
