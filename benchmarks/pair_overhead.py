@@ -119,7 +119,7 @@ class Pair:
             z, w = self.reference.logits(h_ref[piece]), self.candidate.logits(h_cand[piece])
             found.append(token_statistics(z, w, self.target_N[piece], compiled=self.compiled))
             if probe is not None:
-                probe.add_head(z, w, slots_N[piece], positions_N[piece])
+                probe.add_head(z, w, slots_N[piece], positions_N[piece], h_cand[piece])
         return [torch.cat([f[name] for f in found]).cpu() for name in found[0]]
 
     @torch.inference_mode()

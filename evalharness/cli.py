@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evalharness import __version__, cli_gates
+from evalharness import __version__, cli_cache, cli_gates
 from evalharness.errors import EvalHarnessError, InputError
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ Outputs = Annotated[
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="The memory plan, and why.")]
 
 
 def _version(value: bool) -> None:
@@ -67,12 +68,23 @@ def _main(
 )
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The reference's model file.")],
-    candidate: Annotated[Path, typer.Argument(metavar="CANDIDATE", help="The candidate's.")],
+    candidates: Annotated[
+        list[Path], typer.Argument(metavar="CANDIDATE…", help="The candidate's; or several.")
+    ],
     suite: Suite = "quick",
     gates: Gates = "default",
     out: Out = None,
     resume: Annotated[
         Path | None, typer.Option("--resume", help="Go on with this unfinished run.")
+    ] = None,
+    cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--cache/--no-cache",
+            show_default=False,
+            help="Keep the reference's hidden states for other candidates, and use those kept "
+            "(default: with several candidates).",
+        ),
     ] = None,
     device: Device = None,
     limit: Limit = None,
@@ -86,21 +98,36 @@ def compare(
     output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Compare a candidate with its reference, judge it, and write a report."""
+    """Compare a candidate with its reference, judge it, and write a report.
+
+    Several candidates share one loaded reference; --out is then the directory of their runs.
+    """
     _offline(offline)
     _check_outputs(output)
+    progress = _progress(quiet, verbose)
+    if len(candidates) > 1:
+        from evalharness import cli_many
+
+        code = cli_many.run(
+            base, candidates, progress=progress, dry_run=dry_run, output=output or [],
+            as_json=format is Format.json, deliver=_deliver, suite=suite, gates=gates, out=out,
+            resume=resume, cache=cache, device=device, limit=limit, stop_early=stop_early,
+            command=_command(),
+        )  # fmt: skip
+        raise typer.Exit(code)
     from evalharness.compare import compare as run_compare
     from evalharness.compare import plan
 
     job = plan(
-        base, candidate, suite=suite, gates=gates, out=out, resume=resume, device=device,
-        limit=limit, stop_early=stop_early, command=_command(),
+        base, candidates[0], suite=suite, gates=gates, out=out, resume=resume, device=device,
+        limit=limit, stop_early=stop_early, cache=bool(cache), command=_command(),
     )  # fmt: skip
     if dry_run:
         print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")
         return
-    result, run = run_compare(job, _progress(quiet))
+    result, run = run_compare(job, progress)
     _deliver(run.path, result, output)
     _show(result, run.path, format)
     raise typer.Exit(result.exit_code)
@@ -196,6 +223,7 @@ def schema(
 
 
 cli_gates.register(app)
+app.add_typer(cli_cache.cache, name="cache")
 
 
 def _offline(offline: bool) -> None:
@@ -207,10 +235,10 @@ def _command() -> str:
     return shlex.join(["evalharness", *sys.argv[1:]])
 
 
-def _progress(quiet: bool) -> Any:
+def _progress(quiet: bool, verbose: bool = False) -> Any:
     from evalharness.progress import Progress
 
-    return Progress(quiet=quiet)
+    return Progress(quiet=quiet, verbose=verbose)
 
 
 _BY_SUFFIX = {

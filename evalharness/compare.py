@@ -55,6 +55,7 @@ class Plan:
     warnings: list[str] = field(default_factory=list)
     block_tokens: int = BLOCK_TOKENS
     cache: bool = False  # keep the reference's hidden states for other candidates
+    folder: Path | None = None  # of the runs of several candidates, this one among them
     memory: MemoryPlan | None = None  # made already, where several jobs share a reference
 
 
@@ -119,7 +120,7 @@ def compare(
     """
     progress = progress or Progress()
     run = measure(job, progress, reference)
-    with resumable(job.command, job.out), progress.step("writing the report"):
+    with resumable(job.command, job.out, job.folder), progress.step("writing the report"):
         result = finish(run, job.policy)
     run.close()
     return result, run
@@ -129,7 +130,7 @@ def measure(job: Plan, progress: Progress, reference: Reference | None = None) -
     """Load both models and record every block that is not recorded yet."""
     from evalharness.measure import measure as measure_pair
 
-    with resumable(job.command, job.out):
+    with resumable(job.command, job.out, job.folder):
         return measure_pair(job, progress, reference)
 
 

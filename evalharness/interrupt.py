@@ -21,9 +21,12 @@ def resume_command(command: str, run: Path) -> str:
 
 
 @contextmanager
-def resumable(command: str, run: Path) -> Iterator[None]:
-    """Whatever stops the work inside says how to go on, once there is a run to go on with."""
-    begun = f"What is recorded is kept. To go on: {resume_command(command, run)}"
+def resumable(command: str, run: Path, folder: Path | None = None) -> Iterator[None]:
+    """Whatever stops the work inside says how to go on, once there is a run to go on with.
+
+    ``folder``: of the runs of several candidates, this one among them.
+    """
+    begun = f"What is recorded is kept. To go on: {resume_command(command, folder or run)}"
     try:
         yield
     except RunError as error:

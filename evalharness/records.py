@@ -109,6 +109,16 @@ CONTEXTS = pa.schema(
     ]
 )
 
+SENSITIVITY = pa.schema(
+    [
+        ("module", pa.string()),  # "": nothing was changed; "*": all confirmed modules together
+        ("what", pa.string()),  # gradient, swap, noise or restore
+        ("doc", pa.int32()),
+        ("tokens", pa.int32()),
+        ("kl", pa.float64()),  # summed over the tokens, nats
+    ]
+)
+
 TIMINGS = pa.schema(
     [
         ("kind", pa.string()),  # prefill or decode
@@ -137,6 +147,7 @@ SCHEMAS = {
     "items": ITEMS,
     "layers": LAYERS,
     "contexts": CONTEXTS,
+    "sensitivity": SENSITIVITY,
     "timings": TIMINGS,
     "tasks": TASKS,
     "anomalies": ANOMALIES,

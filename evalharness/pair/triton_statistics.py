@@ -78,7 +78,9 @@ def _logits(row_ptr, at, v, EVEN: tl.constexpr):
     if EVEN:
         return tl.load(row_ptr + at).to(tl.float32)
     inside = at < v
-    return tl.where(inside, tl.load(row_ptr + at, mask=inside, other=0.0).to(tl.float32), -1e30)
+    if row_ptr.dtype.element_ty == tl.float16:  # has no such number
+        return tl.where(inside, tl.load(row_ptr + at, mask=inside, other=0.0).to(tl.float32), -1e30)
+    return tl.load(row_ptr + at, mask=inside, other=-1e30).to(tl.float32)
 
 
 @triton.jit

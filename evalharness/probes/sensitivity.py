@@ -131,6 +131,7 @@ class Replay:
         self.blocks = list(decoder_blocks(side.model).items())
         self.ids = torch.from_numpy(slot.ids)[None].to(side.device)
         self.first, self.last = slot.first, slot.last
+        self.head: Callable[..., Tensor] = side.head.forward  # as it is before any swap
         self._outs: list[Any] = []
         handles = [
             m.register_forward_hook(lambda m, a, out: self._outs.append(out))
@@ -186,7 +187,7 @@ def confirm(
         def kl(
             side: Side, hidden: Tensor, ref: Replay = ref, target: Tensor = target
         ) -> float:  # fmt: skip
-            return _kl(reference, ref.clean, side, hidden, target)
+            return _kl(ref, side, hidden, target)
 
         if scores.zero_swap is None:
             scores.zero_swap, scores.suffix = _zero_swap(ref, chosen, kl)
@@ -245,13 +246,12 @@ def _noise(pair: PairedModule, generator: torch.Generator) -> Iterator[None]:
         yield
 
 
-def _kl(reference: Side, clean: Tensor, side: Side, hidden: Tensor, target: Tensor) -> float:
-    """Summed KL(reference ‖ side). The clean logits are the unchanged head's, whatever is swapped."""
+def _kl(ref: Replay, side: Side, hidden: Tensor, target: Tensor) -> float:
+    """Summed KL(reference ‖ side); the reference's head is the unchanged one, whatever is swapped."""
     total = 0.0
-    head = type(reference.head).forward
     for piece in chunks(len(target), CHUNK):
         z = side.logits(hidden[piece])
-        z_ref = head(reference.head, clean[piece]) if reference.split else clean[piece]
+        z_ref = ref.head(ref.clean[piece]) if ref.side.split else ref.clean[piece]
         found = token_statistics(z_ref.to(z.device), z, target[piece])
         total += float(found["kl"].double().sum())
     return total

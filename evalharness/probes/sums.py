@@ -135,12 +135,10 @@ class LayerSums:
             self._histogram_2MDB, self._bad_2M,
         )  # fmt: skip
         # One-hot products instead of scatter-adds: float64 in a fixed order.
-        later, first = values_5MN @ batch.later_hot, values_5MN @ batch.first_hot
-        counts = torch.stack([batch.later_hot.sum(0), batch.first_hot.sum(0)])[:, None, None]
-        counts = counts.expand(2, 1, *top_MD.shape)
-        spoilt_MD = (later[4] + first[4]) > 0
-        total = torch.stack([later[:4], first[:4]])
-        total = torch.cat([counts, torch.where(spoilt_MD, torch.nan, total)], 1)
+        total = (values_5MN @ batch.hot).view(5, -1, 2, self.documents).movedim(2, 0)
+        spoilt_MD = total[:, 4].sum(0) > 0
+        counts = batch.hot.sum(0).view(2, 1, 1, -1).expand(2, 1, *top_MD.shape)
+        total = torch.cat([counts, torch.where(spoilt_MD, torch.nan, total[:, :4])], 1)
         self._sums_SMD[:, index] += total.flatten(0, 1)
 
         found = top_MD >= 0
@@ -211,7 +209,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Where the tokens of a batch belong. All but the last two are (N,)."""
+    """Where the tokens of a batch belong. All but the last are (N,)."""
 
     slots: Tensor  # never negative; see counted
     positions: Tensor
@@ -219,8 +217,7 @@ class _Batch:
     later: Tensor  # counted, and not position 0
     by_order: Tensor  # the tokens by position
     order: Tensor  # its inverse: each token's place in it
-    later_hot: Tensor  # (N, D) float64, one-hot
-    first_hot: Tensor
+    hot: Tensor  # (N, 2·D) float64: one-hot of the later tokens' slots, then of the first ones'
 
     @classmethod
     def of(cls, slots_N: Tensor, positions_N: Tensor, documents: int) -> _Batch:
@@ -232,7 +229,7 @@ class _Batch:
         hot_ND = slots_N[:, None] == torch.arange(documents, device=slots_N.device)
         return cls(
             slots_N, positions_N, counted, later, by_order, by_order.argsort(),
-            (hot_ND & later[:, None]).double(), (hot_ND & first[:, None]).double(),
+            torch.cat([hot_ND & later[:, None], hot_ND & first[:, None]], 1).double(),
         )  # fmt: skip
 
 

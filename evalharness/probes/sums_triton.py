@@ -1,7 +1,7 @@
 """The layer probes on CUDA: one small kernel a module, one to fold a batch of them.
 
-Shapes: N tokens, C channels, M modules, D documents. One warp takes one token through its channels:
-reductions need no shared memory, and the loads of many tokens overlap.
+Shapes: N tokens, C channels, M modules, D documents. One warp takes one token through its channels
+(four do, through a head's): reductions need no shared memory, and the loads of many tokens overlap.
 """
 
 # mypy: ignore-errors
@@ -16,7 +16,6 @@ from torch import Tensor
 
 from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 
-LANES = tl.constexpr(32)
 EACH = tl.constexpr(16)  # channels a lane takes at a time
 FOLD = 128  # tokens a program folds
 EDGE = tl.constexpr(EDGE_MIN)
@@ -29,17 +28,18 @@ def triton_rows(a_NC: Tensor, b_NC: Tensor, x_NC: Tensor | None, out_RN: Tensor)
     n, c = a_NC.shape
     x = a_NC if x_NC is None else x_NC
     a, b, x = (t if t.stride(1) == 1 else t.contiguous() for t in (a_NC, b_NC, x))
+    warps = 1 if c <= 16384 else 4
     with torch.cuda.device_of(a):
         _rows[(n,)](
             a, b, x, out_RN, a.stride(0), b.stride(0), x.stride(0), c, n,
-            UPDATE=x_NC is not None, num_warps=1,
+            UPDATE=x_NC is not None, LANES=32 * warps, num_warps=warps,
         )  # fmt: skip
 
 
 @triton.jit
 def _rows(
     a_ptr, b_ptr, x_ptr, out_ptr, stride_a, stride_b, stride_x, channels, n,
-    UPDATE: tl.constexpr,
+    UPDATE: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0).to(tl.int64)
     a_ptr += row * stride_a

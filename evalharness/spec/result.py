@@ -224,6 +224,50 @@ class Anomaly(Part):
     scope: Scope = {}
 
 
+class SensitiveModule(Part):
+    """What one module's damage does to the output; KL from the reference in nats a token."""
+
+    module: str
+    score: float | None  # second-order KL from gradients of the clean reference
+    swap: Estimate | None = None  # KL of the reference with the candidate's module in it
+    restore: Estimate | None = None  # KL that the candidate loses with the reference's module in it
+    noise: float | None = None  # as swap, with noise of the same norm instead of the error
+
+
+class Sensitivity(Part):
+    """Modules, the most sensitive first, with the controls of the measurement."""
+
+    modules: list[SensitiveModule]
+    tokens: int
+    documents: int
+    zero_swap: float | None = None  # KL of a module swapped for itself: must be 0 exactly
+    additivity: float | None = None  # sum of the single swaps over the KL of all of them together
+    notes: list[str] = []
+
+
+class Repair(Part):
+    """The smallest set of modules found that, kept as in the reference, lets the policy pass."""
+
+    restored: list[str] | None  # null: none was found
+    considered: int  # modules that differ and could be restored
+    minimal: bool  # nothing in the set can be left out
+    evaluations: int
+    exhaustive: str  # what trying every module, and every set, would have taken
+    search_documents: int
+    held_out_documents: int
+    before: list[GateResult] = []  # on the held-out documents
+    after: list[GateResult] = []
+    verdict_before: Verdict | None = None
+    verdict_after: Verdict | None = None
+    bits_before: float | None = None  # per weight, over the whole model
+    bits_after: float | None = None
+    left_out: list[str] = []  # gates that the search did not decide, and why
+    not_verified: list[str] = []  # gates that the end did not decide either
+    file: str | None = None  # the model file that reproduces it
+    reason: str = ""  # why there is none, or no set
+    keep: dict[str, Any] = {}  # the set in other tools' syntax
+
+
 class Waiver(Part):
     gate: str
     reason: str
@@ -250,6 +294,8 @@ class Result(Part):
     waivers: list[Waiver] = []
     layers: list[LayerResult] = []
     matching: Matching | None = None
+    sensitivity: Sensitivity | None = None
+    repair: Repair | None = None
     tasks: list[TaskResult] = []
     flipped: list[FlippedItem] = []
     worst_tokens: list[WorstToken] = []

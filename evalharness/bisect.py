@@ -1,0 +1,398 @@
+"""`evalharness bisect RUN`: the smallest set of modules to keep so that the run's own policy passes.
+
+    rank     every linear that differs, by sensitivity (`probes.sensitivity`), on the search documents
+    search   gallop, bisect, delete (`search`), each set decided by the policy's own gates
+    verify   the set, made anew from repair.yaml where a model file can say it, under the whole
+             policy on documents that the search never saw; tasks and cost included
+
+A third of the suite's documents is searched on, the rest held out. Every evaluation is a line of
+RUN/bisect.jsonl, from which an interrupted search goes on and a finished one can be replayed.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalharness.errors import InputError
+from evalharness.finish import finish, policy_of
+from evalharness.gates import Decision
+from evalharness.keep_lists import keep_lists, repair_spec, spec_text
+from evalharness.progress import Progress
+from evalharness.run import Run
+from evalharness.search import BudgetSpent, Found, smallest_set
+from evalharness.spec.model import ModelSpec
+from evalharness.spec.policy import Policy
+from evalharness.spec.result import Repair
+from evalharness.spec.suite import Suite
+
+if TYPE_CHECKING:
+    from evalharness.data.documents import Document
+    from evalharness.data.windows import Slot
+    from evalharness.pair.side import Side
+    from evalharness.pair.trial import Trials
+    from evalharness.probes.matching import PairedModule
+    from evalharness.probes.sensitivity import Scores
+
+LOG = "bisect.jsonl"
+FILE = "repair.yaml"
+LISTS = "keep_lists.yaml"
+SEARCHED = 3  # one document in so many is searched on
+SCORED_WINDOWS = 8  # of the search documents, for the ranking
+CONFIRMED = 8  # modules whose score is confirmed by swaps
+LEAST = 6  # documents: two to search on, four held out
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Windows of the search documents, and of those held out."""
+
+    documents: list[Document]
+    search: list[Slot]
+    held_out: list[Slot]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Documents searched on and held out."""
+        a, b = ({s.document for s in slots} for slots in (self.search, self.held_out))
+        return len(a), len(b)
+
+
+def bisect(
+    path: Path,
+    *,
+    policy: Policy | None = None,
+    device: str | None = None,
+    evaluations: int | None = None,
+    progress: Progress | None = None,
+) -> Repair:
+    """Find, verify and write the repair of a finished run; its report is written again."""
+    progress = progress or Progress()
+    opened = Run.open(path)
+    opened.verify()
+    if not opened.manifest.get("files"):
+        raise InputError(
+            "the run is not finished", path=path,
+            remedy="Finish it first: add --resume to the command that began it.",
+        )  # fmt: skip
+    suite = Suite.model_validate(opened.manifest["suite"])
+    if not suite.corpora or suite.tokenizers == "different":
+        raise InputError(
+            "a bisect compares the models token by token, which this run's suite does not",
+            path=path, remedy="Compare with a suite that has corpora and `tokenizers: same`.",
+        )  # fmt: skip
+    policy = policy or policy_of(opened)
+    from evalharness.pair.trial import searchable
+
+    searchable(policy)  # refuse before any model is loaded
+    run = Run.resume(path, opened.manifest["identity"])
+    try:
+        repair = _bisect(run, suite, policy, device, evaluations, progress)
+        run.update(repair=repair.model_dump(mode="json"))
+        finish(run, policy_of(run))
+        return repair
+    finally:
+        run.close()
+
+
+def _bisect(
+    run: Run, suite: Suite, policy: Policy, device: str | None, budget: int | None, say: Progress
+) -> Repair:
+    from evalharness.pair.trial import Trials
+
+    specs = [ModelSpec.model_validate(run.manifest[k]) for k in ("reference", "candidate")]
+    sides = [_loaded(run, spec, i, device, say) for i, spec in enumerate(specs)]
+    reference, candidate = sides
+    sample = _sample(run, suite, reference)
+    pairs, notes = differing(reference, candidate)
+    settings = {
+        "manifest": _manifest(run, suite), "batch_size": suite.batch_size,
+    }  # fmt: skip
+    trials = Trials(
+        reference, candidate, pairs, sample.documents, sample.search, policy, **settings
+    )
+    log = TrialLog(run.path / LOG, _key(run, policy, sample), trials, budget)
+    with say.step("ranking modules") as tell:
+        ordered = _ranked(run, reference, candidate, pairs, sample.search, notes)
+        tell(f"{len(ordered)} modules ranked")
+    with say.step("searching the smallest set") as tell:
+        found = log.search(ordered, tell)
+    with say.step("verifying on held-out documents"):
+        return _verified(run, suite, policy, specs, sides, pairs, sample, trials, found, log, notes)
+
+
+def differing(
+    reference: Side, candidate: Side
+) -> tuple[list[PairedModule], list[str]]:
+    """The linears whose weights are not the same, and what differs beside them."""
+    import torch
+
+    from evalharness.probes.matching import match
+
+    pairs, matching = match(reference.model, candidate.model)
+    kept = [p for p in pairs if p.kind == "linear" and not _same_weights(p)]
+    inside = {
+        id(t)
+        for p in pairs if p.kind == "linear"
+        for m in (*p.references, *p.candidates)
+        for t in m.parameters()
+    }  # fmt: skip
+    theirs = dict(candidate.model.named_parameters())
+    others = [
+        name
+        for name, value in reference.model.named_parameters()
+        if id(value) not in inside and name in theirs
+        and not (theirs[name].shape == value.shape
+                 and torch.equal(theirs[name].to(value.device, value.dtype), value))
+    ]  # fmt: skip
+    notes = []
+    if others:
+        notes.append(
+            f"{len(others)} tensors outside the linear modules differ too and are not restored: "
+            + ", ".join(others[:3])
+        )
+    unmatched = [*matching.unmatched_reference, *matching.unmatched_candidate]
+    if unmatched:
+        notes.append(
+            f"{len(unmatched)} modules have no counterpart and cannot be restored: "
+            + ", ".join(unmatched[:3])
+        )
+    return kept, notes
+
+
+def _same_weights(pair: PairedModule) -> bool:
+    import torch
+
+    if len(pair.references) != len(pair.candidates):
+        return False
+    a, b = (dict(m.state_dict()) for m in (pair.reference, pair.candidate))
+    if a.keys() != b.keys() or type(pair.reference) is not type(pair.candidate):
+        return False
+    return all(
+        type(a[k]) is type(b[k])
+        and a[k].dtype == b[k].dtype
+        and a[k].shape == b[k].shape
+        and torch.equal(a[k], b[k].to(a[k].device))
+        for k in a
+    )
+
+
+def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Progress) -> Side:
+    from evalharness.models.load import load
+    from evalharness.pair.side import Side
+
+    with say.step(f"loading {spec.name}") as tell:
+        loaded = load(spec, device=device, progress=tell)
+    if loaded.manifest.fingerprint != run.manifest["weights"][index]:
+        raise InputError(
+            f"the weights of {spec.name} are not those of the run", path=run.path,
+            key="weights", remedy="They have changed since: compare again.",
+        )  # fmt: skip
+    return Side(loaded)
+
+
+def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
+    from evalharness.data import documents, windows
+
+    texts, _ = documents.read_texts(suite)
+    tokenizer = reference.loaded.tokenizer
+    docs = documents.tokenize(texts, suite, tokenizer, reference.vocab_size)
+    if documents.fingerprint(docs) != run.manifest["token_stream"]:
+        raise InputError(
+            "the suite's texts are not those of the run", path=run.path, key="token_stream",
+            remedy="They have changed since: compare again.",
+        )  # fmt: skip
+    slots = windows.cut(docs, suite, documents.bos_token(tokenizer))
+    numbers = list(dict.fromkeys(s.document for s in slots))
+    if len(numbers) < LEAST:
+        raise InputError(
+            f"a bisect needs at least {LEAST} documents, some to search on and some held out "
+            f"(got {len(numbers)})",
+            path=run.path, key="suite", remedy="Compare with a larger suite, or without --limit.",
+        )  # fmt: skip
+    chosen = set(numbers[::SEARCHED])  # the order is random already
+    search = [s for s in slots if s.document in chosen]
+    return Sample(docs, search, [s for s in slots if s.document not in chosen])
+
+
+def _manifest(run: Run, suite: Suite) -> dict[str, Any]:
+    keep = ("noise_floor", "matching")
+    return {"suite": suite.model_dump(mode="json"), **{k: run.manifest.get(k) or {} for k in keep}}
+
+
+def _key(run: Run, policy: Policy, sample: Sample) -> str:
+    gates = [{k: str(v) for k, v in vars(g).items() if k not in ("place", "places")}
+             for g in policy.gates]  # fmt: skip
+    inputs = [run.manifest["identity"], policy.confidence, gates, [s.number for s in sample.search]]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+class TrialLog:
+    """Decides sets by trials, each written down before the next; what is written is not redone."""
+
+    def __init__(self, path: Path, key: str, trials: Trials, budget: int | None) -> None:
+        self.path, self.key, self.trials, self.budget = path, key, trials, budget
+        self.known: dict[frozenset[str], bool] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                row = _row(line)
+                if row.get("key") == key:
+                    self.known[frozenset(row["restored"])] = bool(row["passed"])
+        self.tell: Any = lambda text: None
+
+    def search(self, ordered: Sequence[str], tell: Any) -> Found:
+        """The smallest set; at most ``budget`` evaluations are made in all."""
+        self.tell = tell
+        return smallest_set(ordered, self.passes)
+
+    def passes(self, names: frozenset[str]) -> bool:
+        """Whether the policy passes with ``names`` restored."""
+        if names in self.known:
+            return self.known[names]
+        if self.budget is not None and len(self.known) >= self.budget:
+            raise BudgetSpent
+        self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
+        started = time.perf_counter()
+        decision = self.trials.decide(sorted(names))
+        passed = decision.verdict == "PASS"
+        row = {
+            "key": self.key,
+            "restored": sorted(names),
+            "passed": passed,
+            "verdict": decision.verdict,
+            "gates": [
+                {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound}
+                for g in decision.gates
+            ],
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.known[names] = passed
+        return passed
+
+
+def _row(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:  # a run that was killed while writing leaves half a line
+        return {}
+    return row if isinstance(row, dict) else {}
+
+
+def _ranked(
+    run: Run, reference: Side, candidate: Side, pairs: list[PairedModule], slots: list[Slot],
+    notes: list[str],
+) -> list[str]:  # fmt: skip
+    """Modules, the most suspect first; what was measured for it goes into the run."""
+    from evalharness.probes import sensitivity
+
+    if "sensitivity" in run.done():
+        return _recorded_order(run, pairs)
+    windows = slots[:: max(1, len(slots) // SCORED_WINDOWS)][:SCORED_WINDOWS]
+    try:
+        scores = sensitivity.gradient_scores(reference, pairs, windows)
+    except (RuntimeError, NotImplementedError) as error:
+        notes.append(
+            "no gradient goes through the reference, so that modules are ordered by own error "
+            f"({str(error).splitlines()[0]})"
+        )
+        return _by_own_error(run, pairs)
+    sensitivity.confirm(reference, candidate, pairs, windows, scores, CONFIRMED)
+    run.write_block("sensitivity", {"sensitivity": scores_table(scores)})
+    run.update(
+        sensitivity={"zero_swap": scores.zero_swap, "suffix": scores.suffix,
+                     "order": scores.ranked()}
+    )  # fmt: skip
+    return scores.ranked()
+
+
+def scores_table(scores: Scores) -> Any:
+    """`records.SENSITIVITY`."""
+    import pyarrow as pa
+
+    from evalharness.records import SENSITIVITY
+
+    rows = [
+        {"module": module, "what": what, "doc": doc, "tokens": scores.tokens[doc], "kl": kl}
+        for (what, module), found in scores.kl.items()
+        for doc, kl in found.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=SENSITIVITY)
+
+
+def _recorded_order(run: Run, pairs: list[PairedModule]) -> list[str]:
+    names = {p.name for p in pairs}
+    return [n for n in run.manifest["sensitivity"]["order"] if n in names]
+
+
+def _by_own_error(run: Run, pairs: list[PairedModule]) -> list[str]:
+    from evalharness.metrics import Evidence
+
+    found: dict[str, float] = {}
+    for (error, layer), rows in Evidence(run).layers.items():
+        if error == "own":
+            found[layer] = float(rows.column("err_sq").sum() / max(rows.column("ref_sq").sum(), 1e-30))
+    return sorted((p.name for p in pairs), key=lambda n: -found.get(n, 0.0))
+
+
+def _verified(
+    run: Run, suite: Suite, policy: Policy, specs: list[ModelSpec], sides: list[Side],
+    pairs: list[PairedModule], sample: Sample, trials: Trials, found: Found, log: TrialLog,
+    notes: list[str],
+) -> Repair:  # fmt: skip
+    from evalharness import repair as made
+
+    n = len(pairs)
+    searched, held_out = sample.sizes
+    common: dict[str, Any] = {
+        "considered": n, "minimal": found.minimal, "evaluations": len(log.known),
+        "exhaustive": f"{n} to try each module alone, 2^{n} to try every set",
+        "search_documents": searched, "held_out_documents": held_out,
+        "left_out": trials.left_out,
+    }  # fmt: skip
+    before = made.held_out_decision(run, suite, policy, sides, sample)
+    bits = sides[1].loaded.manifest.bits_per_weight
+    common |= {"before": before.gates, "verdict_before": before.verdict, "bits_before": bits}
+    if found.restored is None:
+        why = "not even the reference's own modules throughout pass on the search documents"
+        if log.budget is not None and len(log.known) >= log.budget:
+            why = f"no passing set was found in {log.budget} evaluations"
+        return Repair(restored=None, reason="; ".join([why, *notes]), **common)
+    by_name = {p.name: p for p in pairs}
+    chosen = [by_name[name] for name in found.restored]
+    names = [name for p in chosen for name in p.candidate_names]
+    spec, why = repair_spec(specs[1], names, _head_name(sides[1]))
+    run.write_text(LISTS, _yaml(keep_lists(names)))
+    if spec is not None:
+        comments = [
+            f"Made by `evalharness bisect {run.path}`: {specs[1].name} with {len(names)} modules",
+            f"as in {specs[0].name}, the smallest set found that passes {policy.name}.",
+        ]
+        run.write_text(FILE, spec_text(spec, comments))
+    gc.collect()
+    after, bits_after, skipped = made.verify(run, suite, policy, sides, sample, chosen, spec, why)
+    return Repair(
+        restored=list(found.restored), after=after.gates, verdict_after=after.verdict,
+        bits_after=bits_after, not_verified=skipped, file=FILE if spec is not None else None,
+        reason="; ".join([*([why] if why else []), *notes]), keep=keep_lists(names), **common,
+    )  # fmt: skip
+
+
+def _head_name(side: Side) -> str | None:
+    return side.head_name
+
+
+def _yaml(data: Any) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
+
+
+__all__ = ["Decision", "bisect", "replace"]

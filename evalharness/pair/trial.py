@@ -1,0 +1,132 @@
+"""The policy decided for the candidate with some modules restored, on a sample of documents.
+
+What a trial can decide are the gates on text and layer metrics: they need one pass over the sample.
+Gates on tasks, cost and speed, and gates relative to a stored baseline, are left out and named;
+whoever searches with trials verifies the whole policy once at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+from torch import Tensor
+
+from evalharness.data.documents import Document
+from evalharness.data.windows import Slot
+from evalharness.errors import InputError
+from evalharness.gates import Decision, decide
+from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.pair.restore import restored
+from evalharness.pair.side import Side
+from evalharness.pair.tokens import TokenPass
+from evalharness.probes.layers import LayerProbe
+from evalharness.probes.matching import PairedModule
+from evalharness.run import InMemory
+from evalharness.spec.policy import Gate, Policy
+from evalharness.spec.result import Anomaly
+
+LAYERS = "layer.error."
+
+
+class Remembered(Side):
+    """A side whose hidden states are computed once a batch; the head is run each time."""
+
+    def __init__(self, side: Side) -> None:
+        self.__dict__.update(side.__dict__)
+        self._known: dict[tuple[Any, ...], Tensor] = {}
+
+    def hidden(self, ids_BT: Tensor) -> Tensor:
+        """As `Side.hidden`."""
+        key = (tuple(ids_BT.shape), ids_BT.cpu().numpy().tobytes())
+        if key not in self._known:
+            self._known[key] = super().hidden(ids_BT)
+        return self._known[key]
+
+
+class Trials:
+    """Decides a policy for any set of restored modules, on the same windows each time."""
+
+    def __init__(
+        self,
+        reference: Side,
+        candidate: Side,
+        pairs: Iterable[PairedModule],
+        documents: list[Document],
+        slots: Sequence[Slot],
+        policy: Policy,
+        *,
+        manifest: dict[str, Any],
+        batch_size: int,
+    ) -> None:
+        self.policy, self.left_out = searchable(policy)
+        self.pairs = {p.name: p for p in pairs}
+        self.manifest = manifest
+        errors = sorted({g.metric.removeprefix(LAYERS) for g in self.policy.gates
+                         if g.metric.startswith(LAYERS)})  # fmt: skip
+        self.probe = None
+        if errors:
+            linears = any("**" in g.scope.get("layer", "") or not _blocks_only(g)
+                          for g in self.policy.gates if g.metric.startswith(LAYERS))  # fmt: skip
+            self.probe = LayerProbe(reference, candidate, linears, errors)
+            manifest["matching"] = self.probe.matching.model_dump()
+        self.slots = [replace(s, probed=bool(errors)) for s in slots]
+        self.work = TokenPass(
+            reference if errors else Remembered(reference), candidate, documents,
+            batch_size=batch_size, probe=self.probe,
+        )  # fmt: skip
+
+    def tables(self, names: Iterable[str]) -> dict[str, pa.Table]:
+        """The records of one pass with ``names`` restored."""
+        with restored([self.pairs[n] for n in names]):
+            return self.work.measure(self.slots)
+
+    def decide(self, names: Iterable[str]) -> Decision:
+        """The verdict with ``names`` restored."""
+        return decided(self.policy, self.manifest, self.tables(names))
+
+
+def decided(policy: Policy, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> Decision:
+    """The policy on records that were never written."""
+    estimates = Estimates(Evidence(InMemory(manifest, tables)))
+    found = [Anomaly(kind=k, message=m) for k, m in estimates.evidence.anomalies]
+    return decide(policy, estimates, anomalies=found)
+
+
+def searchable(policy: Policy) -> tuple[Policy, list[str]]:
+    """The gates that a pass over text decides, and the others, with why each is left out."""
+    kept, left_out = [], []
+    for gate in policy.gates:
+        why = _why_not(gate)
+        if why is None:
+            # A looser limit that is earned elsewhere is not looked at: the search keeps the tighter.
+            kept.append(replace(gate, unless=None))
+        else:
+            left_out.append(f"{gate.id} ({why})")
+    if not any(g.severity == "error" for g in kept):
+        raise InputError(
+            "the policy has no blocking gate on text or layers, which is what a search can decide "
+            f"again and again; it has {', '.join(left_out) or 'no gates'}",
+            path=policy.path, key="gates",
+            remedy="Add a gate such as {metric: kl.mean, max: 0.1}, or give another --gates.",
+        )  # fmt: skip
+    return replace(policy, gates=tuple(kept), waivers=(), baseline=None), left_out
+
+
+def _why_not(gate: Gate) -> str | None:
+    if gate.relative_to == "baseline":
+        return "relative to a stored run"
+    found = REGISTRY[gate.metric].records
+    if found == "items":
+        return "tasks are run once, at the end"
+    if found in ("manifest", "timings"):
+        return "cost is counted at the end"
+    return None
+
+
+def _blocks_only(gate: Gate) -> bool:
+    """Whether ``model.layers.*`` and the like, where * stays between two dots, is all it names."""
+    pattern = gate.scope.get("layer", "**")
+    return pattern.endswith(".*") and "*" not in pattern[:-1]
