@@ -31,7 +31,9 @@ def test_every_command_and_option_in_the_docs_exists(file: Path) -> None:
     assert found
     for name, *arguments in found:
         assert name in group.commands, name
-        options = {o for p in group.commands[name].params for o in p.opts}
+        command = group.commands[name]
+        command = getattr(command, "commands", {}).get(arguments[0] if arguments else "", command)
+        options = {o for p in command.params for o in p.opts}
         for argument in arguments:
             if argument.startswith("-"):
                 assert argument in options, (name, argument)
