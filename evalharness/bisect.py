@@ -1,6 +1,6 @@
-"""`evalharness bisect RUN`: the smallest set of modules to keep so that the run's own policy passes.
+"""`evalharness bisect RUN`: the smallest set of modules to keep so that the policy passes.
 
-    rank     every linear that differs, by sensitivity (`probes.sensitivity`), on the search documents
+    rank     every linear that differs, by `probes.sensitivity`, on the search documents
     search   gallop, bisect, delete (`search`), each set decided by the policy's own gates
     verify   the set, made anew from repair.yaml where a model file can say it, under the whole
              policy on documents that the search never saw; tasks and cost included
@@ -14,19 +14,18 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalharness.errors import InputError
-from evalharness.finish import finish, policy_of
-from evalharness.gates import Decision
+from evalharness.errors import InputError, Interrupted
+from evalharness.finish import load_result, policy_of, render
 from evalharness.keep_lists import keep_lists, repair_spec, spec_text
+from evalharness.metrics import Evidence
+from evalharness.metrics.sensitivity import sensitivity
 from evalharness.progress import Progress
 from evalharness.run import Run
-from evalharness.search import BudgetSpent, Found, smallest_set
+from evalharness.search import Found, TrialLog
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Repair
@@ -95,8 +94,14 @@ def bisect(
     try:
         repair = _bisect(run, suite, policy, device, evaluations, progress)
         run.update(repair=repair.model_dump(mode="json"))
-        finish(run, policy_of(run))
+        found = {"sensitivity": sensitivity(Evidence(run)), "repair": repair}
+        result = load_result(run.path).model_copy(update=found)
+        run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
+        render(run, result)
+        run.seal()
         return repair
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted. To go on: evalharness bisect {path}") from None
     finally:
         run.close()
 
@@ -104,6 +109,7 @@ def bisect(
 def _bisect(
     run: Run, suite: Suite, policy: Policy, device: str | None, budget: int | None, say: Progress
 ) -> Repair:
+    from evalharness.pair.differing import differing
     from evalharness.pair.trial import Trials
 
     specs = [ModelSpec.model_validate(run.manifest[k]) for k in ("reference", "candidate")]
@@ -111,12 +117,10 @@ def _bisect(
     reference, candidate = sides
     sample = _sample(run, suite, reference)
     pairs, notes = differing(reference, candidate)
-    settings = {
-        "manifest": _manifest(run, suite), "batch_size": suite.batch_size,
-    }  # fmt: skip
     trials = Trials(
-        reference, candidate, pairs, sample.documents, sample.search, policy, **settings
-    )
+        reference, candidate, pairs, sample.documents, sample.search, policy,
+        manifest=_manifest(run, suite), batch_size=suite.batch_size,
+    )  # fmt: skip
     log = TrialLog(run.path / LOG, _key(run, policy, sample), trials, budget)
     with say.step("ranking modules") as tell:
         ordered = _ranked(run, reference, candidate, pairs, sample.search, notes)
@@ -125,62 +129,6 @@ def _bisect(
         found = log.search(ordered, tell)
     with say.step("verifying on held-out documents"):
         return _verified(run, suite, policy, specs, sides, pairs, sample, trials, found, log, notes)
-
-
-def differing(
-    reference: Side, candidate: Side
-) -> tuple[list[PairedModule], list[str]]:
-    """The linears whose weights are not the same, and what differs beside them."""
-    import torch
-
-    from evalharness.probes.matching import match
-
-    pairs, matching = match(reference.model, candidate.model)
-    kept = [p for p in pairs if p.kind == "linear" and not _same_weights(p)]
-    inside = {
-        id(t)
-        for p in pairs if p.kind == "linear"
-        for m in (*p.references, *p.candidates)
-        for t in m.parameters()
-    }  # fmt: skip
-    theirs = dict(candidate.model.named_parameters())
-    others = [
-        name
-        for name, value in reference.model.named_parameters()
-        if id(value) not in inside and name in theirs
-        and not (theirs[name].shape == value.shape
-                 and torch.equal(theirs[name].to(value.device, value.dtype), value))
-    ]  # fmt: skip
-    notes = []
-    if others:
-        notes.append(
-            f"{len(others)} tensors outside the linear modules differ too and are not restored: "
-            + ", ".join(others[:3])
-        )
-    unmatched = [*matching.unmatched_reference, *matching.unmatched_candidate]
-    if unmatched:
-        notes.append(
-            f"{len(unmatched)} modules have no counterpart and cannot be restored: "
-            + ", ".join(unmatched[:3])
-        )
-    return kept, notes
-
-
-def _same_weights(pair: PairedModule) -> bool:
-    import torch
-
-    if len(pair.references) != len(pair.candidates):
-        return False
-    a, b = (dict(m.state_dict()) for m in (pair.reference, pair.candidate))
-    if a.keys() != b.keys() or type(pair.reference) is not type(pair.candidate):
-        return False
-    return all(
-        type(a[k]) is type(b[k])
-        and a[k].dtype == b[k].dtype
-        and a[k].shape == b[k].shape
-        and torch.equal(a[k], b[k].to(a[k].device))
-        for k in a
-    )
 
 
 def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Progress) -> Side:
@@ -233,83 +181,31 @@ def _key(run: Run, policy: Policy, sample: Sample) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-class TrialLog:
-    """Decides sets by trials, each written down before the next; what is written is not redone."""
-
-    def __init__(self, path: Path, key: str, trials: Trials, budget: int | None) -> None:
-        self.path, self.key, self.trials, self.budget = path, key, trials, budget
-        self.known: dict[frozenset[str], bool] = {}
-        if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                row = _row(line)
-                if row.get("key") == key:
-                    self.known[frozenset(row["restored"])] = bool(row["passed"])
-        self.tell: Any = lambda text: None
-
-    def search(self, ordered: Sequence[str], tell: Any) -> Found:
-        """The smallest set; at most ``budget`` evaluations are made in all."""
-        self.tell = tell
-        return smallest_set(ordered, self.passes)
-
-    def passes(self, names: frozenset[str]) -> bool:
-        """Whether the policy passes with ``names`` restored."""
-        if names in self.known:
-            return self.known[names]
-        if self.budget is not None and len(self.known) >= self.budget:
-            raise BudgetSpent
-        self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
-        started = time.perf_counter()
-        decision = self.trials.decide(sorted(names))
-        passed = decision.verdict == "PASS"
-        row = {
-            "key": self.key,
-            "restored": sorted(names),
-            "passed": passed,
-            "verdict": decision.verdict,
-            "gates": [
-                {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound}
-                for g in decision.gates
-            ],
-            "seconds": round(time.perf_counter() - started, 3),
-        }
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-        self.known[names] = passed
-        return passed
-
-
-def _row(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:  # a run that was killed while writing leaves half a line
-        return {}
-    return row if isinstance(row, dict) else {}
-
-
 def _ranked(
     run: Run, reference: Side, candidate: Side, pairs: list[PairedModule], slots: list[Slot],
     notes: list[str],
 ) -> list[str]:  # fmt: skip
     """Modules, the most suspect first; what was measured for it goes into the run."""
-    from evalharness.probes import sensitivity
+    from evalharness.probes.sensitivity import confirm, gradient_scores
 
     if "sensitivity" in run.done():
         return _recorded_order(run, pairs)
     windows = slots[:: max(1, len(slots) // SCORED_WINDOWS)][:SCORED_WINDOWS]
     try:
-        scores = sensitivity.gradient_scores(reference, pairs, windows)
+        scores = gradient_scores(reference, pairs, windows)
     except (RuntimeError, NotImplementedError) as error:
         notes.append(
             "no gradient goes through the reference, so that modules are ordered by own error "
             f"({str(error).splitlines()[0]})"
         )
         return _by_own_error(run, pairs)
-    sensitivity.confirm(reference, candidate, pairs, windows, scores, CONFIRMED)
+    confirm(reference, candidate, pairs, windows, scores, CONFIRMED)
     run.write_block("sensitivity", {"sensitivity": scores_table(scores)})
     run.update(
         sensitivity={"zero_swap": scores.zero_swap, "suffix": scores.suffix,
                      "order": scores.ranked()}
     )  # fmt: skip
+    run.seal()  # an interrupted search leaves a whole run
     return scores.ranked()
 
 
@@ -333,12 +229,11 @@ def _recorded_order(run: Run, pairs: list[PairedModule]) -> list[str]:
 
 
 def _by_own_error(run: Run, pairs: list[PairedModule]) -> list[str]:
-    from evalharness.metrics import Evidence
-
     found: dict[str, float] = {}
     for (error, layer), rows in Evidence(run).layers.items():
         if error == "own":
-            found[layer] = float(rows.column("err_sq").sum() / max(rows.column("ref_sq").sum(), 1e-30))
+            size = max(rows.column("ref_sq").sum(), 1e-30)
+            found[layer] = float(rows.column("err_sq").sum() / size)
     return sorted((p.name for p in pairs), key=lambda n: -found.get(n, 0.0))
 
 
@@ -393,6 +288,3 @@ def _yaml(data: Any) -> str:
     import yaml
 
     return str(yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100))
-
-
-__all__ = ["Decision", "bisect", "replace"]

@@ -17,6 +17,7 @@ from evalharness import __version__, stats
 from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
 from evalharness.metrics.layers import EDGES
+from evalharness.metrics.sensitivity import sensitivity
 from evalharness.run import Run
 from evalharness.spec.result import (
     Anomaly,
@@ -28,6 +29,7 @@ from evalharness.spec.result import (
     LayerResult,
     Matching,
     ReliabilityBin,
+    Repair,
     Result,
     SideManifest,
     TaskResult,
@@ -64,6 +66,8 @@ def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomal
         waivers=decision.waivers,
         layers=layers(evidence, estimates),
         matching=Matching(**manifest["matching"]) if manifest.get("matching") else None,
+        sensitivity=sensitivity(evidence),
+        repair=Repair(**manifest["repair"]) if manifest.get("repair") else None,
         tasks=tasks(evidence),
         flipped=flipped(evidence),
         worst_tokens=worst_tokens(evidence),

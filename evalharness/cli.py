@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from evalharness import __version__, cli_cache, cli_gates
+from evalharness import __version__, cli_bisect, cli_cache, cli_gates
 from evalharness.errors import EvalHarnessError, InputError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Suite = Annotated[str, typer.Option("--suite", help="A suite file, or quick, demo, standard.")]
 Gates = Annotated[str, typer.Option("--gates", help="A policy file, or a shipped one's name.")]
 Out = Annotated[Path | None, typer.Option("--out", help="The run directory, new or empty.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with this unfinished run.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="At most N documents and items each.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never reach for the network.")]
@@ -69,14 +70,12 @@ def _main(
 def compare(
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The reference's model file.")],
     candidates: Annotated[
-        list[Path], typer.Argument(metavar="CANDIDATE…", help="The candidate's; or several.")
+        list[Path], typer.Argument(metavar="CANDIDATE", help="The candidate's; or several.")
     ],
     suite: Suite = "quick",
     gates: Gates = "default",
     out: Out = None,
-    resume: Annotated[
-        Path | None, typer.Option("--resume", help="Go on with this unfinished run.")
-    ] = None,
+    resume: Resume = None,
     cache: Annotated[
         bool | None,
         typer.Option(
@@ -141,6 +140,7 @@ def demo(
     suite: Suite = "demo",
     gates: Gates = "demo",
     out: Out = None,
+    resume: Resume = None,
     limit: Limit = None,
     output: Outputs = None,
     format: OutputFormat = Format.text,
@@ -156,7 +156,7 @@ def demo(
     files = assets.folder("suites") / "demo"
     job = plan(
         files / "base.yaml", candidate or files / "candidate.yaml", suite=suite, gates=gates,
-        out=out, limit=limit, command=_command(),
+        out=out, resume=resume, limit=limit, command=_command(),
     )  # fmt: skip
     result, run = run_compare(job, _progress(quiet))
     _deliver(run.path, result, output)
@@ -223,6 +223,7 @@ def schema(
 
 
 cli_gates.register(app)
+cli_bisect.register(app)
 app.add_typer(cli_cache.cache, name="cache")
 
 

@@ -29,7 +29,9 @@ def bisect(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never reach for the network.")] = False,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never reach for the network.")
+    ] = False,
     format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
 ) -> None:

@@ -121,8 +121,10 @@ def compare(
     progress = progress or Progress()
     run = measure(job, progress, reference)
     with resumable(job.command, job.out, job.folder), progress.step("writing the report"):
-        result = finish(run, job.policy)
-    run.close()
+        try:
+            result = finish(run, job.policy)
+        finally:
+            run.close()
     return result, run
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +17,8 @@ from evalharness.run import MANIFEST
 
 def resume_command(command: str, run: Path) -> str:
     """The command that takes ``run`` up again, from the one that began it."""
-    kept = re.sub(r" (--out|--resume|-o|--output)[ =]('[^']*'|\S+)", "", command)
-    return f"{kept} --resume {run}"
+    kept = re.sub(r" (--out|--resume)[ =]('[^']*'|\S+)", "", command)
+    return f"{kept} --resume {shlex.quote(str(run))}"
 
 
 @contextmanager

@@ -55,8 +55,8 @@ def spec_text(spec: ModelSpec, comments: Sequence[str]) -> str:
 def keep_lists(names: Sequence[str]) -> dict[str, Any]:
     """``names`` in the syntax of each tool.
 
-    transformers' ``modules_to_not_convert``; llm-compressor's ``ignore``; torchao's ``filter_fn`` of
-    ``quantize_`` and ``FqnToConfig``; AutoRound's ``layer_config``.
+    transformers' ``modules_to_not_convert``; llm-compressor's ``ignore``; torchao's
+    ``filter_fn`` of ``quantize_``, and ``FqnToConfig``; AutoRound's ``layer_config``.
     """
     listed = list(names)
     kept = "{" + ", ".join(repr(n) for n in listed) + "}" if listed else "set()"

@@ -93,31 +93,34 @@ def compare_many(
     """Measure and judge every candidate that is not done; writes the table of all."""
     from evalharness.measure import Reference
     from evalharness.pair.faults import free_memory
-    from evalharness.pair.memory import plan_memory
+    from evalharness.pair.memory import MemoryPlan, plan_memory
 
     # All plans first: once the reference is loaded, less memory is free.
-    planned: list[Plan | EvalHarnessError] = []
+    planned: list[MemoryPlan | EvalHarnessError] = []
     for job in jobs:
         try:
-            memory = plan_memory(job.reference, job.candidate, job.suite, job.device)
-            planned.append(replace(job, memory=memory))
+            planned.append(plan_memory(job.reference, job.candidate, job.suite, job.device))
         except EvalHarnessError as error:
             planned.append(error)
+    apart = {n: p for n, p in enumerate(planned) if isinstance(p, MemoryPlan) and p.mode == "apart"}
+    # The cache's entries are batches: those who read the same ones need them of one size.
+    least = min((p.batch_size for p in apart.values()), default=1)
+    for number, plan_apart in apart.items():
+        planned[number] = replace(plan_apart, batch_size=least)
     reference: Reference | None = None
     outcomes = []
     # Those that share the device with the whole reference come before those that need its place.
-    for number in sorted(range(len(jobs)), key=lambda i: _mode(planned[i]) == "apart"):
-        job, ready = jobs[number], planned[number]
+    for number in sorted(range(len(jobs)), key=lambda n: n in apart):
+        job, memory = jobs[number], planned[number]
         progress.tell(f"candidate {number + 1} of {len(jobs)}: {job.candidate.name}")
         try:
             if job.resume and Run.open(job.out).manifest.get("files"):
                 outcome = Outcome(job, load_result(job.out))
-            elif isinstance(ready, EvalHarnessError):
-                outcome = Outcome(job, error=ready)
+            elif isinstance(memory, EvalHarnessError):
+                outcome = Outcome(job, error=memory)
             else:
-                assert ready.memory is not None
-                reference = reference or Reference(ready, ready.memory, progress)
-                result, _ = compare(ready, progress, reference)
+                reference = reference or Reference(job, memory, progress)
+                result, _ = compare(replace(job, memory=memory), progress, reference)
                 outcome = Outcome(job, result)
         except Interrupted:
             raise
@@ -140,11 +143,6 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
     """The worst of all."""
     codes = {o.exit_code for o in outcomes}
     return next((c for c in WORST if c in codes), 4)
-
-
-def _mode(planned: Plan | EvalHarnessError) -> str:
-    memory = None if isinstance(planned, EvalHarnessError) else planned.memory
-    return "" if memory is None else memory.mode
 
 
 def _write_table(folder: Path, results: list[Result]) -> None:

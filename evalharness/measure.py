@@ -33,6 +33,7 @@ from evalharness.pair.memory import MemoryPlan, plan_memory
 from evalharness.pair.noise import noise_floor
 from evalharness.pair.separate import measure_separately
 from evalharness.pair.side import Side
+from evalharness.pair.statistics import worth_compiling
 from evalharness.pair.tokens import TokenPass
 from evalharness.probes import latency
 from evalharness.probes.layers import LayerProbe
@@ -58,8 +59,8 @@ class Reference:
         self.cache: HiddenCache | None = None
         self._noise_floor: dict[str, float] | None = None
         self._batch_size = memory.batch_size
-        if (job.cache or memory.mode == "apart") and self.side.split:
-            self.cache = HiddenCache(self.side, default_root(), lambda text: None)
+        if job.cache and self.side.split:
+            self.cache = HiddenCache(self.side, default_root(), progress.tell)
 
     def noise_floor(self, progress: Progress) -> dict[str, float]:
         """Each text metric between the reference and itself; measured once."""
@@ -71,19 +72,19 @@ class Reference:
         return self._noise_floor
 
     @torch.inference_mode()
-    def go_alone(self, progress: Progress, say: Callable[[str], None]) -> None:
+    def go_alone(self, batch_size: int, progress: Progress) -> None:
         """Put every hidden state into the cache, then make room for a candidate."""
         if self.side.released:
             return
-        if self.cache is None:
+        if not self.side.split:
             raise RunError(
                 f"{self.side.loaded.name} cannot be split into backbone and head, so the two "
                 "models must fit on the device together. Use a larger one"
             )
-        self.cache.say = say
+        self.cache = self.cache or HiddenCache(self.side, default_root(), progress.tell)
         self.noise_floor(progress)
         work = TokenPass(
-            self.side, self.side, self.documents, batch_size=self._batch_size, probe=None,
+            self.side, self.side, self.documents, batch_size=batch_size, probe=None,
             cache=self.cache,
         )  # fmt: skip
         total = sum(len(s.ids) for s in self.slots)
@@ -123,7 +124,7 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
         progress.detail(line)
     reference = reference or Reference(job, memory, progress)
     if memory.mode == "apart":
-        reference.go_alone(progress, progress.detail)
+        reference.go_alone(memory.batch_size, progress)
     candidate = load_side(job.candidate, job.device, memory, progress)
     noted = check_pair(reference.side, candidate, job.suite)
     loaded_at = time.perf_counter()
@@ -135,30 +136,35 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
     run = _begin(job, reference, candidate, probe, noted)
 
     def say(text: str) -> None:
-        run.log("memory", text)
+        run.log("pass", text)
         progress.tell(text)
 
-    for line in memory.lines:
-        run.log("memory", line)
-    if reference.cache is not None:
-        reference.cache.say = say
-    if job.suite.tokenizers == "same" and reference.slots and "noise_floor" not in run.manifest:
-        run.update(noise_floor=reference.noise_floor(progress))
-    with finishing_blocks() as interrupted:
-        _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
-        if "latency" in job.suite.probes:
-            _latency(job, reference, candidate, run, progress)
-        passed_at = time.perf_counter()
-        if job.tasks is not None:
-            _tasks(job, reference.side, candidate, run, progress, say, interrupted)
-    run.update(
-        seconds={
-            "loading": loaded_at - started,
-            "tokens": passed_at - loaded_at,
-            "tasks": time.perf_counter() - passed_at,
-        },
-        peak_memory=peak_memory(),
-    )
+    try:
+        for line in memory.lines:
+            run.log("memory", line)
+        if reference.cache is not None:
+            reference.cache.say = say
+        same = job.suite.tokenizers == "same"
+        if same and reference.slots and "noise_floor" not in run.manifest:
+            run.update(noise_floor=reference.noise_floor(progress))
+        with finishing_blocks() as interrupted:
+            _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
+            if "latency" in job.suite.probes:
+                _latency(job, reference, candidate, run, progress)
+            passed_at = time.perf_counter()
+            if job.tasks is not None:
+                _tasks(job, reference.side, candidate, run, progress, say, interrupted)
+        run.update(
+            seconds={
+                "loading": loaded_at - started,
+                "tokens": passed_at - loaded_at,
+                "tasks": time.perf_counter() - passed_at,
+            },
+            peak_memory=peak_memory(),
+        )
+    except BaseException:
+        run.close()
+        raise
     return run
 
 
@@ -222,10 +228,12 @@ def _texts(
     """Record every block of texts."""
     docs, blocks, done = reference.documents, reference.blocks, run.done()
     total = sum(len(s.ids) for s in reference.slots)
+    positions = sum(s.scored for s in reference.slots)
     with progress.count("tokens through both models", total, "tokens") as advance:
         work = TokenPass(
             reference.side, candidate, docs, batch_size=memory.batch_size, probe=probe,
             cache=reference.cache, chunk=memory.chunk, progress=advance, say=say,
+            compiled=worth_compiling(positions, candidate.vocab_size, candidate.device),
         )  # fmt: skip
         for number, block in enumerate(blocks):
             if f"{number:05d}" in done:

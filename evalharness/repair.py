@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -69,10 +68,11 @@ def verify(
 def _pass(suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample) -> dict[str, Any]:
     errors = sorted({g.metric.removeprefix(LAYERS) for g in policy.gates
                      if g.metric.startswith(LAYERS)})  # fmt: skip
-    probe = LayerProbe(*sides, suite.layers.linears, errors) if errors else None
+    reference, candidate = sides
+    probe = LayerProbe(reference, candidate, suite.layers.linears, errors) if errors else None
     work = TokenPass(
-        *sides, sample.documents, batch_size=suite.batch_size, probe=probe
-    )  # fmt: skip
+        reference, candidate, sample.documents, batch_size=suite.batch_size, probe=probe
+    )
     found = work.measure(sample.held_out)
     if probe is not None and not found["layers"].num_rows:
         # None of the suite's probed windows is among the held-out ones.
@@ -86,14 +86,12 @@ def _probed(slot: Any) -> Any:
     return replace(slot, probed=True)
 
 
-def _tasks(
-    suite: Suite, policy: Policy, reference: Side, candidate: Side
-) -> dict[str, pa.Table]:
+def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> dict[str, pa.Table]:
     """The suite's tasks on both sides, if a gate is on them."""
     if not suite.tasks or not any(REGISTRY[g.metric].records == "items" for g in policy.gates):
         return {}
-    from evalharness.compare import task_tables
     from evalharness.data.items import prepare_tasks
+    from evalharness.measure import task_tables
     from evalharness.pair.tasks import run_tasks
 
     prepared = prepare_tasks(suite.tasks, seed=suite.seed)
@@ -140,8 +138,3 @@ def _bits(reference: Side, candidate: Side, chosen: Sequence[PairedModule]) -> i
         return sum(s.bits for s in stored(side.model, {}) if keep(s.name.rpartition(".")[0]))
 
     return of(candidate, lambda n: n not in out) + of(reference, lambda n: n in back)
-
-
-def repair_path(run: Path) -> Path:
-    """Where the repair's model file is."""
-    return run / "repair.yaml"

@@ -9,8 +9,14 @@ chunks and at last one by one, until no single one can be left out: delta debugg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from evalharness.gates import Decision
 
 Passes = Callable[[frozenset[str]], bool]
 
@@ -90,3 +96,63 @@ def _delete(members: list[str], ask: Callable[[Sequence[str]], bool]) -> list[st
             chunk //= 2
         elif not changed:
             return members
+
+
+class Decides(Protocol):
+    """What decides a set, such as `pair.trial.Trials`."""
+
+    def decide(self, names: Iterable[str]) -> Decision:
+        """The policy's verdict with ``names`` restored."""
+
+
+class TrialLog:
+    """Decides sets by trials, each written down before the next; what is written is not redone."""
+
+    def __init__(self, path: Path, key: str, trials: Decides, budget: int | None) -> None:
+        self.path, self.key, self.trials, self.budget = path, key, trials, budget
+        self.known: dict[frozenset[str], bool] = {}
+        if path.is_file():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                row = _row(line)
+                if row.get("key") == key:
+                    self.known[frozenset(row["restored"])] = bool(row["passed"])
+        self.tell: Any = lambda text: None
+
+    def search(self, ordered: Sequence[str], tell: Any) -> Found:
+        """The smallest set; at most ``budget`` evaluations are made in all."""
+        self.tell = tell
+        return smallest_set(ordered, self.passes)
+
+    def passes(self, names: frozenset[str]) -> bool:
+        """Whether the policy passes with ``names`` restored."""
+        if names in self.known:
+            return self.known[names]
+        if self.budget is not None and len(self.known) >= self.budget:
+            raise BudgetSpent
+        self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
+        started = time.perf_counter()
+        decision = self.trials.decide(sorted(names))
+        passed = decision.verdict == "PASS"
+        row = {
+            "key": self.key,
+            "restored": sorted(names),
+            "passed": passed,
+            "verdict": decision.verdict,
+            "gates": [
+                {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound}
+                for g in decision.gates
+            ],
+            "seconds": round(time.perf_counter() - started, 3),
+        }
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.known[names] = passed
+        return passed
+
+
+def _row(line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError:  # a run that was killed while writing leaves half a line
+        return {}
+    return row if isinstance(row, dict) else {}

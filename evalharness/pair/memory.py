@@ -170,7 +170,8 @@ def _of_gguf(place: Path) -> tuple[int, int, int]:
 
 
 def _first(config: dict[str, Any], *names: str) -> int:
-    return int(next((config[n] for n in names if config.get(n)), 0))
+    """The first of ``names`` that is a number; some models give one a layer."""
+    return next((config[n] for n in names if type(config.get(n)) is int and config[n]), 0)
 
 
 def _gib(count: int | None) -> str:

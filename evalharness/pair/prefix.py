@@ -68,6 +68,8 @@ class PackedSide:
         self.side = Side(loaded)
         self.device = loaded.device
         self.dtype: torch.dtype = self.side.model.dtype
+        config = self.side.model.config.get_text_config()
+        self.attention = str(getattr(config, "_attn_implementation", None))
         self._prefix: Any = None
 
     def begin(self, group: Group) -> None:
@@ -87,9 +89,10 @@ class PackedSide:
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states (N, C) at the scored places; logits (N, V) of a model without a split."""
         model = self.side.backbone if self.side.split else self.side.model
-        allowed = batch.allowed.to(self.device)
-        mask = torch.zeros(allowed.shape, dtype=self.dtype, device=self.device)
-        mask.masked_fill_(~allowed, torch.finfo(self.dtype).min)
+        mask = batch.allowed.to(self.device)
+        if self.attention == "eager":  # which adds the mask to its scores
+            least = torch.finfo(self.dtype).min
+            mask = torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, least)
         out = model(
             input_ids=batch.ids.to(self.device),
             attention_mask=mask,  # transformers takes a mask of four dimensions as it is
@@ -138,6 +141,8 @@ class PairedPass:
     ) -> None:
         self.sides, self.together = sides, together
         self.batch_size, self.max_length = batch_size, max_length  # documents; tokens
+        # A CPU is busy with a few dozen tokens; a GPU waits for kernels until there are thousands.
+        self.overhead = 4096 if any(s.device.type == "cuda" for s in sides) else 24
         self.answered, self.on_logits = answered, on_logits
         self._known: list[dict[Key, Answer]] = [{} for _ in sides]
 
@@ -167,7 +172,7 @@ class PairedPass:
         for group in pack(requests, self.max_length):
             for side in sides:
                 side.begin(group)
-            for documents in group.batches(self.batch_size):
+            for documents in group.batches(self.batch_size, self.overhead):
                 batch = Batch(documents, len(group.prefix))
                 for answers, read in zip(found, self._batch(batch, sides), strict=True):
                     for (request, _, _), answer in zip(batch.reads, read, strict=True):

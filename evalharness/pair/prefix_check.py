@@ -29,7 +29,6 @@ def unsupported(side: PackedSide) -> str | None:
     model = side.side.model
     config = model.config.get_text_config()
     kind = type(model).__name__
-    attention = getattr(config, "_attn_implementation", None)
     other = set(getattr(config, "layer_types", None) or ()) - _LAYERS
     if getattr(config, "is_encoder_decoder", False):
         return f"{kind} is an encoder–decoder model"
@@ -37,8 +36,8 @@ def unsupported(side: PackedSide) -> str | None:
         return f"{kind} carries a state from token to token"
     if config.model_type in _ALIBI or getattr(config, "alibi", False):
         return f"{kind} takes positions from ALiBi, which a packed mask does not carry"
-    if attention not in ("sdpa", "eager"):
-        return f"{attention} attention takes no packed mask (sdpa does)"
+    if side.attention not in ("sdpa", "eager"):
+        return f"{side.attention} attention takes no packed mask (sdpa does)"
     return probe(side)
 
 

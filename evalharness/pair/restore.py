@@ -73,7 +73,7 @@ def like(x: Tensor, module: nn.Module) -> Tensor:
 def _part(
     others: tuple[nn.Module, ...], own: tuple[nn.Module, ...], i: int
 ) -> Callable[..., Tensor]:
-    """The forward of ``own[i]``: what ``others`` compute, or its share of it where they are fused."""
+    """The forward of ``own[i]``: what ``others`` compute, or its share where they are fused."""
     # Bound now: a module that is itself being replaced keeps what it was.
     forwards = [m.forward for m in others]
 
@@ -83,7 +83,8 @@ def _part(
         if len(own) == 1:
             return y
         sizes: list[Any] = [m.out_features for m in own]
-        return y.split(sizes, -1)[i]
+        share: Tensor = torch.split(y, sizes, -1)[i]
+        return share
 
     return forward
 

@@ -70,13 +70,16 @@ def token_statistics(
 
         found = triton_statistics(z_ref_NV, z_cand_NV, target_N)
         return {name: found[name] for name in FIELDS}
+    device = z_ref_NV.device
+    if device.type == "mps":  # has no float64
+        z_ref_NV, z_cand_NV, target_N = z_ref_NV.cpu(), z_cand_NV.cpu(), target_N.cpu()
     if compiled and z_ref_NV.device.type == "cpu":
         blocks = _compiled_blocks(z_ref_NV, z_cand_NV)
     else:
         blocks = _eager_blocks(z_ref_NV, z_cand_NV)
     sums = Sums(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
     found = finish(sums, z_ref_NV, z_cand_NV, target_N)
-    return {name: found[name] for name in FIELDS}
+    return {name: found[name].to(device) for name in FIELDS}
 
 
 def _eager_blocks(z_NV: Tensor, w_NV: Tensor) -> list[Sums]:
@@ -101,9 +104,9 @@ def _compiled_blocks(z_NV: Tensor, w_NV: Tensor) -> list[Sums]:
 
 
 def _empty(device: torch.device) -> dict[str, Tensor]:
-    z = torch.zeros(1, 1, device=device)
-    one = finish(eager_sums(z, z), z, z, torch.zeros(1, dtype=torch.int64, device=device))
-    return {name: one[name][:0] for name in FIELDS}
+    z = torch.zeros(1, 1)
+    one = finish(eager_sums(z, z), z, z, torch.zeros(1, dtype=torch.int64))
+    return {name: one[name][:0].to(device) for name in FIELDS}
 
 
 @functools.cache

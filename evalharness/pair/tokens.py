@@ -51,6 +51,7 @@ class TokenPass:
         probe: LayerProbe | None,
         cache: HiddenCache | None = None,
         chunk: int | None = None,
+        compiled: bool = False,
         progress: Callable[[int], None] = lambda tokens: None,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -58,6 +59,7 @@ class TokenPass:
         self.documents, self.batch_size = documents, batch_size
         self.probe, self.cache = probe, cache
         self.progress, self.say = progress, say
+        self.compiled = compiled  # see `statistics.worth_compiling`
         self.chunk = chunk or default_chunk(candidate.device)
 
     @torch.inference_mode()
@@ -214,7 +216,10 @@ class TokenPass:
                 z_cand = cand.logits(h_NC)
             z_ref = z_ref.to(cand.device)
             parts.append(
-                token_statistics(z_ref, z_cand, torch.from_numpy(target[piece]).to(cand.device))
+                token_statistics(
+                    z_ref, z_cand, torch.from_numpy(target[piece]).to(cand.device),
+                    compiled=self.compiled,
+                )  # fmt: skip
             )
             if probed:
                 assert self.probe is not None

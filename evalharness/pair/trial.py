@@ -101,7 +101,7 @@ def searchable(policy: Policy) -> tuple[Policy, list[str]]:
     for gate in policy.gates:
         why = _why_not(gate)
         if why is None:
-            # A looser limit that is earned elsewhere is not looked at: the search keeps the tighter.
+            # A looser limit that is earned elsewhere is not looked at: the tighter one holds.
             kept.append(replace(gate, unless=None))
         else:
             left_out.append(f"{gate.id} ({why})")

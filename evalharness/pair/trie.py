@@ -57,10 +57,23 @@ class Group:
     prefix: Ids  # (P,)
     documents: tuple[Document, ...]
 
-    def batches(self, size: int) -> Iterator[tuple[Document, ...]]:
-        """``size`` documents at a time."""
-        for start in range(0, len(self.documents), size):
-            yield self.documents[start : start + size]
+    def batches(self, size: int, overhead: int) -> Iterator[tuple[Document, ...]]:
+        """At most ``size`` documents at a time, cut where that costs least.
+
+        A batch costs its padded tokens and ``overhead``, what one more forward costs in tokens:
+        documents of very different lengths are not padded to the longest of them.
+        """
+        lengths = [len(d.tokens) for d in self.documents]
+        # best[i]: least cost of the documents before i, and where the last batch of them begins.
+        best = [(0, 0)]
+        for end in range(1, len(lengths) + 1):
+            starts = range(max(0, end - size), end)
+            best.append(min((best[s][0] + (end - s) * lengths[s] + overhead, s) for s in starts))
+        cuts = [len(lengths)]
+        while cuts[-1]:
+            cuts.append(best[cuts[-1]][1])
+        for start, end in pairwise(reversed(cuts)):
+            yield self.documents[start:end]
 
 
 def pack(requests: Sequence[Request], max_length: int) -> list[Group]:

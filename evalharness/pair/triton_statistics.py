@@ -29,6 +29,7 @@ REAL = (
     "conf_cand", "max_abs", "half_range",
 )  # fmt: skip
 LOG2E = tl.constexpr(1.4426950408889634)
+NOTHING = tl.constexpr(-(2.0**100))  # stands for a logit beyond the vocabulary; exact in bfloat16
 C1, C2, C3 = tl.constexpr(0.16666709), tl.constexpr(0.04173862), tl.constexpr(0.00833393)
 
 
@@ -47,7 +48,7 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
             TILE=TILE, GROUPS=groups, EVEN=v % TILE == 0, num_warps=1,
         )  # fmt: skip
         _rows[(n,)](
-            z_NV, w_NV, target_N, sums, real, token, small,
+            z_NV, w_NV, target_N.contiguous(), sums, real, token, small,
             z_NV.stride(0), w_NV.stride(0), v, tiles, n,
             TILE=TILE, GROUPS=groups, TILES=triton.next_power_of_2(tiles), num_warps=ROW_WARPS,
         )  # fmt: skip
@@ -79,8 +80,10 @@ def _logits(row_ptr, at, v, EVEN: tl.constexpr):
         return tl.load(row_ptr + at).to(tl.float32)
     inside = at < v
     if row_ptr.dtype.element_ty == tl.float16:  # has no such number
-        return tl.where(inside, tl.load(row_ptr + at, mask=inside, other=0.0).to(tl.float32), -1e30)
-    return tl.load(row_ptr + at, mask=inside, other=-1e30).to(tl.float32)
+        return tl.where(
+            inside, tl.load(row_ptr + at, mask=inside, other=0.0).to(tl.float32), NOTHING
+        )
+    return tl.load(row_ptr + at, mask=inside, other=NOTHING).to(tl.float32)
 
 
 @triton.jit

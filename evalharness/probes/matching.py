@@ -18,7 +18,7 @@ from evalharness.spec.result import Matching
 
 Kind = Literal["block", "linear"]
 
-# What a wrapper puts into a module's name. `language_model.` is where multimodal models keep theirs.
+# What a wrapper puts into a module's name; multimodal models keep theirs under `language_model.`.
 _WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:base_model\.model\.|_orig_mod\.|_fsdp_wrapped_module\."
     r"|_checkpoint_wrapped_module\.|module\.|language_model\.)"
@@ -118,7 +118,7 @@ def match(reference: nn.Module, candidate: nn.Module) -> tuple[list[PairedModule
 def _fusion(
     key: str, ref: dict[str, _Found], cand: dict[str, _Found]
 ) -> tuple[list[_Found], list[_Found], set[str]] | None:
-    """The two sides of the declared fusion that ``key`` of the reference is in, and all its keys."""
+    """Both sides of the declared fusion that ``key`` of the reference is in, and all its keys."""
     parent, _, leaf = key.rpartition(".")
     for whole, parts in FUSED.items():
         if leaf != whole and leaf != parts[0]:
@@ -183,10 +183,11 @@ def is_linear(module: nn.Module) -> bool:
 def tied_head(model: Any) -> bool | None:
     """Whether the head computes with the embedding's own weight; None where there is no telling."""
     head, embedding = model.get_output_embeddings(), model.get_input_embeddings()
-    weights = [getattr(m, "weight", None) for m in (head, embedding)]
+    weights: list[Any] = [getattr(m, "weight", None) for m in (head, embedding)]
     if any(w is None or not hasattr(w, "data_ptr") for w in weights):
         return None
-    return bool(weights[0] is weights[1] or 0 != weights[0].data_ptr() == weights[1].data_ptr())
+    a, b = weights
+    return bool(a is b or 0 != a.data_ptr() == b.data_ptr())
 
 
 def _notes(

@@ -94,7 +94,8 @@ def _window_scores(
             hidden = side.hidden(ids)[0, slot.first : slot.last]
             z_NV = side.logits(hidden).float()
             drawn = torch.multinomial(z_NV.detach().softmax(-1), 1, generator=generator)[:, 0]
-            nn.functional.cross_entropy(z_NV, drawn, reduction="sum").backward()
+            loss: Any = nn.functional.cross_entropy(z_NV, drawn, reduction="sum")
+            loss.backward()
     finally:
         for handle in handles:
             handle.remove()
@@ -106,7 +107,7 @@ def _needs_grad(module: nn.Module, args: Any, out: Tensor) -> Tensor:
 
 
 def _collect(pair: PairedModule, found: dict[str, Tensor]) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> None:
+    def hook(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         if not out.requires_grad:
             return
         with torch.no_grad():
@@ -240,14 +241,15 @@ def _noise(pair: PairedModule, generator: torch.Generator) -> Iterator[None]:
         delta = (outputs(pair.candidates, x)[..., : y.shape[-1]] - y).float()
         random = torch.randn(y.shape, generator=generator, device=y.device)
         scale = delta.norm(dim=-1, keepdim=True) / random.norm(dim=-1, keepdim=True)
-        return y + (random * scale).to(y.dtype)
+        noisy: Tensor = y + (random * scale).to(y.dtype)
+        return noisy
 
     with replaced([(module, forward)]):
         yield
 
 
 def _kl(ref: Replay, side: Side, hidden: Tensor, target: Tensor) -> float:
-    """Summed KL(reference ‖ side); the reference's head is the unchanged one, whatever is swapped."""
+    """Summed KL(reference ‖ side); the reference's head is as it was before any swap."""
     total = 0.0
     for piece in chunks(len(target), CHUNK):
         z = side.logits(hidden[piece])

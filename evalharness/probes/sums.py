@@ -34,8 +34,8 @@ POS0 = ("pos0_tokens", "pos0_err_sq", "pos0_ref_sq", "pos0_update_sq", "pos0_one
 # |b−a| and its channel.
 ROWS = 7
 BLOCK = 1 << 16  # elements of a block of rows that stays in a core's cache
-PENDING = 1 << 22  # tokens × modules added before they are folded (28 bytes each)
-FOLD_CPU, FOLD_CUDA = 1 << 17, 1 << 21  # of these, folded at a time (some 100 bytes each)
+PENDING = 1 << 21  # tokens × modules added before they are folded (28 bytes each)
+FOLD_CPU, FOLD_CUDA = 1 << 17, 1 << 20  # of these, folded at a time (some 100 bytes each)
 
 
 class LayerSums:
@@ -54,6 +54,8 @@ class LayerSums:
     ) -> None:
         self.modules, self.documents, self.error = tuple(modules), documents, error
         self.device = torch.device(device)
+        if self.device.type == "mps":  # has no float64
+            self.device = torch.device("cpu")
         self._allocate()
 
     def _allocate(self) -> None:
@@ -226,9 +228,11 @@ class _Batch:
         later = counted & ~first
         slots_N = slots_N.clamp_min(0)
         by_order = positions_N.argsort(stable=True)
+        order = torch.empty_like(by_order)
+        order[by_order] = torch.arange(len(by_order), device=by_order.device)
         hot_ND = slots_N[:, None] == torch.arange(documents, device=slots_N.device)
         return cls(
-            slots_N, positions_N, counted, later, by_order, by_order.argsort(),
+            slots_N, positions_N, counted, later, by_order, order,
             torch.cat([hot_ND & later[:, None], hot_ND & first[:, None]], 1).double(),
         )  # fmt: skip
 
@@ -264,7 +268,8 @@ def row_sums(
     # The channel is needed of a document's largest difference alone, and is slow to find.
     slots_N, positions_N = slots_BT.reshape(-1).to(a.device), positions_BT.reshape(-1).to(a.device)
     largest_N = torch.where((slots_N >= 0) & (positions_N > 0), out_RN[5], -1.0)
-    slots_N = slots_N.clamp_min(0).long()
+    # Numbered anew: a few tokens may belong to any of a block's documents.
+    slots_N = torch.unique(slots_N.clamp_min(0), return_inverse=True)[1]
     most_D = largest_N.new_full((n,), -1.0).scatter_reduce(0, slots_N, largest_N, "amax")
     at = ((largest_N >= 0) & (largest_N == most_D[slots_N])).nonzero()[:, 0]
     out_RN[6] = 0
@@ -281,17 +286,15 @@ def plain_rows(a_NC: Tensor, b_NC: Tensor, x_NC: Tensor | None, out_RN: Tensor) 
         at = slice(i, i + step)
         a, b, delta, product = work[:, : min(step, n - i)]
         out = out_RN[:, at]
-        a.copy_(a_NC[at])
-        b.copy_(b_NC[at])
-        torch.sub(b, a, out=delta)
-        for k, (x, y) in enumerate(((delta, delta), (a, a), (b, b), (a, delta))):
-            torch.sum(torch.mul(x, y, out=product), -1, out=out[k])
+        torch.sub(b.copy_(b_NC[at]), a.copy_(a_NC[at]), out=delta)
+        torch.sum(torch.mul(a, delta, out=product), -1, out=out[3])
+        for k, value in enumerate((delta, a, b)):
+            torch.linalg.vector_norm(value, dim=-1, out=out[k])  # one pass instead of two
         torch.amax(delta.abs_(), -1, out=out[5])
-        if x_NC is None:
-            out[4] = 0.0
-        else:
-            a.sub_(b.copy_(x_NC[at]))
-            torch.sum(torch.mul(a, a, out=product), -1, out=out[4])
+        out[4] = 0.0
+        if x_NC is not None:
+            torch.linalg.vector_norm(a.sub_(b.copy_(x_NC[at])), dim=-1, out=out[4])
+    out_RN[[0, 1, 2, 4]] = out_RN[[0, 1, 2, 4]].square()
 
 
 def _plain_fold(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 
-EACH = tl.constexpr(16)  # channels a lane takes at a time
+EACH = tl.constexpr(8)  # channels a lane takes at a time
 FOLD = 128  # tokens a program folds
 EDGE = tl.constexpr(EDGE_MIN)
 OCTAVE = tl.constexpr(BINS_PER_OCTAVE)

@@ -26,7 +26,8 @@ def repair_lines(repair: Repair) -> list[str]:
     after = {g.id: g for g in repair.after}
     for gate in repair.before:
         lines.append(f"  {gate.id}: {_verdict(gate)} → {_verdict(after.get(gate.id))}")
-    for what, names in (("not searched on", repair.left_out), ("not verified", repair.not_verified)):
+    undecided = {"not searched on": repair.left_out, "not verified": repair.not_verified}
+    for what, names in undecided.items():
         if names:
             lines.append(f"{what}: {', '.join(names)}")
     if repair.reason:

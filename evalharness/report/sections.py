@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from evalharness.report import bars, charts, depth, figures, numbers, view, words
 from evalharness.report.assets import reports_dir
+from evalharness.report.repair import repair_html
 from evalharness.report.text import cut, pieces, plural, scope_words, sentence, short, visible
 from evalharness.spec.result import Result
 
@@ -272,6 +273,9 @@ SECTIONS: list[Section] = [
     Section("kl", "KL divergence over tokens", kl, "The distribution of KL was not measured."),
     Section("documents", "Documents", documents, "No loss by document was measured."),
     Section("layers", "Layers", layers, "Not measured: add `probes: [layers]` to the suite."),
+    Section(
+        "repair", "Sensitivity and repair", repair_html, "Not looked for: `evalharness bisect RUN`."
+    ),
     Section("calibration", "Calibration", calibration, "Calibration was not measured."),
     Section("tasks", "Tasks", tasks, "Not measured: the suite names no task."),
     Section("tokens", "Worst tokens", tokens, "No token was recorded as worst."),

@@ -87,6 +87,23 @@ def test_a_short_common_beginning_is_not_worth_a_prefix() -> None:
     assert (len(group.prefix), len(group.documents)) == (0, 30)
 
 
+def test_batches_are_cut_where_lengths_jump_and_are_never_too_large() -> None:
+    """Padding eight short documents to a long one would cost more than another forward."""
+    from evalharness.pair.trie import Group
+
+    lengths = [400, 60, 58, 57, 55, 55, 54, 20, 20]
+    documents = tuple(SimpleNamespace(tokens=range(n)) for n in lengths)
+    group = Group(np.zeros(0, np.int64), documents)  # type: ignore[arg-type]
+
+    def cut(size: int, overhead: int) -> list[list[int]]:
+        return [[len(d.tokens) for d in b] for b in group.batches(size, overhead)]
+
+    assert cut(8, 24) == [[400], [60, 58, 57, 55, 55, 54], [20, 20]]
+    assert cut(4, 24) == [[400], [60, 58, 57], [55, 55, 54], [20, 20]]
+    assert cut(9, 100_000) == [lengths]
+    assert cut(1, 0) == [[n] for n in lengths]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_every_request_can_be_read_back_from_the_tries(seed: int) -> None:
     """Random contexts with shared beginnings of random lengths, few distinct tokens."""
@@ -232,6 +249,16 @@ def test_other_architectures_are_packed_exactly(name: str) -> None:
     """Learned positions, biases, partial rotary, capped logits with a scaled embedding."""
     options = {"sliding_window": 4096} if name == "gemma2" else {}
     pair = architecture(name, 0, **options), architecture(name, 1, **options)
+    plain, packed = both_ways(*pair, "choose.yaml", num_fewshot=1)
+    assert packed[0][0].notes == ()
+    assert_same(plain, packed)
+
+
+def test_eager_attention_is_packed_exactly(tiny: Tiny) -> None:
+    """It adds the mask to its scores, where sdpa takes one of booleans."""
+    pair = side(tiny, 0), side(tiny, 1)
+    for loaded in pair:
+        loaded.model.set_attn_implementation("eager")
     plain, packed = both_ways(*pair, "choose.yaml", num_fewshot=1)
     assert packed[0][0].notes == ()
     assert_same(plain, packed)

@@ -1,4 +1,4 @@
-"""Matching of modules by name, by name without wrappers, by declared fusion, and never by position."""
+"""Matching of modules by name, without wrappers, by declared fusion, and never by position."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_head_that_was_tied_again_is_noticed(side: Callable) -> None:
 
 def test_unmatched_modules_pass_no_layer_gate(project: Path, tiny: Callable) -> None:
     """The candidate lacks a block; a gate over all layers cannot pass on the other."""
-    import evalharness
+    from evalharness.api import compare
 
     (project / "candidate.yaml").write_text(
         f"version: 1\nname: shallow\nmodel: {{path: {tiny(num_hidden_layers=1)}, dtype: float32, "
@@ -117,7 +117,7 @@ def test_unmatched_modules_pass_no_layer_gate(project: Path, tiny: Callable) -> 
         "version: 1\nname: g\ngates:\n"
         '  - {metric: layer.error.total, scope: {layer: "model.layers.*"}, max: 1000}\n'
     )
-    found = evalharness.compare(
+    found = compare(
         project / "base.yaml", project / "candidate.yaml", suite=project / "suite.yaml",
         gates=project / "gates.yaml", out=project / "run",
     )  # fmt: skip

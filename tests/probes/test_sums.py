@@ -172,6 +172,16 @@ def test_the_largest_difference_goes_to_the_lowest_position_and_channel_among_ti
     assert (row["max_abs"], row["max_abs_position"], row["max_abs_channel"]) == (64, 3, 7)
 
 
+def test_a_few_tokens_may_belong_to_any_of_many_documents():
+    """The last piece of a batch can hold fewer tokens than the block has documents."""
+    sums = LayerSums(MODULES[:1], 40, "cpu")
+    a = torch.ones(1, 3, 8)
+    sums.add(0, a, 2 * a, torch.tensor([[39, 7, 39]]), torch.tensor([[4, 5, 6]]))
+    table = sums.table(range(40)).to_pydict()
+    assert table["doc"] == [7, 39]
+    assert table["max_abs_position"] == [5, 4]
+
+
 def test_a_zero_vector_against_another_counts_as_orthogonal():
     made = activations()
     a = torch.zeros_like(made[0][0])
