@@ -82,7 +82,8 @@ def synthetic(path: Path, tokens: int, documents: int) -> None:
         texts = {
             "doc": numbers, "corpus": ["c"] * len(numbers), "id": [str(i) for i in numbers],
             "attributes": ["{}"] * len(numbers), "tokens": np.full(len(numbers), per),
-            "scored_tokens": np.full(len(numbers), per), "bytes_ref": np.full(len(numbers), 4 * per),
+            "scored_tokens": np.full(len(numbers), per),
+            "bytes_ref": np.full(len(numbers), 4 * per),
             "bytes_cand": np.full(len(numbers), 4 * per),
             "nll_ref": np.add.reduceat(nll, np.arange(0, n, per)),
             "nll_cand": np.add.reduceat(table["nll_cand"], np.arange(0, n, per)),

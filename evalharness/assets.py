@@ -27,7 +27,7 @@ def shipped(kind: str) -> dict[str, Path]:
 
 
 def _short(path: Path) -> Path:
-    """Relative to where we are, where it lies below: so it is shown, and annotated, as people do."""
+    """Relative to where we are, where it lies below: as people name it, and GitHub needs it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 

@@ -1,4 +1,4 @@
-"""From a run's records and a policy to ``result.json``: estimates, verdicts, and what a report shows.
+"""From a run's records and a policy to ``result.json``: estimates, verdicts, what a report shows.
 
 Runs without torch. Everything here is a function of the run directory, so a run can be re-gated and
 re-rendered without a model.
@@ -134,7 +134,8 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
                 high=estimate.high, pooled=_root_ratio(sums["err_sq"], sums["ref_sq"]),
                 sqnr_db=_decibels(estimate.value),
                 cosine_mean=_number(sums["cos_sum"] / tokens) if tokens else None,
-                cosine_p01=_number(1 - away) if tokens else None, max_abs=largest and largest[1], max_abs_at=place,
+                cosine_p01=_number(1 - away) if tokens else None,
+                max_abs=largest and largest[1], max_abs_at=place,
                 position0=_root_ratio(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
                 update=_root_ratio(sums["err_sq"], sums["update_sq"]),
             )

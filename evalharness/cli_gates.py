@@ -95,7 +95,7 @@ def init(
     ],
     suite: Annotated[str, typer.Option("--suite", help="For a pair: what to measure.")] = "quick",
 ) -> None:
-    """Propose a policy for a pair you would ship: its bounds, with room, outside the noise floor."""
+    """Propose a policy for a pair you would ship: its bounds with room, beyond the noise floor."""
     from evalharness.api import compare, load_run
     from evalharness.metrics import REGISTRY
 
@@ -158,7 +158,9 @@ def save(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to
 
 
 @baseline_app.command(epilog="Example: evalharness baseline bless runs/x --to gates/baseline.json")
-def bless(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to replace.")]) -> None:
+def bless(
+    run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to replace.")]
+) -> None:
     """Replace a baseline by a run that its policy passed."""
     from evalharness.finish import load_result
 
@@ -166,7 +168,7 @@ def bless(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file t
     if verdict != "PASS":
         raise InputError(
             f"the run's verdict is {verdict}, and a baseline must be a PASS", path=run,
-            remedy="Decide it under the policy that it should meet: evalharness gate RUN --gates F.",
+            remedy="Decide it under the policy it should meet: evalharness gate RUN --gates F.",
         )  # fmt: skip
     _save(run, to)
 

@@ -52,7 +52,7 @@ class RunError(EvalHarnessError):
     """The run could not finish; what is recorded stays."""
 
 
-class Interrupted(EvalHarnessError):
+class Interrupted(EvalHarnessError):  # noqa: N818 (it is no error)
     """The user interrupted the run; finished blocks are kept."""
 
     exit_code = 130

@@ -1,4 +1,4 @@
-"""From records to verdict and files, without a model: what `compare` ends with and `gate` repeats."""
+"""From records to verdict and files, without a model: how `compare` ends and `gate` begins."""
 
 from __future__ import annotations
 

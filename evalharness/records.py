@@ -57,7 +57,7 @@ ITEMS = pa.schema(
         ("binary", pa.bool_()),  # the score is right/wrong
         ("prompt_hash", pa.string()),
         ("target_hash", pa.string()),
-        # Multiple choice only, else null: probability of the chosen answer, normalised over choices.
+        # Multiple choice only, else null: probability of the chosen answer among the choices.
         ("conf_ref", pa.float64()),
         ("conf_cand", pa.float64()),
         ("correct_ref", pa.bool_()),

@@ -191,7 +191,7 @@ class Run:
             self._lock = None
 
     def _acquire(self) -> None:
-        lock = open(self.path / "lock", "w")
+        lock = open(self.path / "lock", "w")  # noqa: SIM115 (held until close)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -67,7 +67,9 @@ def tiny_tokenizer() -> Any:
     )
     tokenizer.train_from_iterator([TEXT] * 4, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<eos>"  # noqa: S106
+        tokenizer_object=tokenizer,
+        eos_token="<eos>",
+        pad_token="<eos>",
     )
 
 

@@ -20,6 +20,8 @@ from evalharness.run import Run
 from evalharness.search import BudgetSpent, smallest_set
 from evalharness.spec.model import ModelSpec, load_model_spec
 
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
+
 NAMES = [f"m{i}" for i in range(20)]
 
 

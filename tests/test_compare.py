@@ -22,6 +22,8 @@ from evalharness.progress import Progress
 from evalharness.run import Run
 from evalharness.spec.schemas import schemas
 
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
+
 
 def job(project: Path, out: str | None = "run", **more: Any) -> Any:
     files = {"base": "base.yaml", "candidate": "candidate.yaml"} | {

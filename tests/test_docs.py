@@ -20,7 +20,9 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs" / "ci").glob("*.yml"))]
 def commands(text: str) -> list[list[str]]:
     """Every ``evalharness …`` line, continuation lines joined."""
     text = re.sub(r"\n\s+(?=--)", " ", text)
-    return [m[1].split() for m in re.finditer(r"(?:^|`|- )\s*evalharness ([a-z][^`\n#]*)", text, re.M)]
+    return [
+        m[1].split() for m in re.finditer(r"(?:^|`|- )\s*evalharness ([a-z][^`\n#]*)", text, re.M)
+    ]
 
 
 @pytest.mark.parametrize("file", DOCS, ids=lambda f: f.name)

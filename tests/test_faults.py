@@ -27,6 +27,8 @@ import sys, time
 import evalharness.compare as module
 from evalharness.cli import main
 from evalharness.run import Run
+
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 module.BLOCK_TOKENS = 60
 write = Run.write_block
 def slow(self, *args):

@@ -17,6 +17,8 @@ from evalharness.models import load as loading
 from evalharness.pair import memory
 from evalharness.progress import Progress
 
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
+
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

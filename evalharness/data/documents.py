@@ -62,7 +62,8 @@ def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
         found.sort(key=lambda t: _draw(suite.seed, t))
         if corpus.documents is not None and len(found) < corpus.documents:
             warnings.append(
-                f"corpus {corpus.name!r} has {len(found)} documents; {corpus.documents} were asked for"
+                f"corpus {corpus.name!r} has {len(found)} documents; {corpus.documents} were "
+                "asked for"
             )
         texts += found[: corpus.documents]
     texts.sort(key=lambda t: _draw(suite.seed, t))

@@ -71,7 +71,7 @@ def _cut(
         if window.score == "second_half":
             first = window.tokens // 2
         elif window.score == "new" and start:
-            # The token at document place p is predicted by the logit at len(prefix) + p − start − 1.
+            # The token at place p is predicted by the logit at len(prefix) + p − start − 1.
             first = len(prefix) + seen - start - 1
         last = len(ids) - 1
         if last > first:

@@ -1,4 +1,4 @@
-"""Metrics: records in, estimates out. One file a family; each registers id, unit, direction, source."""
+"""Metrics: records in, estimates out. One file a family; each registers what it is."""
 
 from __future__ import annotations
 

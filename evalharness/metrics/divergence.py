@@ -1,4 +1,4 @@
-"""How far apart the two next-token distributions are: KL, agreement, probability and logit shifts."""
+"""How far apart two next-token distributions are: KL, agreement, probabilities, logits."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ mean_metric(
 
 @metric(
     "prob.rms_shift", "RMS shift of the true token's probability", unit="fraction",
-    direction="lower", identity=0.0, symmetric="even", source="√mean (p_cand − p_ref)²; llama.cpp Δp",
+    direction="lower", identity=0.0, symmetric="even",
+    source="√mean (p_cand − p_ref)²; llama.cpp Δp",
     **_text,
 )  # fmt: skip
 def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:

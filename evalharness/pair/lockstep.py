@@ -17,7 +17,7 @@ from torch import nn
 
 T = TypeVar("T")
 
-# What a watcher is told: which pair of blocks, the module, its positional and keyword inputs, output.
+# What a watcher is told: which pair of blocks, the module, its inputs by place and name, output.
 Watcher = Callable[[int, nn.Module, tuple[Any, ...], dict[str, Any], Any], None]
 
 

@@ -2,7 +2,7 @@
 
 The same windows go through the reference twice: batched as in the pass, and one at a time, padded,
 and through another attention kernel, which adds up in another order. Nothing else differs, so
-whatever a metric reads is rounding, and a limit inside it could not tell a good candidate from this.
+whatever a metric reads is rounding, and a limit inside it could not tell a good candidate apart.
 """
 
 from __future__ import annotations

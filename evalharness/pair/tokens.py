@@ -217,9 +217,11 @@ class TokenPass:
             z_ref = z_ref.to(cand.device)
             parts.append(
                 token_statistics(
-                    z_ref, z_cand, torch.from_numpy(target[piece]).to(cand.device),
+                    z_ref,
+                    z_cand,
+                    torch.from_numpy(target[piece]).to(cand.device),
                     compiled=self.compiled,
-                )  # fmt: skip
+                )
             )
             if probed:
                 assert self.probe is not None

@@ -140,5 +140,10 @@ def _gate(
     places: Mapping[str, Place],
     place: Place,
 ) -> Gate:
-    unset = {"scope": {}, "each": False, "aggregate": "worst", **dict.fromkeys(_OPTIONAL)}
+    unset: dict[str, Any] = {
+        "scope": {},
+        "each": False,
+        "aggregate": "worst",
+        **dict.fromkeys(_OPTIONAL),
+    }
     return Gate(**{**unset, **settings, **data, "id": gate_id}, place=place, places=places)

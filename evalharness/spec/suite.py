@@ -67,7 +67,8 @@ class Window(Spec):
     def _stride(self) -> Window:
         if self.stride is not None and self.stride > self.tokens:
             raise ValueError(
-                f"stride must be at most tokens, or text is skipped (got {self.stride} > {self.tokens})"
+                "stride must be at most tokens, or text is skipped "
+                f"(got {self.stride} > {self.tokens})"
             )
         return self
 

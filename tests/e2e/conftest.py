@@ -17,7 +17,9 @@ DEMO = ROOT / "suites" / "demo"
 Ran = tuple[int, Path, str, str]
 
 
-def evalharness(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def evalharness(
+    *arguments: str | Path, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "evalharness", *map(str, arguments)],

@@ -40,9 +40,7 @@ def both(real_pair: Any) -> tuple[Any, Any]:
 
 def test_token_metrics_equal_brute_force(both: Any) -> None:
     """Relative 1e-5 on every mean, identical arg-maxes."""
-    found, expected = (
-        x.sort_values(["doc", "position"], ignore_index=True) for x in both
-    )
+    found, expected = (x.sort_values(["doc", "position"], ignore_index=True) for x in both)
     assert len(found) == len(expected) > 300
     for column in ("nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand",
                    "conf_ref", "conf_cand", "half_range", "max_abs"):  # fmt: skip

@@ -41,9 +41,7 @@ def synthetic(documents: int = 12, seed: int = 0, damage: float = 0.2) -> Tables
     return {"tokens": tokens, "documents": texts, **items(random, damage), **layers(texts, damage)}
 
 
-def token_row(
-    doc: int, position: int, z: np.ndarray, w: np.ndarray, target: int
-) -> dict[str, Any]:
+def token_row(doc: int, position: int, z: np.ndarray, w: np.ndarray, target: int) -> dict[str, Any]:
     p, q = (np.exp(x - x.max()) / np.exp(x - x.max()).sum() for x in (z, w))
     delta = w - z
     five = [set(np.argsort(-x, kind="stable")[:5]) for x in (z, w)]
