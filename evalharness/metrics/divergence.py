@@ -10,7 +10,13 @@ import numpy as np
 from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes, undefined
 from evalharness.metrics.perplexity import difference, over_tokens
 from evalharness.metrics.registry import Measured, Scope, mean_metric, metric
-from evalharness.stats import Interval, cluster_bootstrap_t, quantile_bootstrap, rms_t
+from evalharness.stats import (
+    Interval,
+    clopper_pearson,
+    cluster_bootstrap_t,
+    quantile_bootstrap,
+    rms_t,
+)
 
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
 _KL = "KL(p‖q) = Σ p·(log p − log q) over the whole vocabulary"
@@ -122,3 +128,28 @@ metric(
     "logit.half_range.p999", "Logit half-range, 99.9% quantile", unit="logits", direction="lower",
     identity=0.0, symmetric="even", source="pooled quantile of (max Δ − min Δ)/2", **_text,
 )(partial(_quantile, "half_range", 0.999))  # fmt: skip
+
+
+BOUNDS = ("0.5", "1", "2", "4", "8", "16")  # logits; a policy picks one: scope: {bound: "4"}
+
+
+def _bounds(evidence: Evidence) -> list[Scope]:
+    return [{"bound": bound} for bound in BOUNDS] if evidence.has_tokens else []
+
+
+@metric(
+    "logit.exceed_rate", "Documents beyond a logit bound", unit="fraction", direction="lower",
+    identity=0.0, symmetric="even", scopes=_bounds, scope_keys=("bound",), records="tokens",
+    source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
+)  # fmt: skip
+def exceed_rate(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    view = evidence.tokens({})
+    reason = view.bad("half_range")
+    if reason:
+        return Measured(undefined(reason, confidence, len(view.doc)))
+    largest = np.full(len(evidence.documents), -1.0)
+    np.maximum.at(largest, view.doc, view.column("half_range"))
+    seen = largest[largest >= 0]
+    beyond = int((seen > float(scope["bound"])).sum())
+    found = clopper_pearson(beyond, len(seen), confidence)
+    return Measured(found, _largest("half_range", evidence, {}))

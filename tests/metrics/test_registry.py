@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from evalharness.metrics import REGISTRY, Estimates
 from tests.metrics.conftest import Tables, swapped, synthetic
@@ -38,7 +39,7 @@ def test_identical_models_give_the_identity(estimates: Make) -> None:
         expected = REGISTRY[id].identity
         if expected is not None and id != "memory.weights.ratio":
             assert estimate.value == expected, (id, scope)
-            if estimate.low is not None and id != "task.flips":
+            if estimate.low is not None and id not in ("task.flips", "logit.exceed_rate"):
                 assert estimate.low == estimate.high == expected or "Tango" in estimate.method, id
 
 
@@ -179,3 +180,14 @@ def test_a_slice_of_positions_takes_tokens_not_documents(estimates: Make) -> Non
     assert found.value == pytest.approx(rows["kl"].mean(), rel=1e-6)
     assert found.n == len(rows)
     assert found.clusters == len(tables["documents"])
+
+
+def test_documents_beyond_a_bound_are_counted_once(estimates: Make) -> None:
+    """However many of their tokens are beyond it; the interval is Clopper and Pearson's."""
+    tables = synthetic()
+    largest = tables["tokens"].groupby("doc")["half_range"].max()
+    found = estimates(tables).estimate("logit.exceed_rate", {"bound": "0.5"}, 0.95)
+    k, n = int((largest > 0.5).sum()), len(largest)
+    expected = binomtest(k, n).proportion_ci(0.95, method="exact")
+    assert found.value == k / n
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
