@@ -10,6 +10,7 @@ READY := $(VENV)/.ready
 export HF_HUB_OFFLINE = 1
 export HF_DATASETS_OFFLINE = 1
 export TOKENIZERS_PARALLELISM = false
+export OMP_WAIT_POLICY = PASSIVE
 
 .PHONY: demo test test-unit test-e2e lint schemas wheel clean
 

@@ -285,6 +285,9 @@ def _show(result: Any, path: Path, format: Format) -> None:
 
 def main() -> None:
     """Run the command line; errors become one message and an exit code."""
+    # Idle compute threads that spin take a busy machine's cores from those that work: beside one
+    # other process on two cores the pass takes three times as long. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app()
     except EvalHarnessError as error:
