@@ -68,7 +68,7 @@ def noise_floor(
     estimates = Estimates(Evidence(InMemory({}, tables)))
     found: dict[str, float] = {}
     for id, metric in REGISTRY.items():
-        if metric.records != "tokens" or metric.identity is None:
+        if metric.records != "tokens" or metric.identity is None or {} not in estimates.scopes(id):
             continue
         value = estimates.estimate(id, {}, 0.95).value
         if value is not None and math.isfinite(value):
