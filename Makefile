@@ -19,11 +19,12 @@ demo: $(READY)
 
 test: test-unit test-e2e
 
+# A process a core, each of one thread; what shares a demo run stays in one process.
 test-unit: $(READY)
-	$(BIN)/pytest -m "not e2e"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" -n 2
 
 test-e2e: $(READY)
-	$(BIN)/pytest -m e2e
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m e2e -n 2 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .
