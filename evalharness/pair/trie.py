@@ -76,15 +76,25 @@ class Group:
             yield self.documents[start:end]
 
 
-def pack(requests: Sequence[Request], max_length: int) -> list[Group]:
-    """Pack ``requests``, each cut from the left to ``max_length`` fed tokens as lm-eval cuts it."""
+def pack(
+    requests: Sequence[Request],
+    max_length: int,
+    *,
+    min_prefix: int = MIN_PREFIX_TOKENS,
+    min_saved: int = MIN_SAVED_TOKENS,
+) -> list[Group]:
+    """Pack ``requests``, each cut from the left to ``max_length`` fed tokens as lm-eval cuts it.
+
+    A prefix has at least ``min_prefix`` tokens and saves at least ``min_saved``.
+    """
     contexts: dict[tuple[int, ...], list[int]] = {}
     for index, (context, continuation) in enumerate(requests):
         kept = cut_left(context, continuation, max_length)
         contexts.setdefault(kept, []).append(index)
     ordered = sorted(contexts)
     found: dict[tuple[int, ...], list[Document]] = {}
-    for first, last, depth in _shared(ordered):
+    common = np.array([_common(a, b) for a, b in pairwise(ordered)], np.int64)
+    for first, last, depth in _cut(common, 0, len(ordered), min_prefix, min_saved)[1]:
         for context in ordered[first:last]:
             asked = [(r, requests[r][1]) for r in contexts[context]]
             # All that share no prefix are one group, so that they fill batches together.
@@ -135,30 +145,27 @@ def _document(
     )  # fmt: skip
 
 
-def _shared(ordered: list[tuple[int, ...]]) -> list[tuple[int, int, int]]:
-    """Cut sorted contexts into runs (first, last, tokens shared) so that most tokens are saved."""
-    common = np.array([_common(a, b) for a, b in pairwise(ordered)], np.int64)
-    return _cut(common, 0, len(ordered), 0)[1]
+def _cut(
+    common: Ids, first: int, last: int, min_prefix: int, min_saved: int, nesting: int = 0
+) -> tuple[int, list[Run]]:
+    """The best cut of the sorted contexts first … last − 1: tokens saved, and the runs.
 
-
-def _cut(common: Ids, first: int, last: int, nesting: int) -> tuple[int, list[Run]]:
-    """The best cut of contexts first … last − 1: tokens saved, and the runs.
-
-    A run is shared whole, or cut where it shares least and each part cut in turn, whichever saves
-    more. One prefix a run, none inside another.
+    ``common``: tokens that each context shares with the next. A run is shared whole, or cut where
+    it shares least and each part cut in turn, whichever saves more. One prefix a run, none inside
+    another.
     """
     alone: tuple[int, list[Run]] = (0, [(first, last, 0)])
     inside = common[first : last - 1]
-    if len(inside) == 0 or inside.max() < MIN_PREFIX_TOKENS or nesting > MAX_NESTING:
+    if len(inside) == 0 or inside.max() < min_prefix or nesting > MAX_NESTING:
         return alone
     depth = int(inside.min())
     saved = depth * len(inside)
     whole = (saved, [(first, last, depth)])
-    if depth < MIN_PREFIX_TOKENS or saved < MIN_SAVED_TOKENS:
+    if depth < min_prefix or saved < min_saved:
         whole = alone
     cuts = first + 1 + np.flatnonzero(inside == depth)
     edges = [first, *(int(c) for c in cuts), last]
-    parts = [_cut(common, a, b, nesting + 1) for a, b in pairwise(edges)]
+    parts = [_cut(common, a, b, min_prefix, min_saved, nesting + 1) for a, b in pairwise(edges)]
     inner = sum(p[0] for p in parts)
     if inner <= whole[0]:
         return whole

@@ -91,6 +91,17 @@ def blocks(layers: Sequence[LayerResult]) -> tuple[list[str], list[BlockCurve]]:
     return labels, [curve for curve in curves if curve.places]
 
 
+def role(name: str) -> str:
+    """Return what a module is in its block, whichever block and expert: its name after the number.
+
+    >>> role("model.layers.10.mlp.down_proj"), role("l.0.experts.3.w1")
+    ('mlp.down_proj', 'experts.w1')
+    """
+    found = _INDEX.search(name)
+    rest = name[found.end() :] if found else name
+    return ".".join(part for part in rest.split(".") if part and not part.isdigit())
+
+
 def kinds(rows: Sequence[LayerResult]) -> list[str]:
     """Return the kinds of error present, in the order of the glossary."""
     present = {row.error for row in rows}
@@ -119,17 +130,17 @@ def worst(layers: Sequence[LayerResult]) -> LayerResult | None:
 
 
 def grid(layers: Sequence[LayerResult], error: str) -> Grid | None:
-    """Arrange the linears' error by block and type; None where no name holds a block."""
+    """Arrange the linears' error by block and role; None where no name holds a block."""
     rows = [r for r in layers if r.kind == "linear" and r.error == error]
     placed = [(index, r) for r in rows if (index := block_index(r.layer)) is not None]
     if not placed:
         return None
     columns = sorted({index for index, _ in placed})
-    types = list(dict.fromkeys(r.type for _, r in placed))
+    types = list(dict.fromkeys(role(r.layer) for _, r in placed))
     most = max((r.median for _, r in placed if r.median is not None), default=None)
     together: dict[tuple[int, int], list[LayerResult]] = {}
     for index, r in placed:
-        together.setdefault((columns.index(index), types.index(r.type)), []).append(r)
+        together.setdefault((columns.index(index), types.index(role(r.layer))), []).append(r)
     cells = []
     for (column, row), members in together.items():
         top = worst_first(members)[0]
