@@ -21,6 +21,8 @@ from evalharness.models import load as loading
 from evalharness.pair import memory
 from evalharness.run import Run
 
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
+
 # A block of one or two documents; slow enough to be hit between two of them.
 PROGRAM = """
 import sys, time
@@ -28,7 +30,6 @@ import evalharness.compare as module
 from evalharness.cli import main
 from evalharness.run import Run
 
-pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 module.BLOCK_TOKENS = 60
 write = Run.write_block
 def slow(self, *args):

@@ -110,6 +110,8 @@ def cut_left(
 ) -> tuple[int, ...]:
     """What is left of the context when context + continuation − 1 tokens must fit."""
     room = max_length + 1 - len(continuation)
+    if not context or not continuation:
+        raise ValueError("a request must have a context and a continuation")
     if room < 1:
         raise ValueError(f"a continuation of {len(continuation)} tokens does not fit {max_length}")
     return tuple(context[-room:])

@@ -129,6 +129,8 @@ def test_a_continuation_that_does_not_fit_is_refused() -> None:
     assert cut_left([1, 2, 3], [4, 5], 3) == (2, 3)
     with pytest.raises(ValueError, match="a continuation of 4 tokens does not fit 3"):
         cut_left([1], [1, 2, 3, 4], 3)
+    with pytest.raises(ValueError, match="a request must have a context and a continuation"):
+        cut_left([1], [], 3)
 
 
 # -- the scores
