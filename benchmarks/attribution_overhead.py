@@ -21,17 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from pair_overhead import SHAPES, random_side
 
-from evalharness.models.load import LoadedModel
-from evalharness.pair.side import Side, chunks
+from evalharness.pair.side import chunks
 from evalharness.probes.layers import LayerProbe
 
-SHAPES = {  # hidden, layers, heads, key-value heads, intermediate, vocabulary
-    "1b": (2048, 16, 32, 8, 8192, 128256),
-    "8b": (4096, 32, 32, 8, 14336, 128256),
-    "smollm2": (576, 30, 9, 3, 1536, 49152),
-}
 VARIANTS: dict[str, tuple[tuple[str, ...], bool]] = {
     "total": (("total",), False),
     "own": (("total", "own", "inherited"), False),
@@ -67,7 +61,7 @@ class Bench:
 
     def __init__(self, shape: str, device: torch.device, sequences: int, length: int) -> None:
         self.shape, self.device = shape, device
-        self.reference, self.candidate = (_side(shape, device, seed=0) for _ in range(2))
+        self.reference, self.candidate = (random_side(shape, device, seed=0) for _ in range(2))
         torch.manual_seed(1)
         with torch.no_grad():
             for weight in self.candidate.model.parameters():
@@ -116,22 +110,6 @@ class Bench:
             z, w = self.reference.logits(h_ref[piece]), self.candidate.logits(h_cand[piece])
             probe.add_head(z, w, slots_N[piece], at_N[piece], h_cand[piece])
         probe.table()
-
-
-def _side(shape: str, device: torch.device, seed: int) -> Side:
-    hidden, layers, heads, kv_heads, intermediate, vocabulary = SHAPES[shape]
-    config = LlamaConfig(
-        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, intermediate_size=intermediate, vocab_size=vocabulary,
-        tie_word_embeddings=shape != "8b", dtype=torch.bfloat16,
-    )  # fmt: skip
-    torch.manual_seed(seed)
-    torch.set_default_dtype(torch.bfloat16)
-    with device:
-        model = LlamaForCausalLM(config).eval().requires_grad_(False)
-    torch.set_default_dtype(torch.float32)
-    nothing: Any = None
-    return Side(LoadedModel(f"random {shape}", model, nothing, device, nothing))
 
 
 def measure(

@@ -79,7 +79,7 @@ class Pair:
     ) -> None:
         self.device, self.compiled = device, compiled
         self.chunk = 1024 if device.type == "cuda" else 128  # as `pair.tokens`
-        self.reference, self.candidate = (_side(shape, device, seed) for seed in (0, 1))
+        self.reference, self.candidate = (random_side(shape, device, seed) for seed in (0, 1))
         torch.manual_seed(2)
         with torch.no_grad():
             for p, q in zip(
@@ -135,7 +135,8 @@ class Pair:
         probe.table()
 
 
-def _side(shape: str, device: torch.device, seed: int) -> Side:
+def random_side(shape: str, device: torch.device, seed: int) -> Side:
+    """A model of random weights."""
     hidden, layers, heads, kv_heads, intermediate, vocabulary = SHAPES[shape]
     config = LlamaConfig(
         hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,

@@ -31,6 +31,7 @@ from evalharness.probes.matching import PairedModule, match
 from evalharness.probes.sums import LayerSums
 
 BLOCKS_ONLY = ("inherited", "own_on_clean")
+REHEARSED = 16  # tokens of the first batch's first window
 
 
 class LayerProbe:
@@ -48,7 +49,7 @@ class LayerProbe:
         self.head = heads[0] if heads and reference.split and candidate.split else None
         # Modules that write into a tensor they were given, or whose output is written into later.
         self.in_place: set[str] = set()
-        self._first_batch = True
+        self._rehearsed = False
         self._sums: dict[str, LayerSums] = {}
         self._index: dict[str, dict[str, int]] = {}
         self._documents: list[int] = []
@@ -74,8 +75,21 @@ class LayerProbe:
         ``slots_BT``: index of each token's document among `begin`'s, −1 for padding;
         ``positions_BT``: its place in the window, 0 for the first.
         """
-        batch = _Batch(self, slots_BT, positions_BT, check=self._first_batch)
-        self._first_batch = False
+        if not self._rehearsed:
+            # Which modules write in place is found out on a few tokens: it takes a copy of every
+            # activation, which a whole batch may have no room for.
+            self._rehearsed = True
+            few = (slice(1), slice(REHEARSED))
+            self._watched(
+                ids_ref[few], ids_cand[few], slots_BT[few], positions_BT[few], rehearsal=True
+            )
+        return self._watched(ids_ref, ids_cand, slots_BT, positions_BT)
+
+    def _watched(
+        self, ids_ref: Tensor, ids_cand: Tensor, slots_BT: Tensor, positions_BT: Tensor,
+        rehearsal: bool = False,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        batch = _Batch(self, slots_BT, positions_BT, rehearsal)
         with batch.hooks():
             return lockstep(
                 lambda: self.reference.hidden(ids_ref),
@@ -121,7 +135,8 @@ class _Batch:
     """One batch's passage through both models."""
 
     def __init__(self, probe: LayerProbe, slots_BT: Tensor, at_BT: Tensor, check: bool) -> None:
-        self.probe, self.slots, self.at, self.check = probe, slots_BT, at_BT, check
+        self.probe, self.slots, self.at = probe, slots_BT, at_BT
+        self.check = check  # look for modules that write in place, and record nothing
         self.calling = False  # a module is being called from here: its hooks keep quiet
         self.clean: _Clean | None = None
         self.inputs: dict[tuple[str, str], Tensor] = {}
@@ -283,6 +298,8 @@ class _Batch:
     def _add(
         self, error: str, pair: PairedModule, ref: Tensor, cand: Tensor, x: Tensor | None = None
     ) -> None:
+        if self.check:
+            return
         # Only outputs of one row a token can be placed; a routed expert's rows are others.
         if ref.shape == cand.shape and cand.shape[:2] == self.slots.shape and cand.dim() == 3:
             self.probe.add(error, pair.name, ref, cand, self.slots, self.at, x)
