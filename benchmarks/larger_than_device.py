@@ -11,6 +11,7 @@ largest relative difference between the two layer reports.
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from pathlib import Path
@@ -49,6 +50,7 @@ def main() -> int:
         print(f"{torch.__version__}, {torch.cuda.get_device_name(device)}")
         whole, _ = compared(folder, "whole", device)
         room = int(ROOM * weights)
+        release()
         free = torch.cuda.mem_get_info(device)[0]
         ballast = torch.empty(free - room, dtype=torch.uint8, device=device)
         apart, peak = compared(folder, "offload", device, len(ballast))
@@ -97,7 +99,7 @@ def compared(
     folder: Path, out: str, device: torch.device, ballast: int = 0
 ) -> tuple[pd.DataFrame, int]:
     """The layers' records of one comparison, and its peak memory beside the ballast."""
-    torch.cuda.empty_cache()
+    release()
     torch.cuda.reset_peak_memory_stats(device)
     job = plan(
         folder / "base.yaml", folder / "candidate.yaml", suite=folder / "suite.yaml",
@@ -113,6 +115,12 @@ def compared(
     run.close()
     print(f"{out:8} {seconds:7.1f} s, peak {peak / 2**30:6.2f} GiB  {said[0] if said else ''}")
     return found, peak
+
+
+def release() -> None:
+    """Give everything that is not held back to the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,8 @@ TARGETS = {
     "8b": {"statistics": 1.01, "blocks": 1.03, "all": 1.07},
     "smollm2": {"statistics": 1.08, "all": 1.15},
 }
-BATCHES = 2  # one after the other, in a block of records: the probes' table is written at its end
+# One after the other, in a block of records: the probes' table is written at its end.
+BATCHES = {"cuda": 8, "cpu": 2}
 MEMORY = {"statistics": 1.1, "blocks": 2.0, "all": 2.0}  # GiB above the bare passes, on CUDA
 
 
@@ -61,14 +62,14 @@ def main() -> None:
     pair = Pair(args.shape, device, sequences, length, compiled)
     variants: dict[str, Callable[[], Any]] = {
         "bare": pair.bare,
-        "statistics": lambda: [pair.statistics() for _ in range(BATCHES)],
+        "statistics": lambda: [pair.statistics() for _ in range(pair.batches)],
     }
     if args.probes != "none":
         variants["blocks"] = lambda: pair.probed(linears=False)
     if args.probes == "all":
         variants["all"] = lambda: pair.probed(linears=True)
     measured = measure(variants, device, repeats=3 if args.quick else 5)
-    report(measured, args.shape, BATCHES * sequences * length, cuda)
+    report(measured, args.shape, pair.batches * sequences * length, cuda)
 
 
 class Pair:
@@ -77,7 +78,7 @@ class Pair:
     def __init__(
         self, shape: str, device: torch.device, sequences: int, length: int, compiled: bool
     ) -> None:
-        self.device, self.compiled = device, compiled
+        self.device, self.compiled, self.batches = device, compiled, BATCHES[device.type]
         self.chunk = 1024 if device.type == "cuda" else 128  # as `pair.tokens`
         self.reference, self.candidate = (random_side(shape, device, seed) for seed in (0, 1))
         torch.manual_seed(2)
@@ -100,7 +101,7 @@ class Pair:
     @torch.inference_mode()
     def bare(self) -> None:
         """Both forward passes, logits of every position."""
-        for side in BATCHES * (self.reference, self.candidate):
+        for side in self.batches * (self.reference, self.candidate):
             h_NC = side.hidden(self.ids_BT).flatten(0, 1)
             for piece in chunks(len(h_NC), self.chunk):
                 side.logits(h_NC[piece])
@@ -130,7 +131,7 @@ class Pair:
         """
         probe = self.probes[linears]
         probe.begin(list(range(len(self.ids_BT))))
-        for i in range(BATCHES):
+        for i in range(self.batches):
             self.statistics(probe if i == 0 or self.device.type == "cuda" else None)
         probe.table()
 

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from evalharness.compare import Plan
     from evalharness.pair.tasks import TaskRun
 
+CUDA_BLOCK = 16  # a GPU is through a CPU's block of tokens before its records are written
+
 
 class Reference:
     """The reference, and all that depends on it alone."""
@@ -55,7 +57,10 @@ class Reference:
         self.documents = documents.tokenize(job.texts, job.suite, tokenizer, self.side.vocab_size)
         bos = documents.bos_token(tokenizer)
         self.slots = windows.cut(self.documents, job.suite, bos)
-        self.blocks = windows.blocks(self.documents, self.slots, job.block_tokens)
+        self.block_tokens = job.block_tokens
+        if self.side.device.type == "cuda":
+            self.block_tokens *= CUDA_BLOCK
+        self.blocks = windows.blocks(self.documents, self.slots, self.block_tokens)
         self.cache: HiddenCache | None = None
         self._noise_floor: dict[str, float] | None = None
         self._batch_size = memory.batch_size
@@ -186,7 +191,7 @@ def _begin(
         "candidate": job.candidate.model_dump(mode="json", by_alias=True),
         "suite": suite.model_dump(mode="json"),
         "token_stream": documents.fingerprint(docs),
-        "block_tokens": job.block_tokens,
+        "block_tokens": reference.block_tokens,
         "weights": [s["manifest"]["fingerprint"] for s in sides.values()],
         "tokenizers": [s["manifest"]["tokenizer_fingerprint"] for s in sides.values()],
     }

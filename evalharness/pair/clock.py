@@ -11,7 +11,7 @@ import torch
 
 
 class Clock:
-    """Seconds a device spends in `running` blocks; on CUDA by events in its own stream."""
+    """Seconds spent in `running` blocks; on CUDA by events in the device's own stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.cuda = device, device.type == "cuda"
@@ -23,20 +23,23 @@ class Clock:
         return bool(self._marks)
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        begin = self._mark()
+    def running(self, elsewhere: torch.device | None = None) -> Iterator[None]:
+        """Time what is started inside; ``elsewhere``: where it is not on the clock's own device."""
+        device = elsewhere or self.device
+        begin = self._mark(device)
         yield
-        self._marks.append((begin, self._mark()))
+        self._marks.append((begin, self._mark(device)))
 
-    def _mark(self) -> Any:
+    def _mark(self, device: torch.device) -> Any:
         if not self.cuda:
             return time.perf_counter()
         event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self.device))
+        event.record(torch.cuda.current_stream(device))
         return event
 
     def seconds(self) -> float:
         if not self.cuda:
             return float(sum(b - a for a, b in self._marks))
-        torch.cuda.synchronize(self.device)
+        for _, end in self._marks:
+            end.synchronize()
         return float(sum(a.elapsed_time(b) for a, b in self._marks)) / 1e3

@@ -61,6 +61,7 @@ class TokenPass:
         self.progress, self.say = progress, say
         self.compiled = compiled  # see `statistics.worth_compiling`
         self.chunk = chunk or default_chunk(candidate.device)
+        self.head_there = reference.head_on(candidate.device)
 
     @torch.inference_mode()
     def measure(self, block: list[Slot]) -> dict[str, pa.Table]:
@@ -204,17 +205,23 @@ class TokenPass:
         parts: list[dict[str, Tensor]] = []
         for piece in chunks(len(row), self.chunk):
             at = scored[piece]
-            with clock[0].running():
-                if kept_NC is not None:
-                    z_ref = ref.logits(kept_NC[piece])
-                else:
-                    assert h_ref is not None
-                    z_ref = ref.logits(h_ref.flatten(0, 1)[at.to(ref.device)])
+            if kept_NC is not None:
+                h_ref_NC = kept_NC[piece]
+            else:
+                assert h_ref is not None
+                h_ref_NC = h_ref.flatten(0, 1)[at.to(ref.device)]
+            if self.head_there is None:
+                with clock[0].running():
+                    z_ref = ref.logits(h_ref_NC)
+                z_ref = z_ref.to(cand.device)
+            else:
+                h_ref_NC = h_ref_NC.to(cand.device)
+                with clock[0].running(cand.device):
+                    z_ref = self.head_there(h_ref_NC)
             at = at.to(cand.device)
             with clock[1].running():
                 h_NC = h_cand.flatten(0, 1)[at]
                 z_cand = cand.logits(h_NC)
-            z_ref = z_ref.to(cand.device)
             parts.append(
                 token_statistics(
                     z_ref,

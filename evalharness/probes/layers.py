@@ -327,7 +327,8 @@ def _like(x: Tensor, other: Tensor | nn.Module) -> Tensor:
         if found is None:
             return x
         other = found
-    return x.to(other.device, other.dtype)
+    # A module whose weights visit the device (accelerate's offload) moves its inputs itself.
+    return x.to(x.device if other.is_meta else other.device, other.dtype)
 
 
 def _first(out: Any) -> Tensor:

@@ -99,7 +99,8 @@ def test_windows_of_the_layer_probe_need_the_live_reference(
         done = Measured(reference, candidate, documents, slots, root, probe=probe)
         tables.append(done.tables)
     probed = [s for s in slots if s.probed]
-    assert done.calls == -(-len(probed) // 3)
+    rehearsal = 1  # of the probe, on a few tokens
+    assert done.calls == -(-len(probed) // 3) + rehearsal
     for name in ("tokens", "layers"):
         pd.testing.assert_frame_equal(tables[0][name], tables[1][name])
 

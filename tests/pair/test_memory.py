@@ -131,6 +131,33 @@ def test_a_model_whose_weights_visit_the_device_gives_the_same_logits(
         )
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_pair_whose_weights_visit_the_device_has_the_same_layer_report(
+    tiny: Callable[..., Path], tied: bool
+) -> None:
+    """All four errors of blocks and linears, the head's among them."""
+    from evalharness.measure import load_side
+    from evalharness.probes.layers import LayerProbe
+    from evalharness.progress import Progress
+
+    ids = torch.arange(1, 9)[None]
+    slots, at = torch.zeros_like(ids), torch.arange(8)[None]
+    reports = []
+    for mode in ("together", "offload"):
+        plan = MemoryPlan(mode, 1, 32, ())
+        a, b = (
+            load_side(spec(tiny(seed, tie_word_embeddings=tied)), None, plan, Progress())
+            for seed in (0, 1)
+        )
+        probe = LayerProbe(a, b, True, ("total", "own", "inherited", "own_on_clean"))
+        probe.begin([0])
+        with torch.inference_mode():
+            h, k = probe.run(ids, ids, slots, at)
+            probe.add_head(a.logits(h[0]), b.logits(k[0]), slots[0], at[0], k[0])
+        reports.append(probe.table())
+    assert reports[0].equals(reports[1])
+
+
 class Scarce:
     """Fails, as torch does, when asked for more than so many windows, or logits, at a time."""
 
