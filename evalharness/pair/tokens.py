@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -179,6 +180,11 @@ class TokenPass:
         kept_NC = None if cache is None else cache.get(batch)
         if probed or kept_NC is not None:
             clock = (Clock(ref.device), Clock(cand.device))
+        target = ids[row, col + 1]
+        # Moved before there is work to wait for.
+        scored = torch.from_numpy(row * width + col)  # places in the flattened batch
+        at_cand, target_N = scored.to(cand.device), torch.from_numpy(target).to(cand.device)
+        at_ref = at_cand.to(ref.device)
         h_ref: Tensor | None = None
         if probed:
             assert self.probe is not None
@@ -186,50 +192,34 @@ class TokenPass:
                 torch.from_numpy(ids).to(ref.device), ids_cand, slots_BT, at_BT
             )
         else:
-            if kept_NC is None:
-                if ref.released:
-                    raise RunError(
-                        "an entry that was just written is gone from the cache of hidden states"
-                    )
-                ids_ref = torch.from_numpy(ids).to(ref.device)
-                with clock[0].running():
-                    h_ref = ref.hidden(ids_ref)
-            with clock[1].running():
-                h_cand = cand.hidden(ids_cand)
+            if kept_NC is None and ref.released:
+                raise RunError(
+                    "an entry that was just written is gone from the cache of hidden states"
+                )
+            ids_ref = None if kept_NC is not None else torch.from_numpy(ids).to(ref.device)
+            h_ref, h_cand = self._hidden(ids_ref, ids_cand, clock)
 
-        target = ids[row, col + 1]
-        scored = torch.from_numpy(row * width + col)  # places in the flattened batch
-        if h_ref is not None and cache is not None:
-            kept_NC = h_ref.flatten(0, 1)[scored.to(ref.device)]
-            cache.put(batch, kept_NC)
+        if h_ref is not None and (cache is not None or self.head_there is not None):
+            kept_NC = h_ref.flatten(0, 1)[at_ref]
+            if cache is not None:
+                cache.put(batch, kept_NC)
+        if kept_NC is not None and self.head_there is not None:
+            kept_NC = kept_NC.to(cand.device)
         parts: list[dict[str, Tensor]] = []
         for piece in chunks(len(row), self.chunk):
-            at = scored[piece]
             if kept_NC is not None:
                 h_ref_NC = kept_NC[piece]
             else:
                 assert h_ref is not None
-                h_ref_NC = h_ref.flatten(0, 1)[at.to(ref.device)]
-            if self.head_there is None:
-                with clock[0].running():
-                    z_ref = ref.logits(h_ref_NC)
-                z_ref = z_ref.to(cand.device)
-            else:
-                h_ref_NC = h_ref_NC.to(cand.device)
-                with clock[0].running(cand.device):
-                    z_ref = self.head_there(h_ref_NC)
-            at = at.to(cand.device)
+                h_ref_NC = h_ref.flatten(0, 1)[at_ref[piece]]
+            with clock[0].running(h_ref_NC.device):
+                z_ref = (self.head_there or ref.logits)(h_ref_NC)
+            z_ref = z_ref.to(cand.device)
+            at = at_cand[piece]
             with clock[1].running():
                 h_NC = h_cand.flatten(0, 1)[at]
                 z_cand = cand.logits(h_NC)
-            parts.append(
-                token_statistics(
-                    z_ref,
-                    z_cand,
-                    torch.from_numpy(target[piece]).to(cand.device),
-                    compiled=self.compiled,
-                )
-            )
+            parts.append(token_statistics(z_ref, z_cand, target_N[piece], compiled=self.compiled))
             if probed:
                 assert self.probe is not None
                 slots_N, at_N = slots_BT.flatten()[at], at_BT.flatten()[at]
@@ -243,6 +233,31 @@ class TokenPass:
             "token": target.astype(np.int32),
             **values,
         }
+
+    def _hidden(
+        self, ids_ref: Tensor | None, ids_cand: Tensor, clock: tuple[Clock, Clock]
+    ) -> tuple[Tensor | None, Tensor]:
+        """Both sides' hidden states; the reference's are None where they are not asked for."""
+
+        @torch.inference_mode()
+        def reference() -> Tensor | None:
+            if ids_ref is None:
+                return None
+            with clock[0].running():
+                return self.reference.hidden(ids_ref)
+
+        def candidate() -> Tensor:
+            with clock[1].running():
+                return self.candidate.hidden(ids_cand)
+
+        if self.reference.device == self.candidate.device:
+            return reference(), candidate()
+        # A device's queue holds some 1,000 kernels: one thread would wait for the first device
+        # before it has given the second one all of its work.
+        with ThreadPoolExecutor(1) as aside:
+            waiting = aside.submit(reference)
+            h_cand = candidate()
+            return waiting.result(), h_cand
 
     def _documents(self, table: pd.DataFrame, block: list[Slot]) -> pa.Table:
         sums = table.groupby("doc", sort=True).agg(
