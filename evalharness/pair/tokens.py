@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from evalharness import records
 from evalharness.data.documents import Document
@@ -30,9 +29,11 @@ from evalharness.models.failures import is_out_of_memory
 from evalharness.pair.cache import HiddenCache
 from evalharness.pair.clock import Clock
 from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory
+from evalharness.pair.lockstep import lockstep
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.statistics import token_statistics
 from evalharness.probes.layers import LayerProbe
+from evalharness.probes.matching import match
 
 CONTEXT_TOKENS = 24  # tokens shown before and after an extreme
 EXTREMES = 12  # kept a block and criterion
@@ -62,7 +63,14 @@ class TokenPass:
         self.progress, self.say = progress, say
         self.compiled = compiled  # see `statistics.worth_compiling`
         self.chunk = chunk or default_chunk(candidate.device)
+        # On two devices: the head on the candidate's, and the blocks that take turns. A device's
+        # queue holds some 1,000 kernels, so that one model after the other would keep the second
+        # device waiting; two threads would wait for Python's lock.
         self.head_there = reference.head_on(candidate.device)
+        self.in_turn: list[tuple[nn.Module, nn.Module]] = []
+        if reference.device != candidate.device and not reference.released:
+            pairs, _ = match(reference.model, candidate.model)
+            self.in_turn = [(p.reference, p.candidate) for p in pairs if p.kind == "block"]
 
     @torch.inference_mode()
     def measure(self, block: list[Slot]) -> dict[str, pa.Table]:
@@ -239,10 +247,8 @@ class TokenPass:
     ) -> tuple[Tensor | None, Tensor]:
         """Both sides' hidden states; the reference's are None where they are not asked for."""
 
-        @torch.inference_mode()
-        def reference() -> Tensor | None:
-            if ids_ref is None:
-                return None
+        def reference() -> Tensor:
+            assert ids_ref is not None
             with clock[0].running():
                 return self.reference.hidden(ids_ref)
 
@@ -250,14 +256,11 @@ class TokenPass:
             with clock[1].running():
                 return self.candidate.hidden(ids_cand)
 
-        if self.reference.device == self.candidate.device:
+        if ids_ref is None:
+            return None, candidate()
+        if not self.in_turn:
             return reference(), candidate()
-        # A device's queue holds some 1,000 kernels: one thread would wait for the first device
-        # before it has given the second one all of its work.
-        with ThreadPoolExecutor(1) as aside:
-            waiting = aside.submit(reference)
-            h_cand = candidate()
-            return waiting.result(), h_cand
+        return lockstep(reference, candidate, self.in_turn, _unwatched, _unwatched)
 
     def _documents(self, table: pd.DataFrame, block: list[Slot]) -> pa.Table:
         sums = table.groupby("doc", sort=True).agg(
@@ -317,6 +320,10 @@ class TokenPass:
                     "p_candidate": float(np.exp(-row["nll_cand"])),
                 })  # fmt: skip
         return pa.Table.from_pylist(rows, schema=records.CONTEXTS)
+
+
+def _unwatched(*_: Any) -> None:
+    """Let a block of `lockstep` pass."""
 
 
 def _laid_out(batch: list[Slot]) -> tuple[Any, Any, Any]:

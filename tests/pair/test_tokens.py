@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -172,3 +173,18 @@ def test_extremes_come_with_their_context(side: Any, documents: Any, suite: Suit
     row = tables["tokens"].loc[tables["tokens"]["kl"].idxmax()]
     assert largest["value"] == pytest.approx(row["kl"])
     assert (largest["doc"], largest["position"]) == (row["doc"], row["position"])
+
+
+def test_two_devices_give_what_one_gives(side: Any, documents: Any, suite: Suite) -> None:
+    """The head's copy and the turns that blocks take there change no number."""
+    a, b = side(), side(bits=4)
+    plain = suite.model_copy(update={"probes": ()})
+    slots = cut(documents, plain, None)
+    here = TokenPass(a, b, documents, batch_size=3, probe=None)
+    assert here.head_there is None
+    assert not here.in_turn
+    there = TokenPass(a, b, documents, batch_size=3, probe=None)
+    there.head_there = copy.deepcopy(a.head)
+    there.in_turn = list(zip(a.model.model.layers, b.model.model.layers))
+    for name in ("tokens", "documents", "contexts"):
+        assert here.measure(slots)[name].equals(there.measure(slots)[name])
