@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from evalharness.metrics.registry import Scope
 from evalharness.records import BINS
@@ -20,6 +19,12 @@ from evalharness.run import InMemory, Run
 from evalharness.stats import Interval
 
 Floats = npt.NDArray[np.float64]
+
+# Columns of the token records that are read together: most gates need no others.
+_TOGETHER = (
+    ("doc", "nll_ref", "nll_cand", "kl"),
+    ("token", "conf_ref", "conf_cand", "argmax_ref", "argmax_cand"),
+)
 
 
 @dataclass(frozen=True)
@@ -121,22 +126,21 @@ class Evidence:
             table = table.set_index("doc").reindex(range(int(table["doc"].max()) + 1)).reset_index()
         return table
 
-    @cached_property
-    def _tokens(self) -> pa.Table:
-        return self.run.table("tokens")
-
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the token records; floats come as float64."""
         if name not in self._columns:
-            values = self._tokens[name].to_numpy()
-            kind = np.float64 if values.dtype.kind == "f" else np.int64
-            self._columns[name] = values.astype(kind)
+            together = next((group for group in _TOGETHER if name in group), (name,))
+            table = self.run.table("tokens", list(together))
+            for column in together:
+                values = table[column].to_numpy()
+                kind = np.float64 if values.dtype.kind == "f" else np.int64
+                self._columns[column] = values.astype(kind)
         return self._columns[name]
 
     @property
     def has_tokens(self) -> bool:
         """Whether any token was scored on both sides."""
-        return int(self._tokens.num_rows) > 0
+        return len(self.column("doc")) > 0
 
     def document(self, number: int) -> str:
         """A document in words."""
