@@ -289,7 +289,7 @@ def main() -> None:
     # Idle compute threads that spin take a busy machine's cores from those that work: beside one
     # other process on two cores the pass takes three times as long. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Zeroing huge pages for arrays that live a second can cost more than all the arithmetic on them.
+    # Zeroing huge pages for arrays that live a second can cost more than the arithmetic on them.
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     # Importing allocates much and drops nothing: at Python's own threshold, looking for cycles
     # meanwhile is a tenth of what `gate` takes.

@@ -26,6 +26,7 @@ from evalharness.progress import Progress
 from evalharness.run import Run, check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
+from evalharness.spec.slices import MOST, Doc, subsets
 from evalharness.spec.suite import Suite, load_suite
 
 if TYPE_CHECKING:
@@ -75,7 +76,8 @@ def plan(
 ) -> Plan:
     """Read and check everything that can be checked without loading weights."""
     reference, other = load_model_spec(base), load_model_spec(candidate)
-    chosen = _limited(load_suite(assets.find("suites", suite)), limit)
+    suite_file = assets.find("suites", suite)
+    chosen = _limited(load_suite(suite_file), limit)
     policy = load_policy(assets.find("gates", gates))
     for spec in (reference, other):
         resolve_spec(spec)
@@ -96,7 +98,8 @@ def plan(
 
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
         notes += tasks.messages
-    check_resolvable(policy, sizes(texts, tasks))
+    check_slices(chosen, texts, suite_file)
+    check_resolvable(policy, sizes(chosen, texts, tasks))
     if stop_early:
         notes += unwatched(policy)
     return Plan(
@@ -105,10 +108,44 @@ def plan(
     )  # fmt: skip
 
 
-def sizes(texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
+def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
     """How many documents and items there will be to decide on."""
     items = {t.name: t.items for t in tasks.tasks} if tasks is not None else {}
-    return Sizes(documents=Counter(t.corpus for t in texts), items=items)
+    docs = [Doc(t.corpus, t.id, t.attributes) for t in texts]
+    named = subsets(suite.model_dump()["slices"], docs)
+    slices = {s.name: None if "length" in s.where else sum(s.takes(d) for d in docs) for s in named}
+    return Sizes(documents=Counter(t.corpus for t in texts), items=items, slices=slices)
+
+
+def check_slices(suite: Suite, texts: list[Text], path: Path) -> None:
+    """Raise `InputError` for a slice that no document is in, or that falls apart into too many."""
+    known: dict[str, set[str]] = {}
+    for text in texts:
+        for key, value in text.attributes.items():
+            known.setdefault(key, set()).add(value)
+    has = "; ".join(f"{k}: {', '.join(sorted(v)[:5])}" for k, v in sorted(known.items()))
+    remedy = (
+        f"The documents' attributes are {has}."
+        if has
+        else "The documents have no attributes: `attributes:` or `labels:` of a corpus gives some."
+    )
+    counts = sizes(suite, texts, None).slices
+    for number, entry in enumerate(suite.slices):
+        if entry.by is not None and entry.by != "corpus":
+            values = known.get(entry.by, set())
+            if not values or len(values) > MOST:
+                raise InputError(
+                    f"{len(values)} values of {entry.by!r}, and each would be a slice"
+                    if values else f"no document has the attribute {entry.by!r}",
+                    path=path, key=f"slices[{number}].by",
+                    remedy=f"At most {MOST} are taken; group them with name and where."
+                    if values else remedy,
+                )  # fmt: skip
+        elif entry.name is not None and counts[entry.name] == 0:
+            raise InputError(
+                f"no document is in the slice {entry.name!r} ({entry.where})", path=path,
+                key=f"slices[{number}].where", remedy=remedy,
+            )  # fmt: skip
 
 
 def compare(

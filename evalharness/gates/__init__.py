@@ -3,10 +3,11 @@
 from evalharness.gates.anomalies import find_anomalies
 from evalharness.gates.baseline import StoredBaseline, load_baseline, save_baseline
 from evalharness.gates.check import check_policy, load_policy, policy_from
-from evalharness.gates.decide import decide, result_ids
+from evalharness.gates.decide import decide, expired_waivers, result_ids
 from evalharness.gates.explain import explain
 from evalharness.gates.overall import Decision
 from evalharness.gates.plan import Need, Sizes, Spread, check_resolvable, plan, spreads_from
+from evalharness.gates.waivers import waiver_id
 from evalharness.spec.policy import Policy
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "check_policy",
     "check_resolvable",
     "decide",
+    "expired_waivers",
     "explain",
     "find_anomalies",
     "load_baseline",
@@ -28,4 +30,5 @@ __all__ = [
     "result_ids",
     "save_baseline",
     "spreads_from",
+    "waiver_id",
 ]

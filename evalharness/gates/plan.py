@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from scipy.special import ndtri, stdtrit
@@ -52,10 +52,11 @@ DEFAULTS: Mapping[str, Spread] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a suite measures: documents by corpus, items by task; None where not known."""
+    """How much a suite measures: documents by corpus and slice, items by task; None: not known."""
 
     documents: Mapping[str, int | None]
     items: Mapping[str, int | None]
+    slices: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -225,10 +226,12 @@ def _of_tasks(gate: Gate, info: MetricInfo) -> bool:
 
 def _have(gate: Gate, info: MetricInfo, sizes: Sizes) -> int | None:
     """Documents or items in the smallest scope that the gate is decided in; None: not known."""
-    if "slice" in gate.scope or "layer" in info.scope_keys or info.deterministic:
+    if info.deterministic:
         return None
     key, counts = ("task", sizes.items) if _of_tasks(gate, info) else ("corpus", sizes.documents)
-    if not counts or key not in info.scope_keys:
+    if "slice" in gate.scope:
+        key, counts = "slice", sizes.slices
+    if key not in info.scope_keys or (not counts and key not in gate.scope):
         return None
     glob = gate.scope.get(key)
     chosen = [n for name, n in counts.items() if glob is None or fnmatchcase(name, glob)]
@@ -236,8 +239,10 @@ def _have(gate: Gate, info: MetricInfo, sizes: Sizes) -> int | None:
         raise gate.error(
             f"{key}={glob} matches nothing that the suite measures",
             ("scope", key),
-            f"It has: {', '.join(counts)}.",
+            f"It has: {', '.join(counts)}." if counts else f"The suite names no {key}.",
         )
+    if "layer" in info.scope_keys:
+        return None  # of a sample of windows, drawn once the texts are tokenised
     sizes_known = [n for n in chosen if n is not None]
     if len(sizes_known) < len(chosen):
         return None
