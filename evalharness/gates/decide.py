@@ -68,8 +68,9 @@ def decide(
         is needed and missing, or is of other data, tokenizer or metric version.
 
     """
-    if baseline is not None and any(gate.relative_to == "baseline" for gate in policy.gates):
-        refuse_incomparable(baseline, identity or {})
+    relative = [gate for gate in policy.gates if gate.relative_to == "baseline"]
+    if baseline is not None and relative:
+        refuse_incomparable(relative[0], baseline, identity or {})
     bench = Bench(
         estimates, registry() if metrics is None else metrics, baseline, policy.confidence
     )

@@ -74,8 +74,8 @@ class Estimates:
             id=id, scope=scope, value=_finite(found.value), low=_finite(found.low),
             high=_finite(found.high), confidence=found.confidence, method=found.method, n=found.n,
             clusters=found.clusters, unit=metric.unit, direction=metric.direction,
-            noise_floor=None if "task" in scope else self.noise.get(id), se=_finite(found.se), reason=found.reason,
-            worst=measured.worst,
+            noise_floor=None if "task" in scope else self.noise.get(id),
+            se=_finite(found.se), reason=found.reason, worst=measured.worst,
         )  # fmt: skip
 
 

@@ -257,6 +257,7 @@ class Policy:
     on_anomalous: Blocks  # of the run as a whole; a gate may say otherwise for itself
     gates: tuple[Gate, ...]
     waivers: tuple[GivenWaiver, ...]
+    baseline_place: Place | None = field(default=None, repr=False, compare=False)
 
     def gate(self, gate_id: str) -> Gate | None:
         """The gate of that id."""

@@ -117,9 +117,9 @@ def test_a_slice_is_held_to_its_own_documents() -> None:
     sizes = Sizes({"a": 500}, {}, {"language=de": 4, "language=en": 400, "code": 300})
     rule = "metric: nll.shift, scope: {slice: 'SLICE'}, max: 0.01"
     check_resolvable(gate(rule.replace("SLICE", "language=en")), sizes, metrics=METRICS)
-    with pytest.raises(InputError, match="4 documents can never decide a max of 0.01"):
+    with pytest.raises(InputError, match=r"4 documents can never decide a max of 0.01"):
         check_resolvable(gate(rule.replace("SLICE", "language=*")), sizes, metrics=METRICS)
-    with pytest.raises(InputError, match="slice=german matches nothing.* It has: language=de"):
+    with pytest.raises(InputError, match=r"slice=german matches nothing.* It has: language=de"):
         check_resolvable(gate(rule.replace("SLICE", "german")), sizes, metrics=METRICS)
     with pytest.raises(InputError, match="The suite names no slice"):
         check_resolvable(gate(rule.replace("SLICE", "x")), Sizes({"a": 9}, {}), metrics=METRICS)
