@@ -112,9 +112,9 @@ def compare(
 
         code = cli_many.run(
             base, candidates, progress=progress, dry_run=dry_run, output=output or [],
-            as_json=format is Format.json, deliver=_deliver, suite=suite, gates=gates, out=out,
-            resume=resume, cache=cache, device=device, limit=limit, stop_early=stop_early,
-            command=_command(),
+            as_json=format is Format.json, deliver=_deliver, show_plan=_print_plan, suite=suite,
+            gates=gates, out=out, resume=resume, cache=cache, device=device, limit=limit,
+            stop_early=stop_early, command=_command(),
         )  # fmt: skip
         raise typer.Exit(code)
     from evalharness.compare import compare as run_compare
@@ -125,7 +125,7 @@ def compare(
         limit=limit, stop_early=stop_early, cache=bool(cache), command=_command(),
     )  # fmt: skip
     if dry_run:
-        print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")
+        _print_plan([job])
         return
     result, run = run_compare(job, progress)
     _deliver(run.path, result, output)
@@ -226,6 +226,16 @@ def schema(
 cli_gates.register(app)
 cli_bisect.register(app)
 app.add_typer(cli_cache.cache, name="cache")
+
+
+def _print_plan(jobs: Any) -> None:
+    from rich.console import Console
+
+    from evalharness.dry_run import describe
+
+    console = Console(width=100, highlight=False)
+    for part in describe(jobs):
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
 
 def _offline(offline: bool) -> None:

@@ -14,7 +14,7 @@ from evalharness.progress import Progress
 
 def run(
     base: Path, candidates: Sequence[Path], *, progress: Progress, dry_run: bool,
-    output: Sequence[Path], as_json: bool, deliver: Any, **options: Any,
+    output: Sequence[Path], as_json: bool, deliver: Any, show_plan: Any, **options: Any,
 ) -> int:  # fmt: skip
     """Compare every candidate; returns the exit code. ``deliver`` is told of each finished run."""
     from evalharness.many import COMBINED, Outcome, compare_many, exit_code, plan_many
@@ -28,11 +28,7 @@ def run(
             )  # fmt: skip
     folder, jobs = plan_many(base, candidates, **options)
     if dry_run:
-        first = jobs[0]
-        print(
-            f"ok: {len(jobs)} candidates, {len(first.texts)} documents, "
-            f"{len(first.policy.gates)} gates"
-        )
+        show_plan(jobs)
         return 0
 
     def told(outcome: Outcome) -> None:

@@ -19,7 +19,7 @@ from evalharness.data.documents import Text, read_texts
 from evalharness.early import unwatched
 from evalharness.errors import InputError
 from evalharness.finish import finish
-from evalharness.gates import Sizes, check_resolvable, load_policy
+from evalharness.gates import Sizes, baseline_of, check_resolvable, load_policy
 from evalharness.interrupt import resumable
 from evalharness.models.resolve import resolve_spec
 from evalharness.progress import Progress
@@ -99,6 +99,7 @@ def plan(
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
         notes += tasks.messages
     check_slices(chosen, texts, suite_file)
+    baseline_of(policy)  # refused now, where it is missing or of a newer version
     check_resolvable(policy, sizes(chosen, texts, tasks))
     if stop_early:
         notes += unwatched(policy)
