@@ -28,6 +28,7 @@ from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.spec.slices import MOST, Doc, subsets
 from evalharness.spec.suite import Suite, load_suite
+from evalharness.spec.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from evalharness.data.items import PreparedTasks
@@ -130,23 +131,23 @@ def check_slices(suite: Suite, texts: list[Text], path: Path) -> None:
         if has
         else "The documents have no attributes: `attributes:` or `labels:` of a corpus gives some."
     )
-    counts = sizes(suite, texts, None).slices
+    counts, file = sizes(suite, texts, None).slices, load_yaml(path)
     for number, entry in enumerate(suite.slices):
         if entry.by is not None and entry.by != "corpus":
             values = known.get(entry.by, set())
             if not values or len(values) > MOST:
-                raise InputError(
-                    f"{len(values)} values of {entry.by!r}, and each would be a slice"
-                    if values else f"no document has the attribute {entry.by!r}",
-                    path=path, key=f"slices[{number}].by",
-                    remedy=f"At most {MOST} are taken; group them with name and where."
-                    if values else remedy,
-                )  # fmt: skip
+                many = f"{len(values)} values of {entry.by!r}, and each would be a slice"
+                fewer = f"At most {MOST} are taken; group them with name and where."
+                none = f"no document has the attribute {entry.by!r}"
+                raise file.error(
+                    many if values else none,
+                    ("slices", number, "by"),
+                    fewer if values else remedy,
+                )
         elif entry.name is not None and counts[entry.name] == 0:
-            raise InputError(
-                f"no document is in the slice {entry.name!r} ({entry.where})", path=path,
-                key=f"slices[{number}].where", remedy=remedy,
-            )  # fmt: skip
+            raise file.error(
+                f"no document is in the slice {entry.name!r}", ("slices", number, "where"), remedy
+            )
 
 
 def compare(

@@ -37,22 +37,32 @@ def finish(run: Run, policy: Policy) -> Result:
         result = decided_again(run, before, decision, found)
     else:
         result = build(run, estimates, decision, found)
+    pages = _rendered(result)
+    # From here on the run is not whole until it is sealed, so nothing slow comes between.
     # The copy is for readers, and for when the original is gone; paths in it stay the original's.
     run.update(policy=str(policy.path.resolve()))
     run.write_text("policy.yaml", policy.path.read_text(encoding="utf-8"))
     run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
-    render(run, result)
+    for name, text in pages.items():
+        run.write_text(name, text)
     run.seal()
     return result
 
 
 def render(run: Run, result: Result) -> None:
     """Write everything a person or a CI reads."""
+    for name, text in _rendered(result).items():
+        run.write_text(name, text)
+
+
+def _rendered(result: Result) -> dict[str, str]:
     from evalharness.report import render_html, render_junit, render_markdown
 
-    run.write_text("report.html", render_html(result))
-    run.write_text("summary.md", render_markdown(result))
-    run.write_text("junit.xml", render_junit(result))
+    return {
+        "report.html": render_html(result),
+        "summary.md": render_markdown(result),
+        "junit.xml": render_junit(result),
+    }
 
 
 def load_result(path: Path) -> Result:
