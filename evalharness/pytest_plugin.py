@@ -289,6 +289,8 @@ def _warn(text: str, file: str | None, line: int | None) -> None:
 
 def _shown(result: GateResult) -> str:
     """A failed gate in a few lines."""
+    if result.only_reason:
+        return f"{result.verdict}  {result.reason}\n  {result.file}:{result.line}"
 
     def number(value: float | None) -> str:
         return "none" if value is None else f"{value:.6g}"

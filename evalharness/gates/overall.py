@@ -98,7 +98,7 @@ def _headline(
         text += f" The run is anomalous, too: {anomalies[0].message}."
     further = [g.further_documents for g in behind if g.further_documents]
     if verdict == "INCONCLUSIVE" and further:
-        text += f" About {max(further)} more documents or items would settle it."
+        text += f" About {max(further):,} more documents or items would settle it."
     return text
 
 
@@ -109,7 +109,7 @@ def _gates(count: int) -> str:
 def _warnings(gates: Sequence[GateResult]) -> list[str]:
     """Gates that did not pass and do not block."""
     return [
-        f"{g.id}: {g.verdict}, which does not block here. {g.reason}"
+        f"{g.id}: {g.verdict}, which does not block here"
         for g in gates
         if g.verdict != "PASS" and not g.blocking and g.waiver is None and g.severity != "info"
     ]
