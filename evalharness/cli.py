@@ -229,13 +229,14 @@ app.add_typer(cli_cache.cache, name="cache")
 
 
 def _print_plan(jobs: Any) -> None:
-    from rich.console import Console
-
     from evalharness.dry_run import describe
+    from evalharness.stdout import PipeConsole, reader_may_leave
 
-    console = Console(width=100, highlight=False)
-    for part in describe(jobs):
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+    parts = describe(jobs)
+    with reader_may_leave():
+        console = PipeConsole(width=100, highlight=False)
+        for part in parts:
+            console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
 
 def _offline(offline: bool) -> None:
@@ -282,16 +283,17 @@ def _deliver(run: Path, result: Any, output: list[Path] | None) -> None:
 
 
 def _show(result: Any, path: Path, format: Format) -> None:
-    if format is Format.json:
-        print(result.model_dump_json(indent=1))
-        return
-    from rich.console import Console
+    from evalharness.stdout import PipeConsole, reader_may_leave
 
-    from evalharness.report import print_summary
+    with reader_may_leave():
+        if format is Format.json:
+            print(result.model_dump_json(indent=1))
+            return
+        from evalharness.report import print_summary
 
-    console = Console(soft_wrap=False)
-    print_summary(result, console)
-    console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
+        console = PipeConsole(soft_wrap=False)
+        print_summary(result, console)
+        console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

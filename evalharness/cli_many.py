@@ -10,6 +10,7 @@ from typing import Any
 
 from evalharness.errors import InputError
 from evalharness.progress import Progress
+from evalharness.stdout import reader_may_leave
 
 
 def run(
@@ -42,9 +43,10 @@ def run(
     for file in output:
         if results:
             file.write_bytes((folder / COMBINED).read_bytes())
-    if as_json:
-        print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
-    elif results:
-        print(combined_text(results), end="")
-        print(f"\nreport: {folder / COMBINED}")
+    with reader_may_leave():
+        if as_json:
+            print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
+        elif results:
+            print(combined_text(results), end="")
+            print(f"\nreport: {folder / COMBINED}")
     return exit_code(outcomes)
