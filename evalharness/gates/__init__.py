@@ -12,7 +12,15 @@ from evalharness.gates.decide import decide, expired_waivers, result_ids
 from evalharness.gates.explain import explain
 from evalharness.gates.limits import refuse_noise
 from evalharness.gates.overall import Decision
-from evalharness.gates.plan import Need, Sizes, Spread, check_resolvable, plan, spreads_from
+from evalharness.gates.plan import (
+    Need,
+    Sizes,
+    Spread,
+    check_resolvable,
+    plan,
+    resolved,
+    spreads_from,
+)
 from evalharness.gates.waivers import waiver_id
 from evalharness.spec.policy import Policy
 
@@ -35,6 +43,7 @@ __all__ = [
     "plan",
     "policy_from",
     "refuse_noise",
+    "resolved",
     "result_ids",
     "save_baseline",
     "spreads_from",

@@ -109,7 +109,7 @@ def check_resolvable(
         enough = need.have is None or need.have >= need.to_decide
         if enough or found.severity == "info":
             continue
-        reach = _reach(need, policy.confidence)
+        reach = resolved(need.metric, need.have or 0, policy.confidence, need.spread)
         limit = getattr(found, need.side)
         raise found.error(
             f"{need.have:,} {need.unit} can never decide a {need.side} of {limit} at "
@@ -194,14 +194,16 @@ def _least(metric: str, margin: float, sd: float, alpha: float) -> int:
     return count
 
 
-def _reach(need: Need, confidence: float) -> float:
-    """The narrowest margin that what the suite has could decide."""
-    have, alpha = need.have or 0, 1 - confidence
-    if need.metric == "task.flips":
-        return -math.expm1(math.log(alpha) / max(have, 1))
+def resolved(metric: str, have: int, confidence: float, spread: Spread | None = None) -> float:
+    """The narrowest margin that ``have`` documents or items could decide; 0 where any can."""
+    spread = spread or DEFAULTS.get(metric)
+    if spread is None:
+        return 0.0
+    if metric == "task.flips":
+        return -math.expm1(math.log(1 - confidence) / max(have, 1))
     if have < 2:
         return math.inf
-    return float(stdtrit(have - 1, confidence)) * need.spread.sd / math.sqrt(have)
+    return float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
 
 
 def _bounded(info: MetricInfo) -> bool:
