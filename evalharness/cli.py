@@ -92,6 +92,10 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
     ] = False,
+    plan_from: Annotated[
+        Path | None,
+        typer.Option("--plan-from", help="Check sizes by the spreads of this earlier run."),
+    ] = None,
     stop_early: Annotated[
         bool, typer.Option("--stop-early", help="Stop as soon as every blocking gate is decided.")
     ] = False,
@@ -114,7 +118,7 @@ def compare(
             base, candidates, progress=progress, dry_run=dry_run, output=output or [],
             as_json=format is Format.json, deliver=_deliver, show_plan=_print_plan, suite=suite,
             gates=gates, out=out, resume=resume, cache=cache, device=device, limit=limit,
-            stop_early=stop_early, command=_command(),
+            stop_early=stop_early, plan_from=plan_from, command=_command(),
         )  # fmt: skip
         raise typer.Exit(code)
     from evalharness.compare import compare as run_compare
@@ -122,7 +126,8 @@ def compare(
 
     job = plan(
         base, candidates[0], suite=suite, gates=gates, out=out, resume=resume, device=device,
-        limit=limit, stop_early=stop_early, cache=bool(cache), command=_command(),
+        limit=limit, stop_early=stop_early, cache=bool(cache), plan_from=plan_from,
+        command=_command(),
     )  # fmt: skip
     if dry_run:
         _print_plan([job])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,14 @@ from evalharness.data.documents import Text, read_texts
 from evalharness.early import unwatched
 from evalharness.errors import InputError
 from evalharness.finish import finish
-from evalharness.gates import Sizes, baseline_of, check_resolvable, load_policy
+from evalharness.gates import (
+    Sizes,
+    Spread,
+    baseline_of,
+    check_resolvable,
+    load_policy,
+    spreads_from,
+)
 from evalharness.interrupt import resumable
 from evalharness.models.resolve import resolve_spec
 from evalharness.progress import Progress
@@ -59,6 +67,7 @@ class Plan:
     cache: bool = False  # keep the reference's hidden states for other candidates
     folder: Path | None = None  # of the runs of several candidates, this one among them
     memory: MemoryPlan | None = None  # made already, where several jobs share a reference
+    spreads: Mapping[str, Spread] | None = None  # of an earlier run, for planning
 
 
 def plan(
@@ -73,9 +82,13 @@ def plan(
     limit: int | None = None,
     stop_early: bool = False,
     cache: bool = False,
+    plan_from: str | Path | None = None,
     command: str = "",
 ) -> Plan:
-    """Read and check everything that can be checked without loading weights."""
+    """Read and check everything that can be checked without loading weights.
+
+    ``plan_from``: an earlier run, whose spreads say what a limit takes instead of the defaults.
+    """
     reference, other = load_model_spec(base), load_model_spec(candidate)
     suite_file = assets.find("suites", suite)
     chosen = _limited(load_suite(suite_file), limit)
@@ -101,13 +114,23 @@ def plan(
         notes += tasks.messages
     check_slices(chosen, texts, suite_file)
     baseline_of(policy)  # refused now, where it is missing or of a newer version
-    check_resolvable(policy, sizes(chosen, texts, tasks))
+    spreads = _spreads(policy, plan_from)
+    check_resolvable(policy, sizes(chosen, texts, tasks), spreads)
     if stop_early:
         notes += unwatched(policy)
     return Plan(
         reference, other, chosen, policy, texts, tasks, path, device, resume is not None,
         stop_early, command, notes, BLOCK_TOKENS // (4 if stop_early else 1), cache,
+        spreads=spreads,
     )  # fmt: skip
+
+
+def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None:
+    if run is None:
+        return None
+    from evalharness.api import load_run
+
+    return spreads_from(policy, load_run(run).estimates, str(run))
 
 
 def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes:

@@ -117,7 +117,8 @@ def check_resolvable(
             f"{need.to_decide:,} (planning spread {need.spread.sd:.3g}, {need.spread.source})",
             (need.side,),
             f"Measure at least {need.to_decide:,} {need.unit}, or give a limit at least "
-            f"{reach:.2g} from the best possible value.",
+            f"{reach:.2g} from the best possible value. Where an earlier run of such a pair varied "
+            "less, `--plan-from RUN` takes its spread.",
         )
 
 
