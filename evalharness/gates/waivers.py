@@ -111,6 +111,7 @@ class Waivers:
         return [
             Waiver(
                 gate=w.spec.gate,
+                match=w.spec.match,
                 reason=w.spec.reason,
                 owner=w.spec.owner,
                 expires=w.spec.expires.isoformat(),

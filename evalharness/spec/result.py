@@ -286,6 +286,7 @@ class Repair(Part):
 
 class Waiver(Part):
     gate: str
+    match: Scope = {}  # only these of the gate's scopes; empty: all
     reason: str
     owner: str | None = None
     expires: str

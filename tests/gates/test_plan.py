@@ -64,8 +64,9 @@ def test_a_suite_too_small_to_ever_decide_is_refused() -> None:
     assert refused(TASK, Sizes({}, {"arc": 100, "mmlu": 5000})) == (
         "gates/p.yaml:2: gates[0].min: 100 items can never decide a min of -1pp at 0.95 "
         "confidence: even for a perfect candidate it takes 1,355 (planning spread 0.224, default). "
-        "Measure at least 1,355 items, or give a limit at least 0.037 from the best possible value. "
-        "Where an earlier run of such a pair varied less, `--plan-from RUN` takes its spread."
+        "Measure at least 1,355 items, or give a limit at least 0.037 from the best possible "
+        "value. Where an earlier run of such a pair varied less, `--plan-from RUN` takes its "
+        "spread."
     )
     check_resolvable(gate(TASK), Sizes({}, {"arc": 1355}), metrics=METRICS)
     check_resolvable(gate(TASK), Sizes({}, {"arc": None}), metrics=METRICS)  # all there are
