@@ -116,10 +116,11 @@ def main() -> int:
         finish(Run.open(run), load_policy(policy))  # what `compare` ends with
         for command in (["gate", str(run), "--gates", str(policy)], ["report", str(run)]):
             code = (
-                "import sys, resource; from evalharness.cli import app\n"
-                f"try: app({command!r})\nexcept SystemExit: pass\n"
-                "print(int('torch' in sys.modules), resource.getrusage(resource.RUSAGE_SELF)"
-                ".ru_maxrss, file=sys.stderr)"
+                f"import sys; sys.argv[1:] = {command!r}\nfrom evalharness.cli import main\n"
+                "try: main()\nexcept SystemExit: pass\n"
+                # Not ru_maxrss, which starts from the parent's peak.
+                "peak = next(x for x in open('/proc/self/status') if x.startswith('VmHWM'))\n"
+                "print(int('torch' in sys.modules), peak.split()[1], file=sys.stderr)"
             )
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             started = time.perf_counter()

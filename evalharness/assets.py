@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def folder(kind: str) -> Path:
-    """The shipped folder ``suites``, ``gates`` or ``reports``."""
+    """The shipped folder ``suites``, ``gates``, ``reports`` or ``schemas``."""
     for path in (_PACKAGE / "_data" / kind, _PACKAGE.parent / kind):
         if path.is_dir():
             return path
@@ -24,6 +24,11 @@ def folder(kind: str) -> Path:
 def shipped(kind: str) -> dict[str, Path]:
     """The YAML files that ship in ``kind``, by name."""
     return {p.stem: p for p in sorted(folder(kind).glob("*.yaml"))}
+
+
+def schema_line(kind: str) -> str:
+    """The first line of a YAML file we write: with it an editor completes and checks the rest."""
+    return f"# yaml-language-server: $schema={(folder('schemas') / f'{kind}.json').as_uri()}"
 
 
 def _short(path: Path) -> Path:

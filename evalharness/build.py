@@ -74,7 +74,7 @@ def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomal
         figures=figures(evidence),
         compared=Compared(**sides, same_model=same_model(manifest)),
         cost=cost(manifest, evidence),
-        environment={k: str(v) for k, v in manifest.get("environment", {}).items()},
+        environment=_environment(manifest),
         anomalies=found,
         warnings=[*manifest.get("warnings", []), *decision.warnings],
         command=manifest.get("command", ""),
@@ -245,6 +245,17 @@ def cost(manifest: Mapping[str, Any], evidence: Evidence) -> Cost:
     if manifest.get("peak_memory"):
         memory["peak of the process"] = float(manifest["peak_memory"])
     return Cost(seconds=dict(manifest.get("seconds", {})), memory=memory)
+
+
+def _environment(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Versions and hardware, and what the noise floor was measured by."""
+    found = {k: str(v) for k, v in manifest.get("environment", {}).items()}
+    if ways := manifest.get("noise_floor_ways"):
+        kl = {way: values.get("kl.mean") for way, values in ways.items()}
+        found["noise floor"] = "; ".join(
+            way if value is None else f"{way}: mean KL {value:.2g}" for way, value in kl.items()
+        )
+    return found
 
 
 def metric_table() -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shlex
 import shutil
@@ -91,6 +92,10 @@ def compare(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
     ] = False,
+    plan_from: Annotated[
+        Path | None,
+        typer.Option("--plan-from", help="Check sizes by the spreads of this earlier run."),
+    ] = None,
     stop_early: Annotated[
         bool, typer.Option("--stop-early", help="Stop as soon as every blocking gate is decided.")
     ] = False,
@@ -111,9 +116,9 @@ def compare(
 
         code = cli_many.run(
             base, candidates, progress=progress, dry_run=dry_run, output=output or [],
-            as_json=format is Format.json, deliver=_deliver, suite=suite, gates=gates, out=out,
-            resume=resume, cache=cache, device=device, limit=limit, stop_early=stop_early,
-            command=_command(),
+            as_json=format is Format.json, deliver=_deliver, show_plan=_print_plan, suite=suite,
+            gates=gates, out=out, resume=resume, cache=cache, device=device, limit=limit,
+            stop_early=stop_early, plan_from=plan_from, command=_command(),
         )  # fmt: skip
         raise typer.Exit(code)
     from evalharness.compare import compare as run_compare
@@ -121,10 +126,11 @@ def compare(
 
     job = plan(
         base, candidates[0], suite=suite, gates=gates, out=out, resume=resume, device=device,
-        limit=limit, stop_early=stop_early, cache=bool(cache), command=_command(),
+        limit=limit, stop_early=stop_early, cache=bool(cache), plan_from=plan_from,
+        command=_command(),
     )  # fmt: skip
     if dry_run:
-        print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")
+        _print_plan([job])
         return
     result, run = run_compare(job, progress)
     _deliver(run.path, result, output)
@@ -227,6 +233,17 @@ cli_bisect.register(app)
 app.add_typer(cli_cache.cache, name="cache")
 
 
+def _print_plan(jobs: Any) -> None:
+    from evalharness.dry_run import describe
+    from evalharness.stdout import PipeConsole, reader_may_leave
+
+    parts = describe(jobs)
+    with reader_may_leave():
+        console = PipeConsole(width=100, highlight=False)
+        for part in parts:
+            console.print(part, markup=False, soft_wrap=isinstance(part, str))
+
+
 def _offline(offline: bool) -> None:
     if offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -271,16 +288,17 @@ def _deliver(run: Path, result: Any, output: list[Path] | None) -> None:
 
 
 def _show(result: Any, path: Path, format: Format) -> None:
-    if format is Format.json:
-        print(result.model_dump_json(indent=1))
-        return
-    from rich.console import Console
+    from evalharness.stdout import PipeConsole, reader_may_leave
 
-    from evalharness.report import print_summary
+    with reader_may_leave():
+        if format is Format.json:
+            print(result.model_dump_json(indent=1))
+            return
+        from evalharness.report import print_summary
 
-    console = Console(soft_wrap=False)
-    print_summary(result, console)
-    console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
+        console = PipeConsole(soft_wrap=False)
+        print_summary(result, console)
+        console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -288,6 +306,11 @@ def main() -> None:
     # Idle compute threads that spin take a busy machine's cores from those that work: beside one
     # other process on two cores the pass takes three times as long. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Zeroing huge pages for arrays that live a second can cost more than the arithmetic on them.
+    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    # Importing allocates much and drops nothing: at Python's own threshold, looking for cycles
+    # meanwhile is a tenth of what `gate` takes.
+    gc.set_threshold(50_000, 20, 20)
     try:
         app()
     except EvalHarnessError as error:

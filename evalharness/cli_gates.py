@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,20 +99,28 @@ def init(
 ) -> None:
     """Propose a policy for a pair you would ship: its bounds with room, beyond the noise floor."""
     from evalharness.api import compare, load_run
+    from evalharness.gates import resolved
     from evalharness.metrics import REGISTRY
 
     if len(files) > 2:
         raise InputError("takes a run, or a base and a candidate", key="init")
-    loaded = load_run(files[0]) if len(files) == 1 else compare(*files, suite=suite)
+    if len(files) == 1:
+        loaded = load_run(files[0])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            # What is proposed depends on no policy, and none may refuse the pair before.
+            nothing = Path(folder) / "init.yaml"
+            nothing.write_text(
+                "gates:\n  - {metric: weights.bits_per_weight, max: 1.0e+6, severity: info}\n"
+            )
+            loaded = compare(*files, suite=suite, gates=nothing)
     run, estimates = loaded.path, loaded.estimates
-    lines = [
-        "# `evalharness schema policy` prints the schema of this file.",
-        f"# Proposed from {run}: each limit is the run's own bound with a quarter's room, and",
-        "# outside the noise floor. Tighten what matters to you.",
-        "version: 1",
-        "confidence: 0.95",
-        "gates:",
-    ]
+    from evalharness import assets
+
+    print(assets.schema_line("policy"))
+    print(f"# Proposed from {run}: each limit is the run's own bound with a quarter's room,")
+    print("# outside the noise floor, and such that as many documents and items can decide it.")
+    print("# Tighten what matters to you.\nversion: 1\nconfidence: 0.95\ngates:")
     scopes: list[tuple[str, dict[str, str]]] = [(i, {}) for i in _PROPOSED]
     scopes += [("task.score.shift", s) for s in estimates.scopes("task.score.shift")]
     for id, scope in scopes:
@@ -121,18 +131,17 @@ def init(
         bound = found.high if lower else found.low
         best = metric.identity if metric.identity is not None else 0.0
         if bound is None:
-            lines.append(f"  # {id}: {found.reason}")
+            print(f"  # {id}: {found.reason}")
             continue
         margin = _ROOM * abs(bound - best) if (bound > best) == lower else 0.0
         if found.noise_floor is not None:
             margin = max(margin, 3 * abs(found.noise_floor - best))
+        margin = max(margin, resolved(id, found.clusters, 0.95))
         limit = _round_away(best + margin if lower else best - margin, lower)
-        lines.append(f"  - metric: {id}")
+        print(f"  - metric: {id}")
         if scope:
-            inside = ", ".join(f"{k}: {v}" for k, v in scope.items())
-            lines.append(f"    scope: {{{inside}}}")
-        lines.append(f"    {'max' if lower else 'min'}: {limit:.6g}")
-    print("\n".join(lines))
+            print(f"    scope: {json.dumps(scope, ensure_ascii=False)}")  # JSON is YAML, quoted
+        print(f"    {'max' if lower else 'min'}: {limit:.6g}")
 
 
 def _round_away(value: float, up: bool) -> float:

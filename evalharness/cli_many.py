@@ -10,11 +10,12 @@ from typing import Any
 
 from evalharness.errors import InputError
 from evalharness.progress import Progress
+from evalharness.stdout import reader_may_leave
 
 
 def run(
     base: Path, candidates: Sequence[Path], *, progress: Progress, dry_run: bool,
-    output: Sequence[Path], as_json: bool, deliver: Any, **options: Any,
+    output: Sequence[Path], as_json: bool, deliver: Any, show_plan: Any, **options: Any,
 ) -> int:  # fmt: skip
     """Compare every candidate; returns the exit code. ``deliver`` is told of each finished run."""
     from evalharness.many import COMBINED, Outcome, compare_many, exit_code, plan_many
@@ -28,11 +29,7 @@ def run(
             )  # fmt: skip
     folder, jobs = plan_many(base, candidates, **options)
     if dry_run:
-        first = jobs[0]
-        print(
-            f"ok: {len(jobs)} candidates, {len(first.texts)} documents, "
-            f"{len(first.policy.gates)} gates"
-        )
+        show_plan(jobs)
         return 0
 
     def told(outcome: Outcome) -> None:
@@ -46,9 +43,10 @@ def run(
     for file in output:
         if results:
             file.write_bytes((folder / COMBINED).read_bytes())
-    if as_json:
-        print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
-    elif results:
-        print(combined_text(results), end="")
-        print(f"\nreport: {folder / COMBINED}")
+    with reader_may_leave():
+        if as_json:
+            print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
+        elif results:
+            print(combined_text(results), end="")
+            print(f"\nreport: {folder / COMBINED}")
     return exit_code(outcomes)

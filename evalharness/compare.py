@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,14 +20,23 @@ from evalharness.data.documents import Text, read_texts
 from evalharness.early import unwatched
 from evalharness.errors import InputError
 from evalharness.finish import finish
-from evalharness.gates import Sizes, check_resolvable, load_policy
+from evalharness.gates import (
+    Sizes,
+    Spread,
+    baseline_of,
+    check_resolvable,
+    load_policy,
+    spreads_from,
+)
 from evalharness.interrupt import resumable
 from evalharness.models.resolve import resolve_spec
 from evalharness.progress import Progress
 from evalharness.run import Run, check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
+from evalharness.spec.slices import MOST, Doc, subsets
 from evalharness.spec.suite import Suite, load_suite
+from evalharness.spec.yamlfile import load_yaml
 
 if TYPE_CHECKING:
     from evalharness.data.items import PreparedTasks
@@ -57,6 +67,7 @@ class Plan:
     cache: bool = False  # keep the reference's hidden states for other candidates
     folder: Path | None = None  # of the runs of several candidates, this one among them
     memory: MemoryPlan | None = None  # made already, where several jobs share a reference
+    spreads: Mapping[str, Spread] | None = None  # of an earlier run, for planning
 
 
 def plan(
@@ -71,11 +82,16 @@ def plan(
     limit: int | None = None,
     stop_early: bool = False,
     cache: bool = False,
+    plan_from: str | Path | None = None,
     command: str = "",
 ) -> Plan:
-    """Read and check everything that can be checked without loading weights."""
+    """Read and check everything that can be checked without loading weights.
+
+    ``plan_from``: an earlier run, whose spreads say what a limit takes instead of the defaults.
+    """
     reference, other = load_model_spec(base), load_model_spec(candidate)
-    chosen = _limited(load_suite(assets.find("suites", suite)), limit)
+    suite_file = assets.find("suites", suite)
+    chosen = _limited(load_suite(suite_file), limit)
     policy = load_policy(assets.find("gates", gates))
     for spec in (reference, other):
         resolve_spec(spec)
@@ -96,19 +112,65 @@ def plan(
 
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
         notes += tasks.messages
-    check_resolvable(policy, sizes(texts, tasks))
+    check_slices(chosen, texts, suite_file)
+    baseline_of(policy)  # refused now, where it is missing or of a newer version
+    spreads = _spreads(policy, plan_from)
+    check_resolvable(policy, sizes(chosen, texts, tasks), spreads)
     if stop_early:
         notes += unwatched(policy)
     return Plan(
         reference, other, chosen, policy, texts, tasks, path, device, resume is not None,
         stop_early, command, notes, BLOCK_TOKENS // (4 if stop_early else 1), cache,
+        spreads=spreads,
     )  # fmt: skip
 
 
-def sizes(texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
+def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None:
+    if run is None:
+        return None
+    from evalharness.api import load_run
+
+    return spreads_from(policy, load_run(run).estimates, str(run))
+
+
+def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
     """How many documents and items there will be to decide on."""
     items = {t.name: t.items for t in tasks.tasks} if tasks is not None else {}
-    return Sizes(documents=Counter(t.corpus for t in texts), items=items)
+    docs = [Doc(t.corpus, t.id, t.attributes) for t in texts]
+    named = subsets(suite.model_dump()["slices"], docs)
+    slices = {s.name: None if "length" in s.where else sum(s.takes(d) for d in docs) for s in named}
+    return Sizes(documents=Counter(t.corpus for t in texts), items=items, slices=slices)
+
+
+def check_slices(suite: Suite, texts: list[Text], path: Path) -> None:
+    """Raise `InputError` for a slice that no document is in, or that falls apart into too many."""
+    known: dict[str, set[str]] = {}
+    for text in texts:
+        for key, value in text.attributes.items():
+            known.setdefault(key, set()).add(value)
+    has = "; ".join(f"{k}: {', '.join(sorted(v)[:5])}" for k, v in sorted(known.items()))
+    remedy = (
+        f"The documents' attributes are {has}."
+        if has
+        else "The documents have no attributes: `attributes:` or `labels:` of a corpus gives some."
+    )
+    counts, file = sizes(suite, texts, None).slices, load_yaml(path)
+    for number, entry in enumerate(suite.slices):
+        if entry.by is not None and entry.by != "corpus":
+            values = known.get(entry.by, set())
+            if not values or len(values) > MOST:
+                many = f"{len(values)} values of {entry.by!r}, and each would be a slice"
+                fewer = f"At most {MOST} are taken; group them with name and where."
+                none = f"no document has the attribute {entry.by!r}"
+                raise file.error(
+                    many if values else none,
+                    ("slices", number, "by"),
+                    fewer if values else remedy,
+                )
+        elif entry.name is not None and counts[entry.name] == 0:
+            raise file.error(
+                f"no document is in the slice {entry.name!r}", ("slices", number, "where"), remedy
+            )
 
 
 def compare(

@@ -7,11 +7,11 @@ import json
 from pathlib import Path
 
 from evalharness import __version__
-from evalharness.build import anomalies, build, decided_again, same_model
+from evalharness.build import anomalies, build, decided_again
 from evalharness.errors import InputError
-from evalharness.gates import Decision, decide, find_anomalies, load_baseline, load_policy
+from evalharness.gates import Decision, baseline_of, decide, find_anomalies, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
-from evalharness.run import Run
+from evalharness.run import InMemory, Run
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import SCHEMA_VERSION, Anomaly, Result
 
@@ -23,8 +23,9 @@ def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]
     estimates = Estimates(Evidence(run))
     found = anomalies(run, estimates.evidence)
     found += find_anomalies(estimates, compressed=claims_compression(run))
-    baseline = load_baseline(policy.baseline) if policy.baseline is not None else None
-    decision = decide(policy, estimates, anomalies=found, baseline=baseline, identity=identity(run))
+    baseline = baseline_of(policy)
+    hashes = None if baseline is None else identity(run)
+    decision = decide(policy, estimates, anomalies=found, baseline=baseline, identity=hashes)
     return estimates, decision, found
 
 
@@ -36,22 +37,32 @@ def finish(run: Run, policy: Policy) -> Result:
         result = decided_again(run, before, decision, found)
     else:
         result = build(run, estimates, decision, found)
+    pages = _rendered(result)
+    # From here on the run is not whole until it is sealed, so nothing slow comes between.
     # The copy is for readers, and for when the original is gone; paths in it stay the original's.
     run.update(policy=str(policy.path.resolve()))
     run.write_text("policy.yaml", policy.path.read_text(encoding="utf-8"))
     run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
-    render(run, result)
+    for name, text in pages.items():
+        run.write_text(name, text)
     run.seal()
     return result
 
 
 def render(run: Run, result: Result) -> None:
     """Write everything a person or a CI reads."""
+    for name, text in _rendered(result).items():
+        run.write_text(name, text)
+
+
+def _rendered(result: Result) -> dict[str, str]:
     from evalharness.report import render_html, render_junit, render_markdown
 
-    run.write_text("report.html", render_html(result))
-    run.write_text("summary.md", render_markdown(result))
-    run.write_text("junit.xml", render_junit(result))
+    return {
+        "report.html": render_html(result),
+        "summary.md": render_markdown(result),
+        "junit.xml": render_junit(result),
+    }
 
 
 def load_result(path: Path) -> Result:
@@ -86,27 +97,37 @@ def policy_of(run: Run) -> Policy:
 
 def claims_compression(run: Run) -> bool:
     """Whether the candidate is said, or measured, to hold fewer bits than the reference."""
-    if same_model(run.manifest):
-        return False
     spec = run.manifest["candidate"]
-    sides = {k: v["manifest"] for k, v in run.manifest["sides"].items()}
-    smaller = sides["candidate"]["bits_per_weight"] < sides["reference"]["bits_per_weight"]
-    return bool(spec.get("quantization") or spec.get("simulate") or smaller)
+    bits = {k: v["manifest"]["bits_per_weight"] for k, v in run.manifest["sides"].items()}
+    claimed = (spec.get("manifest") or {}).get("bits")
+    said = claimed is not None and claimed < bits["reference"]
+    smaller = bits["candidate"] < bits["reference"]
+    return bool(spec.get("quantization") or spec.get("simulate") or said or smaller)
 
 
-def identity(run: Run) -> dict[str, str]:
-    """Hashes that another run must share for the two to be comparable."""
-    evidence = Evidence(run)
+def identity(run: Run | InMemory) -> dict[str, str]:
+    """Hashes that another run must share for the two to be comparable, from what was recorded."""
+    evidence, manifest = Evidence(run), run.manifest
     items = evidence.items
     prompts = sorted(
         {tuple(r) for r in items[["task", "doc_id", "prompt_hash", "target_hash"]].to_numpy()}
     )
-    data = [run.manifest["token_stream"], [[str(x) for x in row] for row in prompts]]
-    known = {m.id: [m.unit, m.direction, m.source] for m in REGISTRY.values()}
+    texts = evidence.documents.loc[:, ["doc", "corpus", "id", "tokens"]].dropna()
+    scored = hashlib.sha256()
+    for column in ("doc", "position", "token"):
+        scored.update(evidence.column(column).tobytes())
+    data = [
+        manifest["token_stream"],
+        # The same scored tokens under another window have another context.
+        manifest["suite"].get("window"),
+        [[str(x) for x in row] for row in texts.to_numpy()],
+        scored.hexdigest(),
+        [[str(x) for x in row] for row in prompts],
+    ]
     return {
         "data": _digest(data),
-        "tokenizer": str(run.manifest["tokenizers"][0]),
-        "metrics": _digest(known),
+        "tokenizer": _digest(sorted(set(manifest["tokenizers"]))),
+        "metrics": _digest({m.id: [m.unit, m.direction, m.source] for m in REGISTRY.values()}),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from evalharness.assets import schema_line
 from evalharness.spec.model import ModelSpec
 
 
@@ -48,7 +49,7 @@ def spec_text(spec: ModelSpec, comments: Sequence[str]) -> str:
 
     data: dict[str, Any] = spec.model_dump(mode="json", exclude_defaults=True)
     data = {"version": 1, "name": spec.name, **{k: v for k, v in data.items() if k != "name"}}
-    head = "".join(f"# {line}\n" for line in comments)
+    head = "".join(f"{line}\n" for line in (schema_line("spec"), *(f"# {c}" for c in comments)))
     return head + yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
 
 

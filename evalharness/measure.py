@@ -23,6 +23,7 @@ from evalharness.data import documents, windows
 from evalharness.early import decided
 from evalharness.environment import environment, peak_memory
 from evalharness.errors import RunError
+from evalharness.gates import refuse_noise
 from evalharness.interrupt import finishing_blocks
 from evalharness.models import load as loading
 from evalharness.models.failures import is_out_of_memory
@@ -30,7 +31,7 @@ from evalharness.pair.cache import HiddenCache, default_root
 from evalharness.pair.check import check_pair
 from evalharness.pair.faults import OutOfMemoryError, free_memory
 from evalharness.pair.memory import MemoryPlan, plan_memory
-from evalharness.pair.noise import noise_floor
+from evalharness.pair.noise import Floor, noise_floor
 from evalharness.pair.separate import measure_separately
 from evalharness.pair.side import Side
 from evalharness.pair.statistics import worth_compiling
@@ -62,17 +63,18 @@ class Reference:
             self.block_tokens *= CUDA_BLOCK
         self.blocks = windows.blocks(self.documents, self.slots, self.block_tokens)
         self.cache: HiddenCache | None = None
-        self._noise_floor: dict[str, float] | None = None
+        self._noise_floor: Floor | None = None
+        self._settings = job.suite.noise_floor
         self._batch_size = memory.batch_size
         if job.cache and self.side.split:
             self.cache = HiddenCache(self.side, default_root(), progress.tell)
 
-    def noise_floor(self, progress: Progress) -> dict[str, float]:
+    def noise_floor(self, progress: Progress) -> Floor:
         """Each text metric between the reference and itself; measured once."""
         if self._noise_floor is None:
             with progress.step("measuring the noise floor"):
                 self._noise_floor = noise_floor(
-                    self.side, self.documents, self.slots, self._batch_size
+                    self.side, self.documents, self.slots, self._batch_size, self._settings
                 )
         return self._noise_floor
 
@@ -128,6 +130,9 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
     for line in memory.lines:
         progress.detail(line)
     reference = reference or Reference(job, memory, progress)
+    # Before the candidate takes its place, and before anything is written: a limit that rounding
+    # alone could break is wrong input.
+    floor = _floor(job, reference, progress)
     if memory.mode == "apart":
         reference.go_alone(memory.batch_size, progress)
     candidate = load_side(job.candidate, job.device, memory, progress)
@@ -138,7 +143,7 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
     if job.suite.tokenizers == "same" and "layers" in job.suite.probes:
         layers = job.suite.layers
         probe = LayerProbe(reference.side, candidate, layers.linears, layers.errors)
-    run = _begin(job, reference, candidate, probe, noted)
+    run = _begin(job, reference, candidate, probe, floor, noted)
 
     def say(text: str) -> None:
         run.log("pass", text)
@@ -149,9 +154,6 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
             run.log("memory", line)
         if reference.cache is not None:
             reference.cache.say = say
-        same = job.suite.tokenizers == "same"
-        if same and reference.slots and "noise_floor" not in run.manifest:
-            run.update(noise_floor=reference.noise_floor(progress))
         with finishing_blocks() as interrupted:
             _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
             if "latency" in job.suite.probes:
@@ -173,9 +175,21 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
     return run
 
 
+def _floor(job: Plan, reference: Reference, progress: Progress) -> Floor:
+    """The noise floor, held against the policy's limits; a resumed run keeps the one it has."""
+    floor = Floor({})
+    if job.resume:
+        floor = Floor(Run.open(job.out).manifest.get("noise_floor") or {})
+    elif job.suite.tokenizers == "same" and reference.slots:
+        floor = reference.noise_floor(progress)
+    refuse_noise(job.policy, floor.values)
+    return floor
+
+
 def _begin(
-    job: Plan, reference: Reference, candidate: Side, probe: LayerProbe | None, noted: list[str]
-) -> Run:
+    job: Plan, reference: Reference, candidate: Side, probe: LayerProbe | None, floor: Floor,
+    noted: list[str],
+) -> Run:  # fmt: skip
     """Create the run, or take up the one that is there."""
     docs, suite = reference.documents, job.suite
     sides: dict[str, dict[str, Any]] = {
@@ -205,6 +219,8 @@ def _begin(
         "evalharness": __version__,
         "command": job.command,
         "sides": sides,
+        "noise_floor": floor.values,
+        "noise_floor_ways": floor.ways,
         "matching": probe.matching.model_dump() if probe else None,
         "blocks": len(reference.blocks),
         # The sequence is narrowest here; fixed before the first document is seen.
@@ -213,6 +229,7 @@ def _begin(
         "warnings": [
             *job.warnings,
             *noted,
+            *floor.notes,
             *(probe.matching.notes if probe else []),
             *([f"{short} documents were too short to score and left out"] if short else []),
             *(f"{x.name}: {m}" for x in loaded for m in x.messages),

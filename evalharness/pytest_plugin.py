@@ -196,7 +196,7 @@ class PolicyFile(pytest.File):
     def collect(self) -> Iterator[GateItem]:
         """One item a gate, or one a match where `each` is set and the run is known."""
         from evalharness.errors import EvalHarnessError
-        from evalharness.gates import load_policy, result_ids
+        from evalharness.gates import expired_waivers, load_policy, result_ids, waiver_id
 
         source = self.config.stash[_SOURCE]
         try:
@@ -205,6 +205,9 @@ class PolicyFile(pytest.File):
                 scopes = source.run().estimates.scopes(gate.metric) if source.run_path else []
                 for name in result_ids(gate, scopes):
                     yield GateItem.from_parent(self, name=name, rule=gate.id, line=gate.line)
+            for waiver in expired_waivers(policy):
+                name, line = waiver_id(waiver), waiver.place.file.line(waiver.place.key)
+                yield GateItem.from_parent(self, name=name, rule=waiver.spec.gate, line=line)
         except EvalHarnessError as error:
             raise self.CollectError(str(error)) from None
 
@@ -216,7 +219,7 @@ class PolicyFile(pytest.File):
             run = self.config.stash[_SOURCE].run(self.path)
             self._decision = api.check(run, self.path)
             for waiver in self._decision.waivers:
-                if waiver.state != "active":
+                if waiver.state in ("expiring", "unused"):
                     text = f"waiver of {waiver.gate} until {waiver.expires}: {waiver.state}"
                     _warn(f"{text} ({waiver.reason})", str(self.path), None)
         return self._decision
@@ -286,6 +289,8 @@ def _warn(text: str, file: str | None, line: int | None) -> None:
 
 def _shown(result: GateResult) -> str:
     """A failed gate in a few lines."""
+    if result.only_reason:
+        return f"{result.verdict}  {result.reason}\n  {result.file}:{result.line}"
 
     def number(value: float | None) -> str:
         return "none" if value is None else f"{value:.6g}"

@@ -335,3 +335,96 @@ def test_stopping_early_measures_less_and_says_so(
     assert "after stopping early" in (quantile.reason or "")
     again, _ = finish(run, job(project, "other").policy), None
     assert again.gates[0].low == gate.low
+
+
+def test_a_dry_run_loads_no_weights_and_says_what_it_would_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents, windows, slices and gates; no directory is made."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("evalharness.models.load.load", refuse)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    monkeypatch.setattr("safetensors.torch.load_file", refuse)
+    code, out, _ = cli(
+        "compare", project / "base.yaml", project / "candidate.yaml", "--suite",
+        project / "suite.yaml", "--gates", project / "gates.yaml", "--out", project / "run",
+        "--dry-run",
+    )  # fmt: skip
+    assert code == 0
+    assert out.startswith("ok: every input is valid; no weights were loaded")
+    for text in ("12 documents, ", " windows, ", "slice    odd: 6 documents", "top1.agreement"):
+        assert text in out
+    assert not (project / "run").exists()
+
+
+def test_attributes_are_slices_with_gates_of_their_own(project: Path) -> None:
+    """One verdict a value; the noise floor in another dtype is stored beside the first."""
+    suite = project / "suite.yaml"
+    text = suite.read_text().replace('- {name: odd, where: {kind: "odd"}}', "- {by: kind}")
+    suite.write_text(text + "noise_floor: {dtype: bfloat16}\n")
+    (project / "gates.yaml").write_text(
+        "gates:\n  - {metric: nll.shift, scope: {slice: 'kind=*'}, max: 9, each: true}\n"
+        "  - {metric: layer.error.total, scope: {layer: 'model.layers.0', slice: kind=odd}, "
+        "max: 9}\n"
+    )
+    result, run = compare(job(project))
+    assert [g.id for g in result.gates[:2]] == [
+        "nll.shift[slice=kind=even]", "nll.shift[slice=kind=odd]"
+    ]  # fmt: skip
+    assert {g.verdict for g in result.gates[:2]} == {"PASS"}
+    assert result.gates[2].scope == {"layer": "model.layers.0", "slice": "kind=odd"}
+    assert result.gates[2].observed is not None
+    ways = run.manifest["noise_floor_ways"]
+    assert list(ways) == ["another batch shape and attention kernel", "computed in bfloat16"]
+    assert run.manifest["noise_floor"]["kl.mean"] == ways["computed in bfloat16"]["kl.mean"]
+
+
+def test_a_limit_inside_the_noise_floor_is_refused_before_anything_is_written(
+    project: Path,
+) -> None:
+    """As wrong input, with the line of the limit."""
+    suite = project / "suite.yaml"
+    suite.write_text(suite.read_text() + "noise_floor: {dtype: bfloat16}\n")
+    with pytest.raises(InputError, match=r"gates.yaml:4: gates\[0\].max: .* inside the noise"):
+        compare(job(project))
+    assert not (project / "run").exists()
+
+
+def test_a_claim_of_compression_that_changes_nothing_is_anomalous(project: Path) -> None:
+    """The same weights are no anomaly; that somebody calls them 4 bits is."""
+    (project / "claims.yaml").write_text("from: base.yaml\nname: x\nmanifest: {bits: 4}\n")
+    (project / "gates.yaml").write_text("gates: [{metric: kl.mean, max: 1}]\n")
+    result, _ = compare(job(project, candidate="claims.yaml"))
+    assert (result.verdict, result.exit_code) == ("ANOMALOUS", 3)
+    assert [a.kind for a in result.anomalies] == ["no_divergence"]
+
+
+def test_runs_are_comparable_when_the_same_tokens_were_scored_in_the_same_windows(
+    project: Path,
+) -> None:
+    """Hashes come from what was recorded: another window, or fewer documents, is other data."""
+    from evalharness.finish import identity
+
+    (project / "gates.yaml").write_text("gates: [{metric: kl.mean, max: 1}]\n")
+    first = identity(compare(job(project, "one"))[1])
+    assert identity(compare(job(project, "two"))[1]) == first
+    fewer = identity(compare(job(project, "three", limit=9))[1])
+    assert (fewer["tokenizer"], fewer["metrics"]) == (first["tokenizer"], first["metrics"])
+    assert fewer["data"] != first["data"]
+    text = (project / "suite.yaml").read_text().replace("tokens: 32", "tokens: 32, stride: 16")
+    (project / "suite.yaml").write_text(text)
+    assert identity(compare(job(project, "four"))[1])["data"] != first["data"]
+
+
+def test_a_reader_that_leaves_does_not_change_the_exit_code(project: Path) -> None:
+    """`evalharness gate RUN | head` still fails where a gate does."""
+    result, run = compare(job(project))
+    assert result.exit_code == 1
+    command = [sys.executable, "-m", "evalharness", "gate", str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 1

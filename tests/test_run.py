@@ -71,6 +71,17 @@ def test_a_record_edited_by_hand_is_found(tmp_path: Path, harm: str) -> None:
         Run.open(run.path).verify()
 
 
+def test_a_manifest_edited_by_hand_is_found(tmp_path: Path) -> None:
+    """It decides, too: slices and the noise floor are in it."""
+    run = Run.create(tmp_path / "run", {"noise_floor": {"kl.mean": 0.5}})
+    run.seal()
+    Run.open(run.path).verify()
+    file = run.path / "manifest.json"
+    file.write_text(file.read_text().replace("0.5", "0.0"))
+    with pytest.raises(InputError, match=r"manifest.json: was changed after the run"):
+        Run.open(run.path).verify()
+
+
 def test_a_directory_that_is_no_run_is_named(tmp_path: Path) -> None:
     """The remedy says what to give."""
     with pytest.raises(InputError, match=r"not a run: it has no manifest.json"):

@@ -11,7 +11,7 @@ import importlib
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,11 @@ def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
     texts: list[Text] = []
     warnings: list[str] = []
     for corpus in suite.corpora:
-        found = [t for t in _READERS[_kind(corpus)](corpus) if t.tokens is not None or t.text]
+        found = [
+            replace(t, attributes={**corpus.labels, **t.attributes})
+            for t in _READERS[_kind(corpus)](corpus)
+            if t.tokens is not None or t.text
+        ]
         if not found:
             raise InputError(
                 f"corpus {corpus.name!r} is empty", key=f"corpora.{corpus.name}",
@@ -194,21 +198,34 @@ def _read_hub(corpus: Corpus) -> Iterator[Text]:
             key=f"corpora.{corpus.name}.hub",
             remedy="Check path, name, split and the network, or give a local file with path:.",
         ) from None
-    if hub.text_key not in rows.column_names:
-        raise InputError(
-            f"data set {hub.path!r} has no column {hub.text_key!r} (it has {rows.column_names})",
-            key=f"corpora.{corpus.name}.hub.text_key",
-        )
+    for key, column in (
+        ("hub.text_key", hub.text_key),
+        *(("attributes", a) for a in corpus.attributes),
+    ):
+        if column not in rows.column_names:
+            raise InputError(
+                f"data set {hub.path!r} has no column {column!r} (it has {rows.column_names})",
+                key=f"corpora.{corpus.name}.{key}",
+            )
     start = re.compile(hub.starts) if hub.starts else None
     parts: list[str] = []
     number = 0
-    for text in rows[hub.text_key]:
+    of_first: dict[str, str] = {}  # a document's attributes are those of its first row
+    columns = rows.select_columns([hub.text_key, *corpus.attributes])
+    for row in columns:
+        text = row[hub.text_key]
         if (start is None or start.search(text)) and "".join(parts).strip():
-            yield Text(corpus.name, str(number), "".join(parts), None, {})
+            yield Text(corpus.name, str(number), "".join(parts), None, of_first)
             parts, number = [], number + 1
+        if not parts:
+            of_first = _kept(row, corpus)
         parts.append(text)
     if "".join(parts).strip():
-        yield Text(corpus.name, str(number), "".join(parts), None, {})
+        yield Text(corpus.name, str(number), "".join(parts), None, of_first)
+
+
+def _kept(row: dict[str, Any], corpus: Corpus) -> dict[str, str]:
+    return {k: str(row[k]) for k in corpus.attributes if row.get(k) is not None}
 
 
 def _read_files(corpus: Corpus) -> Iterator[Text]:
@@ -223,7 +240,7 @@ def _read_files(corpus: Corpus) -> Iterator[Text]:
                         f"row has no text under {corpus.text_key!r} (keys: {', '.join(row)})",
                         path=path, line=number, key=f"corpora.{corpus.name}.text_key",
                     )  # fmt: skip
-                kept = {k: str(row[k]) for k in corpus.attributes if k in row}
+                kept = _kept(row, corpus)
                 name = str(row.get("id", number))
                 yield Text(corpus.name, f"{path.name}:{name}", text, None, kept)
         else:
@@ -249,7 +266,7 @@ def _read_tokens(corpus: Corpus) -> Iterator[Text]:
         tokens = row.get("tokens")
         if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
             raise InputError('"tokens" must be a list of ids', path=path, line=number, key=key)
-        kept = {k: str(row[k]) for k in corpus.attributes if k in row}
+        kept = _kept(row, corpus)
         yield Text(
             corpus.name, str(row.get("id", number)), None, np.asarray(tokens, np.int64), kept
         )

@@ -1,12 +1,27 @@
 """Policies and verdicts: from a run's estimates to PASS, FAIL, INCONCLUSIVE or ANOMALOUS."""
 
 from evalharness.gates.anomalies import find_anomalies
-from evalharness.gates.baseline import StoredBaseline, load_baseline, save_baseline
+from evalharness.gates.baseline import (
+    StoredBaseline,
+    baseline_of,
+    load_baseline,
+    save_baseline,
+)
 from evalharness.gates.check import check_policy, load_policy, policy_from
-from evalharness.gates.decide import decide, result_ids
+from evalharness.gates.decide import decide, expired_waivers, result_ids
 from evalharness.gates.explain import explain
+from evalharness.gates.limits import refuse_noise
 from evalharness.gates.overall import Decision
-from evalharness.gates.plan import Need, Sizes, Spread, check_resolvable, plan, spreads_from
+from evalharness.gates.plan import (
+    Need,
+    Sizes,
+    Spread,
+    check_resolvable,
+    plan,
+    resolved,
+    spreads_from,
+)
+from evalharness.gates.waivers import waiver_id
 from evalharness.spec.policy import Policy
 
 __all__ = [
@@ -16,16 +31,21 @@ __all__ = [
     "Sizes",
     "Spread",
     "StoredBaseline",
+    "baseline_of",
     "check_policy",
     "check_resolvable",
     "decide",
+    "expired_waivers",
     "explain",
     "find_anomalies",
     "load_baseline",
     "load_policy",
     "plan",
     "policy_from",
+    "refuse_noise",
+    "resolved",
     "result_ids",
     "save_baseline",
     "spreads_from",
+    "waiver_id",
 ]

@@ -15,11 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalharness.errors import InputError
 from evalharness.gates.interfaces import Baseline
+from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Estimate
 
 BASELINE_VERSION = 1
 IDENTITY = {
-    "data": "other data (the scored token stream and the task prompts differ)",
+    "data": "other data (scored tokens, their windows, prompts or targets differ)",
     "tokenizer": "another tokenizer",
     "metrics": "another version of the metrics",
 }
@@ -95,14 +96,27 @@ def load_baseline(path: str | Path) -> StoredBaseline:
     return StoredBaseline(str(path), file.run, file.identity, tuple(file.metrics))
 
 
-def refuse_incomparable(baseline: Baseline, identity: Mapping[str, str]) -> None:
+def baseline_of(policy: Policy) -> StoredBaseline | None:
+    """The baseline that ``policy`` names, or None; errors point at the policy's line."""
+    if policy.baseline is None:
+        return None
+    try:
+        return load_baseline(policy.baseline)
+    except InputError as error:
+        if policy.baseline_place is None:
+            raise
+        message = f"{error.path}: {error.message}"
+        raise policy.baseline_place.error(message, remedy=error.remedy) from None
+
+
+def refuse_incomparable(gate: Gate, baseline: Baseline, identity: Mapping[str, str]) -> None:
     """Raise `InputError` unless the baseline was measured with what this run was."""
     for key, what in IDENTITY.items():
         stored, present = baseline.identity.get(key), identity.get(key)
         if not stored or stored != present:
             shown = f"{(stored or 'none')[:12]} against {(present or 'none')[:12]}"
-            raise InputError(
-                f"the baseline is of {what}: {shown}",
-                path=baseline.path,
-                remedy="Save a new one from a run with this suite: evalharness baseline save RUN.",
+            raise gate.error(
+                f"the baseline {baseline.path} is of {what}: {shown}",
+                ("relative_to",),
+                "Save a new one from a run with this suite: evalharness baseline save RUN.",
             )

@@ -122,7 +122,7 @@ class Bench:
                 else:
                     notes.append(f" ({shown[1]} is not earned)")
             if noise:
-                check_noise(gate, one, info, estimate)
+                check_noise(gate, one, info, estimate.noise_floor)
             limits.append(one)
         judged = judge(gate, estimate, limits, info.deterministic, self.confidence)
         return Case(gate, scope, judged, "".join(notes))

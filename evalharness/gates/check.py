@@ -23,6 +23,8 @@ from evalharness.spec.policy import (
 from evalharness.spec.resolve import did_you_mean, read_policy, resolve_policy
 from evalharness.spec.yamlfile import KeyPath, YamlFile
 
+_SCOPE_KEYS = ("corpus", "slice", "task", "metric", "layer", "bound")
+
 # A maximum grows with the number of tokens looked at, so no limit on it means anything.
 _MAXIMA = {
     "kl.max": "kl.p999",
@@ -162,9 +164,13 @@ def _scope(at: Gate | Place, scope: dict[str, str], info: MetricInfo, key: KeyPa
     for name in scope:
         if name not in info.scope_keys:
             known = ", ".join(info.scope_keys) or "none: it is measured over everything"
-            raise at.error(
-                f"{info.id} is not narrowed by {name!r}", (*key, name), f"Its scope keys: {known}."
-            )
+            remedy = f"Its scope keys: {known}."
+            if "slice" in info.scope_keys and name not in _SCOPE_KEYS:
+                remedy += (
+                    f" If it is an attribute of documents, split the suite by it (slices: [{{by: "
+                    f"{name}}}]) and write scope: {{slice: {name}={scope[name]}}}."
+                )
+            raise at.error(f"{info.id} is not narrowed by {name!r}", (*key, name), remedy)
 
 
 def _limits(

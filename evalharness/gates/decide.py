@@ -30,9 +30,9 @@ from evalharness.gates.interfaces import Baseline, Estimates, Registry, registry
 from evalharness.gates.judge import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.scopes import covers, matching
-from evalharness.gates.waivers import Waivers
+from evalharness.gates.waivers import Waivers, expired
 from evalharness.gates.wording import reason
-from evalharness.spec.policy import Gate, Policy
+from evalharness.spec.policy import Gate, GivenWaiver, Policy
 from evalharness.spec.resolve import default_id
 from evalharness.spec.result import Anomaly, GateResult, Scope, Verdict
 from evalharness.stats.planning import further_documents
@@ -68,8 +68,9 @@ def decide(
         is needed and missing, or is of other data, tokenizer or metric version.
 
     """
-    if baseline is not None and any(gate.relative_to == "baseline" for gate in policy.gates):
-        refuse_incomparable(baseline, identity or {})
+    relative = [gate for gate in policy.gates if gate.relative_to == "baseline"]
+    if baseline is not None and relative:
+        refuse_incomparable(relative[0], baseline, identity or {})
     bench = Bench(
         estimates, registry() if metrics is None else metrics, baseline, policy.confidence
     )
@@ -81,7 +82,7 @@ def decide(
     results = [
         result for gate in policy.gates for result in _results(gate, cases, policy.confidence)
     ]
-    return overall(policy, results, waivers, anomalies)
+    return overall(policy, results + waivers.failures(policy), waivers, anomalies)
 
 
 def _corrected(cases: Sequence[Case], confidence: float) -> list[Case]:
@@ -160,6 +161,11 @@ def _results(gate: Gate, cases: Sequence[Case], confidence: float) -> list[GateR
         ),
     )
     return [_result(worst, gate.id, confidence, _others(own, worst))]
+
+
+def expired_waivers(policy: Policy, today: dt.date | None = None) -> list[GivenWaiver]:
+    """The waivers that fail by themselves from their last day on."""
+    return [w for w in policy.waivers if expired(w, today or dt.date.today())]
 
 
 def result_ids(gate: Gate, scopes: Sequence[Scope]) -> list[str]:

@@ -13,6 +13,8 @@ def explain(gate: GateResult, policy: Policy) -> str:
     rule = policy.gate(gate.rule or gate.id)
     blocks = "it blocks" if gate.blocking and gate.verdict != "PASS" else "it does not block"
     lines = [f"{gate.id}: {gate.verdict} ({gate.severity}; {blocks})", ""]
+    if rule is None:  # an expired waiver, which stands for itself
+        return "\n".join([*lines, f"In full:   {gate.reason}"])
     lines += [f"Asked:     {_asked(gate, rule)}", f"Measured:  {_measured(gate)}"]
     lines += [f"Verdict:   {_why(gate, rule)}"]
     if gate.worst and gate.verdict != "PASS":

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
-from evalharness.gates.interfaces import Baseline, MetricInfo
+from evalharness.gates.interfaces import Baseline, MetricInfo, Registry, registry
 from evalharness.spec.limit import Limit
-from evalharness.spec.policy import Gate
+from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Estimate
 
 Side = Literal["max", "min"]
@@ -124,9 +124,9 @@ def _stored(gate: Gate, scope: Mapping[str, str], baseline: Baseline | None) -> 
     return stored.value
 
 
-def check_noise(gate: Gate, limit: Threshold, info: MetricInfo, estimate: Estimate) -> None:
+def check_noise(gate: Gate, limit: Threshold, info: MetricInfo, floor: float | None) -> None:
     """Refuse a limit that rounding alone could break."""
-    best, floor = ideal(info), estimate.noise_floor
+    best = ideal(info)
     if best is None or floor is None or limit.value is None:
         return
     if abs(limit.value - best) < abs(floor - best):
@@ -136,3 +136,17 @@ def check_noise(gate: Gate, limit: Threshold, info: MetricInfo, estimate: Estima
             (limit.side,),
             f"Give a limit further from {best:g} than the noise floor.",
         )
+
+
+def refuse_noise(
+    policy: Policy, floors: Mapping[str, float], metrics: Registry | None = None
+) -> None:
+    """Refuse the limits inside the noise floor that are known before anything is measured."""
+    metrics = registry() if metrics is None else metrics
+    for gate in policy.gates:
+        if gate.relative_to is not None or "task" in gate.scope:
+            continue
+        for side, limit in (("max", gate.max), ("min", gate.min)):
+            if limit is not None:
+                at = Threshold.at(cast(Side, side), limit.number)
+                check_noise(gate, at, metrics[gate.metric], floors.get(gate.metric))

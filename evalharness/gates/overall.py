@@ -81,7 +81,7 @@ def _headline(
         return "No gate has severity error, so nothing can block and nothing is decided."
     if verdict == "ANOMALOUS":
         why = anomalies[0].message if anomalies else behind[0].reason.rstrip(".")
-        return f"The run cannot be trusted: {why}."
+        return f"The run cannot be trusted: {why}" + ("" if why.endswith("?") else ".")
     if verdict == "PASS":
         passed = sum(g.verdict == "PASS" for g in gates)
         waived = sum(g.waiver is not None for g in gates)
@@ -95,10 +95,11 @@ def _headline(
     names = ", ".join(g.id for g in behind[:3]) + (f" and {count - 3} more" if count > 3 else "")
     text = f"{count} of {_gates(total)} {verb}: {names}."
     if anomalies:  # only beside FAIL, which outranks it
-        text += f" The run is anomalous, too: {anomalies[0].message}."
+        why = anomalies[0].message
+        text += f" The run is anomalous, too: {why}" + ("" if why.endswith("?") else ".")
     further = [g.further_documents for g in behind if g.further_documents]
     if verdict == "INCONCLUSIVE" and further:
-        text += f" About {max(further)} more documents or items would settle it."
+        text += f" About {max(further):,} more documents or items would settle it."
     return text
 
 
@@ -109,7 +110,7 @@ def _gates(count: int) -> str:
 def _warnings(gates: Sequence[GateResult]) -> list[str]:
     """Gates that did not pass and do not block."""
     return [
-        f"{g.id}: {g.verdict}, which does not block here. {g.reason}"
+        f"{g.id}: {g.verdict}, which does not block here"
         for g in gates
         if g.verdict != "PASS" and not g.blocking and g.waiver is None and g.severity != "info"
     ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from scipy.special import ndtri, stdtrit
@@ -52,10 +52,11 @@ DEFAULTS: Mapping[str, Spread] = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much a suite measures: documents by corpus, items by task; None where not known."""
+    """How much a suite measures: documents by corpus and slice, items by task; None: not known."""
 
     documents: Mapping[str, int | None]
     items: Mapping[str, int | None]
+    slices: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def check_resolvable(
         enough = need.have is None or need.have >= need.to_decide
         if enough or found.severity == "info":
             continue
-        reach = _reach(need, policy.confidence)
+        reach = resolved(need.metric, need.have or 0, policy.confidence, need.spread)
         limit = getattr(found, need.side)
         raise found.error(
             f"{need.have:,} {need.unit} can never decide a {need.side} of {limit} at "
@@ -116,7 +117,8 @@ def check_resolvable(
             f"{need.to_decide:,} (planning spread {need.spread.sd:.3g}, {need.spread.source})",
             (need.side,),
             f"Measure at least {need.to_decide:,} {need.unit}, or give a limit at least "
-            f"{reach:.2g} from the best possible value.",
+            f"{reach:.2g} from the best possible value. Where an earlier run of such a pair varied "
+            "less, `--plan-from RUN` takes its spread.",
         )
 
 
@@ -193,14 +195,16 @@ def _least(metric: str, margin: float, sd: float, alpha: float) -> int:
     return count
 
 
-def _reach(need: Need, confidence: float) -> float:
-    """The narrowest margin that what the suite has could decide."""
-    have, alpha = need.have or 0, 1 - confidence
-    if need.metric == "task.flips":
-        return -math.expm1(math.log(alpha) / max(have, 1))
+def resolved(metric: str, have: int, confidence: float, spread: Spread | None = None) -> float:
+    """The narrowest margin that ``have`` documents or items could decide; 0 where any can."""
+    spread = spread or DEFAULTS.get(metric)
+    if spread is None:
+        return 0.0
+    if metric == "task.flips":
+        return -math.expm1(math.log(1 - confidence) / max(have, 1))
     if have < 2:
         return math.inf
-    return float(stdtrit(have - 1, confidence)) * need.spread.sd / math.sqrt(have)
+    return float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
 
 
 def _bounded(info: MetricInfo) -> bool:
@@ -225,10 +229,12 @@ def _of_tasks(gate: Gate, info: MetricInfo) -> bool:
 
 def _have(gate: Gate, info: MetricInfo, sizes: Sizes) -> int | None:
     """Documents or items in the smallest scope that the gate is decided in; None: not known."""
-    if "slice" in gate.scope or "layer" in info.scope_keys or info.deterministic:
+    if info.deterministic:
         return None
     key, counts = ("task", sizes.items) if _of_tasks(gate, info) else ("corpus", sizes.documents)
-    if not counts or key not in info.scope_keys:
+    if "slice" in gate.scope:
+        key, counts = "slice", sizes.slices
+    if key not in info.scope_keys or (not counts and key not in gate.scope):
         return None
     glob = gate.scope.get(key)
     chosen = [n for name, n in counts.items() if glob is None or fnmatchcase(name, glob)]
@@ -236,8 +242,10 @@ def _have(gate: Gate, info: MetricInfo, sizes: Sizes) -> int | None:
         raise gate.error(
             f"{key}={glob} matches nothing that the suite measures",
             ("scope", key),
-            f"It has: {', '.join(counts)}.",
+            f"It has: {', '.join(counts)}." if counts else f"The suite names no {key}.",
         )
+    if "layer" in info.scope_keys:
+        return None  # of a sample of windows, drawn once the texts are tokenised
     sizes_known = [n for n in chosen if n is not None]
     if len(sizes_known) < len(chosen):
         return None

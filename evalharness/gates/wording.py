@@ -60,7 +60,7 @@ def reason(gate: Gate, judged: Judgement, note: str = "") -> str:
     else:
         text = f"{what} is {got}; limit: {wanted}; {judged.why}."
     if judged.verdict == "INCONCLUSIVE" and judged.further:
-        text += f" About {judged.further} more documents or items would settle it."
+        text += f" About {judged.further:,} more documents or items would settle it."
     if judged.verdict != "PASS" and estimate.worst:
         text += f" Worst: {estimate.worst}."
     return text

@@ -134,16 +134,18 @@ BOUNDS = ("0.5", "1", "2", "4", "8", "16")  # logits; a policy picks one: scope:
 
 
 def _bounds(evidence: Evidence) -> list[Scope]:
-    return [{"bound": bound} for bound in BOUNDS] if evidence.has_tokens else []
+    return [{"bound": bound, **scope} for scope in text_scopes(evidence) for bound in BOUNDS]
 
 
 @metric(
     "logit.exceed_rate", "Documents beyond a logit bound", unit="fraction", direction="lower",
-    identity=0.0, symmetric="even", scopes=_bounds, scope_keys=("bound",), records="tokens",
+    identity=0.0, symmetric="even", scopes=_bounds, scope_keys=("bound", *TEXT_KEYS),
+    records="tokens",
     source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
 )  # fmt: skip
 def exceed_rate(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    view = evidence.tokens({})
+    within = {key: value for key, value in scope.items() if key != "bound"}
+    view = evidence.tokens(within)
     reason = view.bad("half_range")
     if reason:
         return Measured(undefined(reason, confidence, len(view.doc)))
@@ -152,4 +154,4 @@ def exceed_rate(evidence: Evidence, scope: Scope, confidence: float) -> Measured
     seen = largest[largest >= 0]
     beyond = int((seen > float(scope["bound"])).sum())
     found = clopper_pearson(beyond, len(seen), confidence)
-    return Measured(found, _largest("half_range", evidence, {}))
+    return Measured(found, _largest("half_range", evidence, within))

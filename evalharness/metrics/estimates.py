@@ -53,12 +53,14 @@ class Estimates:
         return Measured(metric.transform(mean_sequence(*totals, confidence, tuned_for)))
 
     def all(self, confidence: float) -> list[Estimate]:
-        """Every metric in every scope, per-layer ones apart."""
+        """Every metric in every scope, per-layer ones apart; a lone corpus is everything."""
+        alone = self.evidence.documents["corpus"].nunique() < 2
         return [
             self.estimate(id, scope, confidence)
             for id in REGISTRY
             if not id.startswith(_ELSEWHERE)
             for scope in self.scopes(id)
+            if not (alone and "corpus" in scope)
         ]
 
     def _compute(self, id: str, scope: Scope, confidence: float) -> Estimate:
@@ -72,8 +74,8 @@ class Estimates:
             id=id, scope=scope, value=_finite(found.value), low=_finite(found.low),
             high=_finite(found.high), confidence=found.confidence, method=found.method, n=found.n,
             clusters=found.clusters, unit=metric.unit, direction=metric.direction,
-            noise_floor=self.noise.get(id), se=_finite(found.se), reason=found.reason,
-            worst=measured.worst,
+            noise_floor=None if "task" in scope else self.noise.get(id),
+            se=_finite(found.se), reason=found.reason, worst=measured.worst,
         )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,14 +11,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 from evalharness.metrics.registry import Scope
 from evalharness.records import BINS
 from evalharness.run import InMemory, Run
+from evalharness.spec.slices import Doc, Subset, subsets
 from evalharness.stats import Interval
 
 Floats = npt.NDArray[np.float64]
+
+# Columns of the token records that are read together: most gates need no others.
+_TOGETHER = (
+    ("doc", "nll_ref", "nll_cand", "kl"),
+    ("token", "conf_ref", "conf_cand", "argmax_ref", "argmax_cand"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,10 @@ class LayerRows:
         found: npt.NDArray[Any] = self.columns[name].to_numpy(zero_copy_only=False)[self.rows]
         return found
 
+    def of(self, chosen: npt.NDArray[np.bool_]) -> LayerRows:
+        """The rows of the documents that ``chosen`` (G,) takes."""
+        return LayerRows(self.columns, self.rows[chosen[self.column("doc")]])
+
     def text(self, name: str) -> str:
         """What is the same in every row."""
         return str(self.columns[name][int(self.rows[0])])
@@ -107,7 +116,6 @@ class Evidence:
 
     def __init__(self, run: Run | InMemory) -> None:
         self.run = run
-        self.slices: list[dict[str, Any]] = run.manifest.get("suite", {}).get("slices", [])
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._masks: dict[str, npt.NDArray[np.bool_] | None] = {}
 
@@ -122,21 +130,34 @@ class Evidence:
         return table
 
     @cached_property
-    def _tokens(self) -> pa.Table:
-        return self.run.table("tokens")
+    def _docs(self) -> list[Doc]:
+        columns = (self.documents[n] for n in ("corpus", "id", "attributes", "tokens"))
+        return [
+            Doc(str(c), str(i), json.loads(a) if isinstance(a, str) else {}, None if t != t else t)
+            for c, i, a, t in zip(*columns, strict=True)
+        ]  # fmt: skip
+
+    @cached_property
+    def slices(self) -> dict[str, Subset]:
+        """The suite's slices by name."""
+        given = self.run.manifest.get("suite", {}).get("slices", [])
+        return {s.name: s for s in subsets(given, self._docs)} if given else {}
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the token records; floats come as float64."""
         if name not in self._columns:
-            values = self._tokens[name].to_numpy()
-            kind = np.float64 if values.dtype.kind == "f" else np.int64
-            self._columns[name] = values.astype(kind)
+            together = next((group for group in _TOGETHER if name in group), (name,))
+            table = self.run.table("tokens", list(together))
+            for column in together:
+                values = table[column].to_numpy()
+                kind = np.float64 if values.dtype.kind == "f" else np.int64
+                self._columns[column] = values.astype(kind)
         return self._columns[name]
 
     @property
     def has_tokens(self) -> bool:
         """Whether any token was scored on both sides."""
-        return int(self._tokens.num_rows) > 0
+        return len(self.column("doc")) > 0
 
     def document(self, number: int) -> str:
         """A document in words."""
@@ -158,23 +179,16 @@ class Evidence:
 
     def in_scope(self, scope: Scope) -> npt.NDArray[np.bool_] | None:
         """Which documents ``scope`` takes, (G,); None: all."""
-        if not scope:
-            return None
         if "corpus" in scope:
             return np.asarray(self.documents["corpus"] == scope["corpus"], dtype=np.bool_)
-        where = next(s["where"] for s in self.slices if s["name"] == scope["slice"])
-        rows: list[Any] = self.documents.to_dict("records")
-        return np.array([_matches(d, where) for d in rows], dtype=np.bool_)
+        if "slice" in scope:
+            chosen = self.slices[scope["slice"]]
+            return np.array([chosen.takes(d) for d in self._docs], dtype=np.bool_)
+        return None
 
     def positions(self, scope: Scope) -> tuple[int, float] | None:
         """The range of positions that a slice takes, as ``position: "128:512"`` says; None: all."""
-        if "slice" not in scope:
-            return None
-        where = next(s["where"] for s in self.slices if s["name"] == scope["slice"])
-        if "position" not in where:
-            return None
-        first, _, last = where["position"].partition(":")
-        return int(first or 0), int(last) if last else float("inf")
+        return self.slices[scope["slice"]].positions if "slice" in scope else None
 
     @cached_property
     def items(self) -> pd.DataFrame:
@@ -231,8 +245,8 @@ def text_scopes(evidence: Evidence) -> list[Scope]:
         return []
     names = list(dict.fromkeys(evidence.documents["corpus"].dropna()))
     scopes: list[Scope] = [{}]
-    scopes += [{"corpus": str(n)} for n in names] if len(names) > 1 else []
-    return scopes + [{"slice": str(s["name"])} for s in evidence.slices]
+    scopes += [{"corpus": str(n)} for n in names]
+    return scopes + [{"slice": name} for name in evidence.slices]
 
 
 TEXT_KEYS = ("corpus", "slice")
@@ -255,14 +269,3 @@ def task_scopes(keep: Callable[[pd.DataFrame], bool] = lambda rows: True) -> Any
 
 
 TASK_KEYS = ("task", "metric")
-
-
-def _matches(document: dict[str, Any], where: dict[str, str]) -> bool:
-    attributes = {"corpus": document["corpus"], "id": document["id"]}
-    if isinstance(document["attributes"], str):
-        attributes |= json.loads(document["attributes"])
-    return all(
-        fnmatch.fnmatchcase(str(attributes.get(k, "")), v)
-        for k, v in where.items()
-        if k != "position"
-    )

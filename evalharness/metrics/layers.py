@@ -20,11 +20,20 @@ def _scopes(error: str, evidence: Evidence) -> list[Scope]:
     found = [layer for kind, layer in evidence.layers if kind == error]
     if found:  # what has no counterpart is undefined, and passes no gate
         found += [name for name in evidence.unmatched if name not in found]
-    return [{"layer": layer} for layer in found]
+    # Documents, not positions: records are sums over all of a document's tokens.
+    slices = [name for name, chosen in evidence.slices.items() if chosen.positions is None]
+    return [{"layer": layer} for layer in found] + [
+        {"layer": layer, "slice": name} for name in slices for layer in found
+    ]
 
 
 def _median(error: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = evidence.layers.get((error, scope["layer"]))
+    chosen = evidence.in_scope(scope)
+    if rows is not None and chosen is not None:
+        rows = rows.of(chosen)
+        if not len(rows.rows):
+            return Measured(undefined("no probed window is of this slice", confidence))
     if rows is None:
         why = "the module has no counterpart on the other side, or no token reached it"
         return Measured(undefined(why, confidence))
@@ -53,5 +62,5 @@ for _error, _what in (
     metric(
         f"layer.error.{_error}", f"Layer error, {_error}", unit="relative L2", direction="lower",
         source=f"median over tokens of ‖Δh‖/‖h‖; {_what}", scopes=partial(_scopes, _error),
-        scope_keys=("layer",), records="layers", **_more,
+        scope_keys=("layer", "slice"), records="layers", **_more,
     )(partial(_median, _error))  # fmt: skip

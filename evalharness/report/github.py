@@ -6,7 +6,7 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions: 
 
 from evalharness.report import numbers, view
 from evalharness.report.text import plural, sentence, visible
-from evalharness.report.words import is_waived, objects, unit_words
+from evalharness.report.words import objects, unit_words
 from evalharness.spec.result import GateResult, Result
 
 
@@ -23,7 +23,12 @@ def annotations(result: Result) -> list[str]:
         lines.append(command(level, anomaly.message, title=f"anomaly: {anomaly.kind}"))
     if result.exit_code != 0 and not any(line.startswith("::error") for line in lines):
         lines.insert(0, command("error", result.headline, title=f"evalharness {result.verdict}"))
-    lines += [command("warning", warning, title="evalharness") for warning in result.warnings]
+    told = tuple(f"{g.id}: {g.verdict}," for g in result.gates)  # at their own lines, above
+    lines += [
+        command("warning", warning, title="evalharness")
+        for warning in result.warnings
+        if not warning.startswith(told)
+    ]
     return lines
 
 
@@ -41,13 +46,13 @@ def _gate(g: GateResult) -> str:
     level = "error" if objects(g) else "notice" if g.severity == "info" else "warning"
     n, unit = numbers.gate(g), unit_words(g.unit)
     measured = f"{g.metric} {n.observed}" + (f" {unit}" if unit else "")
-    parts = [f"{measured}, limit {n.limit}.", sentence(g.reason)]
+    parts = ["" if g.only_reason else f"{measured}, limit {n.limit}.", sentence(g.reason)]
     if g.offender:
         parts.append(f"Worst: {sentence(g.offender)}")
-    if g.further_documents is not None:
-        parts.append(f"{plural(g.further_documents, 'further document')} would settle it.")
-    if is_waived(g) and g.waiver:
-        parts.append(f"Waived: {sentence(g.waiver)}")
+    if g.unsaid_further is not None:
+        parts.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
+    if g.unsaid_waiver:
+        parts.append(f"Waived: {sentence(g.unsaid_waiver)}")
     title = f"{g.verdict}: {view.gate_label(g)}"
     message = " ".join(part for part in parts if part)
     return command(level, message, title=title, file=g.file, line=g.line)

@@ -75,6 +75,8 @@ def _case(result: Result, g: GateResult) -> ET.Element:
 
 def _message(g: GateResult) -> str:
     """Return one line: what was measured, the limit, the worst offender."""
+    if g.only_reason:
+        return f"{g.verdict}: {sentence(g.reason)}"
     n, unit = numbers.gate(g), unit_words(g.unit)
     measured = f"{g.metric} {n.observed}" + (f" {unit}" if unit else "")
     worst = f"; worst: {g.worst}" if g.worst else ""
@@ -82,9 +84,9 @@ def _message(g: GateResult) -> str:
 
 
 def _details(g: GateResult) -> str:
-    lines = [_message(g), sentence(g.reason)]
-    if g.further_documents is not None:
-        lines.append(f"{plural(g.further_documents, 'further document')} would settle it.")
+    lines = [_message(g), "" if g.only_reason else sentence(g.reason)]
+    if g.unsaid_further is not None:
+        lines.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
     return "\n".join(line for line in lines if line)
 
 

@@ -11,7 +11,6 @@ from evalharness.report.words import (
     ARROWS,
     EXIT_CODES,
     SYMBOLS,
-    is_waived,
     metric_name,
     unit_words,
 )
@@ -105,10 +104,10 @@ def _why(g: GateResult) -> str:
     parts = [escape(sentence(g.reason))] if g.reason else []
     if g.offender:
         parts.append(f"Worst: {escape(sentence(g.offender))}")
-    if g.further_documents is not None:
-        parts.append(f"{plural(g.further_documents, 'further document')} would settle it.")
-    if is_waived(g) and g.waiver:
-        parts.append(f"Waived: {escape(sentence(g.waiver))}")
+    if g.unsaid_further is not None:
+        parts.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
+    if g.unsaid_waiver:
+        parts.append(f"Waived: {escape(sentence(g.unsaid_waiver))}")
     return " ".join(parts)
 
 
@@ -121,10 +120,11 @@ def _metrics(result: Result) -> str:
         else:
             interval = "exact" if e.low == e.high else shown.interval
         name = f"{escape(metric_name(e.id))} {ARROWS[e.direction]}".rstrip()
-        rows.append([name, code(e.id), shown.value, interval, escape(unit_words(e.unit))])
+        unit, floor = escape(unit_words(e.unit)), numbers.noise_floor(e)
+        rows.append([name, code(e.id), shown.value, interval, unit, floor])
     if not rows:
         return "No key metric was measured."
-    return table(["Metric", "Id", "Value>", "Interval>", "Unit"], rows)
+    return table(["Metric", "Id", "Value>", "Interval>", "Unit", "Noise floor>"], rows)
 
 
 def _compared(result: Result) -> str:

@@ -16,6 +16,7 @@ from evalharness.spec.result import Estimate, GateResult
 
 MISSING = "—"
 _MOST_DECIMALS = 6
+_WRITTEN = 8  # significant digits beyond which nobody wrote a limit by hand
 _SMALL, _LARGE = 1e-3, 1e7  # beyond, an exponent reads better than zeros
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -124,7 +125,12 @@ def gate(g: GateResult) -> GateNumbers:
 
 
 def limit(x: float, *, signed: bool = False) -> str:
-    """Format a limit as its author wrote it: the shortest form, never padded or rounded."""
+    """Format a limit as its author wrote it: the shortest form, never padded or rounded.
+
+    One that was computed, from a baseline or the reference, has six significant digits.
+    """
+    if len(f"{abs(x):.12g}".partition("e")[0].replace(".", "").lstrip("0")) > _WRITTEN:
+        x = float(f"{x:.6g}")
     if x == 0 or not 1e-4 <= abs(x) < 1e7:
         mantissa, _, exponent = f"{x:.12g}".partition("e")
         text = f"{mantissa}e{int(exponent)}" if exponent else mantissa

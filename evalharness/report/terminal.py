@@ -12,7 +12,7 @@ from rich.text import Text
 
 from evalharness.report import depth, numbers, view
 from evalharness.report.text import plural, scope_words, sentence, short, visible
-from evalharness.report.words import ARROWS, SYMBOLS, is_waived, tile_name, unit_words
+from evalharness.report.words import ARROWS, SYMBOLS, tile_name, unit_words
 from evalharness.spec.result import Result, Verdict
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _parts(result: Result, width: int) -> list[RenderableType]:
             for a in result.anomalies
         ],
         [_gates(result)],
-        [_metrics(result, width)],
+        [_metrics(result, width), *_noise(result)],
         [_tasks(result)],
         [_layer(result)],
         [Text.assemble(("warning ", "yellow"), visible(w)) for w in result.warnings],
@@ -132,8 +132,9 @@ def _gates(result: Result) -> RenderableType:
     table = _new_table()
     table.add_column("verdict", no_wrap=True)
     table.add_column("gate", overflow="fold", min_width=14)
-    for heading in ("observed", "interval", "limit"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("observed", justify="right", no_wrap=True)
+    table.add_column("interval", justify="right", overflow="fold", min_width=12)
+    table.add_column("limit", justify="right", no_wrap=True)
     reasons = Table.grid(padding=(0, 1, 0, 0))
     shown, folded = view.fold(view.gate_rows(result))
     for row in shown:
@@ -142,7 +143,8 @@ def _gates(result: Result) -> RenderableType:
         verdict = Text(f"{row.symbol} {g.verdict}", style=style)
         if row.standing != "blocking":
             verdict.append("\n  " + row.standing.split(" (")[0], style="dim")
-        name = Text(short(g.id, 34))
+        # Of `each: true` the scope, which stands below, is in the id as well.
+        name = Text(short(g.rule if g.rule and g.scope and view.names_scope(g) else g.id, 34))
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
         unit = "" if g.unit == "fraction" else short(unit_words(g.unit), 14)
@@ -166,10 +168,10 @@ def _reason(row: GateRow) -> Text:
     )
     if g.offender:
         text.append(f" Worst: {visible(sentence(g.offender))}")
-    if g.further_documents is not None:
-        text.append(f" {plural(g.further_documents, 'further document')} would settle it.")
-    if is_waived(g) and g.waiver:
-        text.append(f" Waived: {visible(sentence(g.waiver))}")
+    if g.unsaid_further is not None:
+        text.append(f" {plural(g.unsaid_further, 'further document')} would settle it.")
+    if g.unsaid_waiver:
+        text.append(f" Waived: {visible(sentence(g.unsaid_waiver))}")
     if g.file:
         text.append(f" {visible(g.file)}" + (f":{g.line}" if g.line else ""), style="dim")
     return text
@@ -197,6 +199,17 @@ def _metrics(result: Result, width: int) -> RenderableType:
         cells = [name, s.value, interval, short(unit_words(e.unit), 12)]
         table.add_row(*(Text(cell) for cell in [*cells, e.id][: 5 if with_ids else 4]))
     return table
+
+
+def _noise(result: Result) -> list[RenderableType]:
+    """Return the noise floor of the metrics shown, on a line of its own: no column is left."""
+    shown = [
+        f"{tile_name(e.id)} {numbers.noise_floor(e)}"
+        for e in view.key_estimates(result)
+        if e.noise_floor is not None
+    ]
+    text = f"noise floor, the reference against itself: {', '.join(shown)}"
+    return [Text(text, style="dim")] if shown else []
 
 
 def _tasks(result: Result) -> RenderableType:

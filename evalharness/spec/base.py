@@ -39,12 +39,23 @@ def _input_error(kind: type[Spec], file: YamlFile, error: ValidationError) -> In
         remedy = hint[:1].upper() + hint[1:] if hint else f"Known keys: {', '.join(sorted(known))}."
         return file.error("unknown key", key, remedy)
     if first["type"] == "missing":
-        return file.error("required and missing", key)
+        return file.error("required and missing", key, _described(kind, key))
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
     got = first.get("input")
     shown = "" if isinstance(got, dict | list | BaseModel) else f" (got {got!r})"
     return file.error(message + ("" if "got " in message else shown), key)
+
+
+def _described(kind: type[BaseModel], key: KeyPath) -> str | None:
+    """What a field is for, in the words of its schema, as the remedy where it is missing."""
+    found = {
+        info.description
+        for model in _models_at(kind, key[:-1])
+        for name, info in model.model_fields.items()
+        if key and key[-1] in (name, info.alias) and info.description
+    }
+    return f"Give {key[-1]}: {found.pop().rstrip('.')}." if len(found) == 1 else None
 
 
 def _real_key(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
@@ -61,6 +72,12 @@ def _real_key(data: Any, loc: tuple[str | int, ...]) -> KeyPath:
 
 def _keys_at(kind: type[BaseModel], key: KeyPath) -> list[str]:
     """The keys a mapping at ``key`` below ``kind`` may have."""
+    kinds = _models_at(kind, key)
+    return [info.alias or name for model in kinds for name, info in model.model_fields.items()]
+
+
+def _models_at(kind: type[BaseModel], key: KeyPath) -> list[type[BaseModel]]:
+    """The models that a mapping at ``key`` below ``kind`` may be."""
     kinds: list[type[BaseModel]] = [kind]
     for part in key:
         if isinstance(part, int):
@@ -71,7 +88,7 @@ def _keys_at(kind: type[BaseModel], key: KeyPath) -> list[str]:
                 if part in (name, info.alias):
                     inner += _models_in(info.annotation)
         kinds = inner or kinds
-    return [info.alias or name for model in kinds for name, info in model.model_fields.items()]
+    return kinds
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -141,7 +141,7 @@ class WaiverSpec(Spec):
 
     gate: str = Field(min_length=1, description="The id of the gate.")
     match: Globs = Field(default={}, description="Only these scopes of the gate. Default: all.")
-    reason: str = Field(min_length=1)
+    reason: str = Field(min_length=1, description="Why the loss is accepted, such as an issue.")
     owner: str | None = None
     expires: dt.date = Field(description="The last day it holds, as 2026-03-31.")
     max: LimitField | None = Field(
@@ -257,6 +257,7 @@ class Policy:
     on_anomalous: Blocks  # of the run as a whole; a gate may say otherwise for itself
     gates: tuple[Gate, ...]
     waivers: tuple[GivenWaiver, ...]
+    baseline_place: Place | None = field(default=None, repr=False, compare=False)
 
     def gate(self, gate_id: str) -> Gate | None:
         """The gate of that id."""

@@ -38,6 +38,7 @@ def resolve_policy(file: YamlFile) -> Policy:
     """Make a `Policy` of a parsed file and those it extends."""
     chain = _chain(file)  # the most basic first
     settings, confidence, baseline = dict(_BUILT_IN), 0.95, None
+    baseline_place = None
     gates: dict[str, tuple[dict[str, Any], dict[str, Place], Place]] = {}
     waivers: list[GivenWaiver] = []
     for here, spec in chain:
@@ -45,6 +46,7 @@ def resolve_policy(file: YamlFile) -> Policy:
         confidence = confidence if spec.confidence is None else spec.confidence
         if spec.baseline is not None:
             baseline = here.path.parent / Path(spec.baseline).expanduser()
+            baseline_place = Place(here, ("baseline",))
         inherited = dict(gates)
         own: dict[str, Place] = {}
         for index, gate in enumerate(spec.gates):
@@ -78,6 +80,7 @@ def resolve_policy(file: YamlFile) -> Policy:
         on_anomalous=settings["on_anomalous"],
         gates=tuple(_gate(i, settings, *parts) for i, parts in gates.items()),
         waivers=tuple(waivers),
+        baseline_place=baseline_place,
     )
 
 

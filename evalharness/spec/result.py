@@ -75,6 +75,22 @@ class GateResult(Part):
         named = self.verdict == "PASS" or (self.worst or "") in self.reason
         return None if named else self.worst
 
+    @property
+    def unsaid_further(self) -> int | None:
+        """The further documents that would settle it, where the reason does not say them."""
+        return None if "would settle it" in self.reason else self.further_documents
+
+    @property
+    def unsaid_waiver(self) -> str | None:
+        """The waiver of a gate that did not pass, where the reason does not name it."""
+        named = self.verdict == "PASS" or (self.waiver or "") in self.reason
+        return None if named else self.waiver
+
+    @property
+    def only_reason(self) -> bool:
+        """Whether there is no number to show, as of an expired waiver: the reason says all."""
+        return self.observed is None and self.threshold is None and self.bound is None
+
 
 class LayerResult(Part):
     """Output error of one module, reference against candidate, position 0 apart."""
@@ -270,6 +286,7 @@ class Repair(Part):
 
 class Waiver(Part):
     gate: str
+    match: Scope = {}  # only these of the gate's scopes; empty: all
     reason: str
     owner: str | None = None
     expires: str

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from evalharness.spec.base import Spec, parse
+from evalharness.spec.slices import RANGES, RESERVED
 from evalharness.spec.yamlfile import YamlFile, load_yaml
 
 
@@ -37,7 +38,12 @@ class Corpus(Spec):
     text_key: str = "text"
     tokens: str | None = Field(None, description=".npy of ids, or JSONL of {id, tokens}.")
     documents: int | None = Field(None, ge=1, description="A seeded sample of this many.")
-    attributes: tuple[str, ...] = Field((), description="JSONL keys kept as document attributes.")
+    attributes: tuple[str, ...] = Field(
+        (), description="JSONL keys or hub columns kept as document attributes, for slices."
+    )
+    labels: dict[str, str] = Field(
+        default={}, description="Attributes that all of its documents share: {language: de}."
+    )
     max_windows: int | None = Field(
         None, ge=1, description="Windows of one document, from its start."
     )
@@ -50,6 +56,9 @@ class Corpus(Spec):
                 "exactly one of source, hub, path, tokens must be given "
                 f"(got {', '.join(given) or 'none'})"
             )
+        for name in (*self.attributes, *self.labels):
+            if name in RESERVED:
+                raise ValueError(f"an attribute may not be called {name!r}: every document has one")
         if self.source is not None and not self.source.startswith("python:"):
             raise ValueError(f"source must be python:MODULE (got {self.source!r})")
         return self
@@ -94,20 +103,44 @@ class Task(Spec):
 
 
 class Slice(Spec):
-    """A named subset: documents whose attributes match every glob, or a range of positions."""
+    """A named subset of documents or positions; or, with `by`, one a value of an attribute."""
 
-    name: str = Field(min_length=1)
-    where: dict[str, str] = Field(
+    name: str | None = Field(None, min_length=1)
+    where: dict[str, str] | None = Field(
+        None,
         min_length=1,
-        description="Attribute, corpus or id: a glob; position: first:last, as 0:128.",
+        description="Attribute, corpus or id: a glob. position, or length in tokens: first:last, "
+        "as 0:128.",
+    )
+    by: str | None = Field(
+        None, min_length=1, description="An attribute: slices called language=de, language=en …"
     )
 
-    @field_validator("where")
-    @classmethod
-    def _position(cls, value: dict[str, str]) -> dict[str, str]:
-        if "position" in value and not re.fullmatch(r"\d*:\d*", value["position"]):
-            raise ValueError(f"position must be first:last, as 0:128 (got {value['position']!r})")
-        return value
+    @model_validator(mode="after")
+    def _form(self) -> Slice:
+        if self.by is not None:
+            if self.name is not None or self.where is not None:
+                raise ValueError("give name and where, or by alone")
+            if self.by in (*RANGES, "id"):
+                raise ValueError(f"by must be an attribute (got {self.by!r}); use where for ranges")
+        elif self.name is None or self.where is None:
+            raise ValueError("name and where must be given, or by")
+        for key in RANGES:
+            value = (self.where or {}).get(key)
+            if value is not None and not re.fullmatch(r"\d*:\d*", value):
+                raise ValueError(f"{key} must be first:last, as 0:128 (got {value!r})")
+        return self
+
+
+class NoiseFloor(Spec):
+    """How the reference is run beside itself; a small sample of the suite's windows."""
+
+    windows: int = Field(4, ge=1, description="Windows of the sample.")
+    dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
+        None,
+        description="Compute the reference in this dtype as well; the floor is the larger of "
+        "both. Another batch shape and another attention kernel are always tried.",
+    )
 
 
 class LayerProbe(Spec):
@@ -135,6 +168,7 @@ class Suite(Spec):
     probes: tuple[Literal["layers", "latency"], ...] = ()
     layers: LayerProbe = LayerProbe()
     slices: tuple[Slice, ...] = ()
+    noise_floor: NoiseFloor = NoiseFloor()
     batch_size: int = Field(8, ge=1, description="Windows, and task requests, a batch; both sides.")
     tokenizers: Literal["same", "different"] = Field(
         "same",
@@ -144,7 +178,7 @@ class Suite(Spec):
     @field_validator("corpora", "slices")
     @classmethod
     def _names(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        names = [v.name for v in value]
+        names = [v.name or f"by: {v.by}" for v in value]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"the name {name!r} is given twice")

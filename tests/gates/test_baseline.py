@@ -55,7 +55,7 @@ def test_the_same_candidate_measured_again_passes_a_ratchet(stored: Path) -> Non
 @pytest.mark.parametrize(
     ("key", "what"),
     [
-        ("data", "other data (the scored token stream and the task prompts differ)"),
+        ("data", "other data (scored tokens, their windows, prompts or targets differ)"),
         ("tokenizer", "another tokenizer"),
         ("metrics", "another version of the metrics"),
     ],
@@ -65,8 +65,9 @@ def test_a_baseline_that_is_not_comparable_is_refused(stored: Path, key: str, wh
     with pytest.raises(InputError) as error:
         ratchet(stored, "max: 0.01", estimate("kl.mean", 0.0, 0.0, 0.0), IDENTITY | {key: "x9"})
     assert str(error.value) == (
-        f"{stored}: the baseline is of {what}: {IDENTITY[key]} against x9. Save a new one from a "
-        "run with this suite: evalharness baseline save RUN."
+        f"gates/p.yaml:2: gates[0].relative_to: the baseline {stored} is of {what}: "
+        f"{IDENTITY[key]} against x9. Save a new one from a run with this suite: evalharness "
+        "baseline save RUN."
     )
 
 

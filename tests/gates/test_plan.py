@@ -64,7 +64,9 @@ def test_a_suite_too_small_to_ever_decide_is_refused() -> None:
     assert refused(TASK, Sizes({}, {"arc": 100, "mmlu": 5000})) == (
         "gates/p.yaml:2: gates[0].min: 100 items can never decide a min of -1pp at 0.95 "
         "confidence: even for a perfect candidate it takes 1,355 (planning spread 0.224, default). "
-        "Measure at least 1,355 items, or give a limit at least 0.037 from the best possible value."
+        "Measure at least 1,355 items, or give a limit at least 0.037 from the best possible "
+        "value. Where an earlier run of such a pair varied less, `--plan-from RUN` takes its "
+        "spread."
     )
     check_resolvable(gate(TASK), Sizes({}, {"arc": 1355}), metrics=METRICS)
     check_resolvable(gate(TASK), Sizes({}, {"arc": None}), metrics=METRICS)  # all there are
@@ -109,7 +111,20 @@ def test_a_task_that_the_suite_does_not_have_is_refused() -> None:
 )
 def test_what_cannot_be_planned_is_not_refused(rule: str) -> None:
     """Only what could never be decided is."""
-    check_resolvable(gate(rule), Sizes({"a": 5}, {"t": 5}), metrics=METRICS)
+    check_resolvable(gate(rule), Sizes({"a": 5}, {"t": 5}, {"code": None}), metrics=METRICS)
+
+
+def test_a_slice_is_held_to_its_own_documents() -> None:
+    """Of several that match, to the smallest; one that matches nothing is named."""
+    sizes = Sizes({"a": 500}, {}, {"language=de": 4, "language=en": 400, "code": 300})
+    rule = "metric: nll.shift, scope: {slice: 'SLICE'}, max: 0.01"
+    check_resolvable(gate(rule.replace("SLICE", "language=en")), sizes, metrics=METRICS)
+    with pytest.raises(InputError, match=r"4 documents can never decide a max of 0.01"):
+        check_resolvable(gate(rule.replace("SLICE", "language=*")), sizes, metrics=METRICS)
+    with pytest.raises(InputError, match=r"slice=german matches nothing.* It has: language=de"):
+        check_resolvable(gate(rule.replace("SLICE", "german")), sizes, metrics=METRICS)
+    with pytest.raises(InputError, match="The suite names no slice"):
+        check_resolvable(gate(rule.replace("SLICE", "x")), Sizes({"a": 9}, {}), metrics=METRICS)
 
 
 def test_a_trade_off_is_planned_on_its_looser_limit() -> None:

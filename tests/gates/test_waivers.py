@@ -6,12 +6,16 @@ import datetime as dt
 
 import pytest
 
-from evalharness.gates import Decision, decide
+from evalharness.gates import Decision, decide, explain
 from evalharness.spec.result import Anomaly, Estimate
 from tests.gates.fakes import METRICS, FakeEstimates, estimate, policy
 
 TODAY = dt.date(2026, 3, 1)
 FAILING = estimate("kl.mean", 0.09, 0.08, 0.10)
+TEXT = (
+    "gates:\n  - {id: kl, metric: kl.mean, max: 0.05}\n"
+    "waivers:\n  - {gate: kl, reason: issue 12, expires: 2026-06-01}\n"
+)
 PASSING = estimate("kl.mean", 0.01, 0.01, 0.01)
 
 
@@ -31,7 +35,7 @@ def waived(extra: str = "", *, expires: str = "2026-06-01", one: Estimate = FAIL
         ("2026-03-16", "active", 0, None),
         ("2026-03-15", "expiring", 0, "expires on 2026-03-15, in 14 days"),
         ("2026-03-01", "expiring", 0, "expires on 2026-03-01, in 0 days"),
-        ("2026-02-28", "expired", 1, "expired on 2026-02-28"),
+        ("2026-02-28", "expired", 1, None),
     ],
 )
 def test_a_waiver_holds_through_its_last_day(
@@ -57,8 +61,40 @@ def test_a_waived_gate_keeps_its_verdict_and_does_not_block() -> None:
 def test_an_expired_waiver_is_named_where_it_is_missed() -> None:
     """So that nobody wonders why yesterday was green."""
     decision = waived(expires="2026-02-28")
-    assert decision.gates[0].reason.endswith("Its waiver expired on 2026-02-28.")
-    assert decision.gates[0].waiver is None
+    (gate,) = decision.gates
+    assert gate.reason.endswith("Its waiver (issue 12; owner: none) expired on 2026-02-28.")
+    assert gate.waiver is None
+
+
+@pytest.mark.parametrize(
+    ("one", "own", "why"),
+    [
+        (PASSING, "PASS", "nothing needs it now: remove it."),
+        (
+            estimate("kl.mean", 0.05, 0.04, 0.06), "INCONCLUSIVE",
+            "the gate does not pass without it: renew it with a new date, or remove it.",
+        ),
+    ],
+)  # fmt: skip
+def test_an_expired_waiver_fails_whatever_its_gate_does(one: Estimate, own: str, why: str) -> None:
+    """With a row of its own, at the waiver's line, that names reason, owner and date."""
+    decision = waived(", owner: ann", expires="2026-02-28", one=one)
+    gate, row = decision.gates
+    assert (gate.verdict, row.verdict, row.blocking, row.line) == (own, "FAIL", True, 4)
+    assert row.id == "waiver of kl"
+    assert row.reason == f"The waiver of kl (issue 12; owner: ann) expired on 2026-02-28, and {why}"
+    assert (decision.verdict, decision.exit_code) == ("FAIL", 1)
+    assert "In full:   The waiver of kl" in explain(row, policy(TEXT))
+
+
+def test_an_expired_waiver_of_a_gate_that_warns_does_not_block() -> None:
+    """It blocks as its gate would."""
+    text = TEXT.replace("0.05}", "0.05, severity: warn}").replace("2026-06-01", "2026-02-28")
+    more = text.replace("waivers", "  - {metric: top1.agreement, min: 90%}\nwaivers")
+    top1 = estimate("top1.agreement", 0.95, 0.94, 0.96)
+    decision = decide(policy(more), FakeEstimates(PASSING, top1), metrics=METRICS, today=TODAY)
+    assert (decision.verdict, decision.exit_code) == ("PASS", 0)
+    assert decision.gates[-1].verdict == "FAIL"
 
 
 def test_an_unused_waiver_warns() -> None:
@@ -66,10 +102,6 @@ def test_an_unused_waiver_warns() -> None:
     decision = waived(one=PASSING)
     assert [w.state for w in decision.waivers] == ["unused"]
     assert decision.warnings == ["waiver of kl (issue 12): unused, the gate passes without"]
-    gone = waived(one=PASSING, expires="2026-02-28")
-    assert gone.warnings == [
-        "waiver of kl (issue 12): expired on 2026-02-28; nothing needs it now, remove it"
-    ]
 
 
 @pytest.mark.parametrize(("cap", "code"), [("0.10", 0), ("0.099", 1), ("0.07", 1)])

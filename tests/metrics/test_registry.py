@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from scipy.stats import binomtest
 
 from evalharness.metrics import REGISTRY, Estimates
+from evalharness.spec.slices import Subset
 from tests.metrics.conftest import Tables, swapped, synthetic
 
 Make = Callable[[Tables], Estimates]
@@ -174,12 +176,34 @@ def test_a_slice_of_positions_takes_tokens_not_documents(estimates: Make) -> Non
     """Against a plain pandas selection; every document still counts as a cluster."""
     tables = synthetic()
     run = estimates(tables)
-    run.evidence.slices.append({"name": "early", "where": {"position": "0:10"}})
+    run.evidence.slices["early"] = Subset("early", {"position": "0:10"})
     found = run.estimate("kl.mean", {"slice": "early"}, 0.95)
     rows = tables["tokens"][tables["tokens"]["position"] < 10]
     assert found.value == pytest.approx(rows["kl"].mean(), rel=1e-6)
     assert found.n == len(rows)
     assert found.clusters == len(tables["documents"])
+
+
+def test_every_text_metric_has_an_estimate_a_slice(estimates: Make) -> None:
+    """Of each value of an attribute: as if the run held those documents alone."""
+    tables = synthetic()
+    kind = ["odd" if d % 2 else "even" for d in tables["documents"]["doc"]]
+    tables["documents"]["attributes"] = [json.dumps({"kind": k}) for k in kind]
+    run = estimates(tables)
+    run.evidence.run.manifest["suite"] = {"slices": [{"by": "kind"}]}
+    names = [s["slice"] for s in run.scopes("kl.mean") if "slice" in s]
+    assert names == ["kind=even", "kind=odd"]
+    odd = dict(tables)
+    for name in ("documents", "tokens"):
+        odd[name] = tables[name][tables[name]["doc"] % 2 == 1]
+    alone = estimates(odd)
+    text = [m.id for m in REGISTRY.values() if "slice" in m.scope_keys and m.records != "layers"]
+    assert len(text) > 25
+    for id in text:
+        bound = {"bound": "1"} if id == "logit.exceed_rate" else {}
+        found = run.estimate(id, {**bound, "slice": "kind=odd"}, 0.95)
+        other = alone.estimate(id, bound, 0.95)
+        assert (found.value, found.n) == (other.value, other.n), id
 
 
 def test_documents_beyond_a_bound_are_counted_once(estimates: Make) -> None:

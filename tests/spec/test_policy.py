@@ -135,8 +135,16 @@ def test_a_confidence_is_a_fraction(confidence: str) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{gate: kl, expires: 2026-01-01}", "waivers[0].reason: required and missing"),
-        ("{gate: kl, reason: known}", "waivers[0].expires: required and missing"),
+        (
+            "{gate: kl, expires: 2026-01-01}",
+            "waivers[0].reason: required and missing. Give reason: Why the loss is accepted, such "
+            "as an issue.",
+        ),
+        (
+            "{gate: kl, reason: known}",
+            "waivers[0].expires: required and missing. Give expires: The last day it holds, as "
+            "2026-03-31.",
+        ),
         (
             "{gate: kl, reason: known, expires: soon}",
             "waivers[0].expires: must be a date such as 2026-03-31 (got 'soon')",
