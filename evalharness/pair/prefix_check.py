@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evalharness.models.failures import is_out_of_memory
 from evalharness.pair.prefix import Batch, PackedSide
 from evalharness.pair.trie import Request, pack
 
@@ -36,8 +37,9 @@ def unsupported(side: PackedSide) -> str | None:
         return f"{kind} carries a state from token to token"
     if config.model_type in _ALIBI or getattr(config, "alibi", False):
         return f"{kind} takes positions from ALiBi, which a packed mask does not carry"
-    if side.attention not in ("sdpa", "eager"):
-        return f"{side.attention} attention takes no packed mask (sdpa does)"
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in ("sdpa", "eager"):
+        return f"{attention} attention takes no packed mask (sdpa does)"
     return probe(side)
 
 
@@ -61,6 +63,8 @@ def probe(side: PackedSide) -> str | None:
         packed = _packed(side, requests, leaky=False)
         leaky = packed if full else _packed(side, requests, leaky=True)
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as raised:
+        if is_out_of_memory(raised):
+            raise
         return f"{kind} does not take packed requests ({type(raised).__name__})"
     finally:
         side.end()
