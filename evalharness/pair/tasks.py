@@ -82,14 +82,19 @@ def run_tasks(
     counter = _Counter(2 * sum(t.requests for t in pending), progress)
     loaded = (reference, candidate)
     with quiet():
-        scorer = _scorer(loaded, batch_size, counter)
+        try:
+            scorer = _scorer(loaded, batch_size, counter)
+        except (RuntimeError, MemoryError) as error:
+            raise _failed(error, "trying whether tasks can be packed") from error
+    both = f"{reference.name} and {candidate.name}"
     said: set[str] = set()
     for task in pending:
         with counter.terminal(), quiet():
-            scored = []
+            scored: list[Scored] = []
             for side, lm in zip(loaded, scorer.lms, strict=True):
                 counter.begin(task.requests, f"{task.name}, {side.name}")
-                scored.append(_score(task, side.name, lm, seed))
+                who = side.name if scored or not scorer.usable else both
+                scored.append(_score(task, side.name, lm, seed, who))
                 counter.end()
             notes = tuple(n for n in scorer.notes if n not in said)
             said.update(notes)
@@ -167,8 +172,8 @@ def _scorer(
     )  # fmt: skip
 
 
-def _score(task: PreparedTask, name: str, lm: Any, seed: int) -> Scored:
-    """Run lm-eval's evaluator on one side."""
+def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Scored:
+    """Run lm-eval's evaluator on one side; ``who`` computes meanwhile."""
     from lm_eval.evaluator import evaluate
 
     lm.nonfinite_generations = 0
@@ -184,20 +189,18 @@ def _score(task: PreparedTask, name: str, lm: Any, seed: int) -> Scored:
     except EvalHarnessError:
         raise
     except Exception as error:  # whatever a task's own code, or the device, raises
-        raise _failed(error, task.name, name) from error
+        raise _failed(error, f"task {task.name} on {who}") from error
     return Scored(
         name, results["results"][task.name], results["samples"][task.name],
         lm.nonfinite_generations,
     )  # fmt: skip
 
 
-def _failed(error: Exception, task: str, name: str) -> RunError:
+def _failed(error: Exception, where: str) -> RunError:
     text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     if isinstance(error, MemoryError) or "memory" in text.lower():
-        return RunError(
-            f"task {task} on {name}: not enough memory ({text}). Use a smaller batch_size"
-        )
-    return RunError(f"task {task} on {name}: {type(error).__name__}: {text}")
+        return RunError(f"{where}: not enough memory ({text}). Use a smaller batch_size")
+    return RunError(f"{where}: {type(error).__name__}: {text}")
 
 
 @contextmanager
@@ -285,7 +288,7 @@ class _Counter:
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._progress = total, progress
-        self._count, self._until, self._label = 0, 0, ""
+        self._count, self._until, self._told, self._label = 0, 0, -1, ""
         self._streams = (sys.stdout, sys.stderr)
 
     @contextmanager
@@ -303,9 +306,11 @@ class _Counter:
     def answered(self, more: int) -> None:
         """Count ``more`` answered requests; a pass over both sides may run ahead of the first."""
         self._count += more
-        if self._progress is not None:
+        done = min(self._count, self._total)
+        if self._progress is not None and not done == self._told == self._total:
+            self._told = done
             with redirect_stdout(self._streams[0]), redirect_stderr(self._streams[1]):
-                self._progress(min(self._count, self._total), self._total, self._label)
+                self._progress(done, self._total, self._label)
 
     def end(self) -> None:
         """One side of one task is done: no fewer, and if the next side is not ahead, no more."""
