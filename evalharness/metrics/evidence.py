@@ -215,7 +215,8 @@ class Evidence:
     @cached_property
     def item_tokens(self) -> pd.DataFrame:
         """Positions at which the continuations of task items are scored."""
-        return pd.DataFrame(self.run.table("item_tokens").to_pandas())
+        table = self.run.table("item_tokens")
+        return pd.DataFrame(table.to_pandas(categories=["task", "cluster"]))
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
