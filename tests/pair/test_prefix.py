@@ -345,6 +345,9 @@ def test_a_broken_candidate_is_an_anomaly_here_too(tiny: Tiny) -> None:
         candidate.model.lm_head.weight[7] = math.nan
     (run,) = run_tasks(reference, candidate, prepare("choose.yaml"), batch_size=2)
     assert run.anomalies[0].startswith("tiny1: NaN or infinite log-likelihood for 5 of 5 items")
+    assert run.notes[0].startswith(
+        "tiny1: LlamaForCausalLM gives NaN or infinite logits on a probe"
+    )
     assert all(r.candidate is None and r.reference is not None for r in run.results)
 
 
@@ -466,7 +469,7 @@ def test_out_of_memory_is_no_reason_not_to_pack(tiny: Tiny) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    loaded.model.forward = fail
+    loaded.model.model.forward = fail
     with pytest.raises(RuntimeError, match="out of memory"):
         probe(packed)
 
