@@ -318,6 +318,9 @@ def _tasks(
                     reference.loaded, candidate.loaded, job.tasks, batch_size=batch_size,
                     seed=job.suite.seed, progress=advance.report, done=frozenset(done),
                 ):  # fmt: skip
+                    if task.notes:
+                        known = run.manifest["warnings"]
+                        run.update(warnings=list(dict.fromkeys([*known, *task.notes])))
                     run.write_block(f"task-{task.task}", task_tables(task))
                     interrupted()
                 return
@@ -346,6 +349,9 @@ def task_tables(task: TaskRun) -> dict[str, pa.Table]:
     """The records of one lm-eval task."""
     return {
         "items": pa.Table.from_pandas(task.frame, schema=records.ITEMS, preserve_index=False),
+        "item_tokens": pa.Table.from_pandas(
+            task.positions, schema=records.ITEM_TOKENS, preserve_index=False
+        ),
         "tasks": pa.Table.from_pylist(
             [{k: getattr(r, k) for k in records.TASKS.names} for r in task.results],
             schema=records.TASKS,

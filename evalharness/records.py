@@ -69,6 +69,26 @@ ITEMS = pa.schema(
     ]
 )
 
+# Where a task's continuations are scored. A position that several of an item's continuations share
+# is one row, so what depends on the token that follows is not here.
+ITEM_TOKENS = pa.schema(
+    [
+        ("task", pa.string()),
+        ("doc_id", pa.int64()),
+        ("cluster", pa.string()),  # as in ITEMS
+        ("position", pa.int32()),  # place of the predicted token in prompt and continuation
+        ("kl", pa.float32()),  # from here on as in TOKENS
+        ("kl_reverse", pa.float32()),
+        ("entropy_ref", pa.float32()),
+        ("entropy_cand", pa.float32()),
+        ("argmax_ref", pa.int32()),
+        ("argmax_cand", pa.int32()),
+        ("top5_overlap", pa.int8()),
+        ("max_abs", pa.float32()),
+        ("half_range", pa.float32()),
+    ]
+)
+
 LAYERS = pa.schema(
     [
         ("layer", pa.string()),
@@ -145,6 +165,7 @@ SCHEMAS = {
     "documents": DOCUMENTS,
     "tokens": TOKENS,
     "items": ITEMS,
+    "item_tokens": ITEM_TOKENS,
     "layers": LAYERS,
     "contexts": CONTEXTS,
     "sensitivity": SENSITIVITY,

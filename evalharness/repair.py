@@ -88,7 +88,10 @@ def _probed(slot: Any) -> Any:
 
 def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> dict[str, pa.Table]:
     """The suite's tasks on both sides, if a gate is on them."""
-    if not suite.tasks or not any(REGISTRY[g.metric].records == "items" for g in policy.gates):
+    on_tasks = [
+        g for g in policy.gates if REGISTRY[g.metric].records == "items" or "task" in g.scope
+    ]
+    if not suite.tasks or not on_tasks:
         return {}
     from evalharness.data.items import prepare_tasks
     from evalharness.measure import task_tables
@@ -102,7 +105,8 @@ def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> di
             seed=suite.seed,
         )
     ]  # fmt: skip
-    return {name: pa.concat_tables([t[name] for t in made]) for name in ("items", "tasks")}
+    names = ("items", "item_tokens", "tasks")
+    return {name: pa.concat_tables([t[name] for t in made]) for name in names}
 
 
 def _decidable(policy: Policy) -> tuple[Policy, list[str]]:

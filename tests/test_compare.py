@@ -45,6 +45,25 @@ def cli(*arguments: str | Path) -> tuple[int, str, str]:
     return done.exit_code, done.stdout, done.stderr
 
 
+def test_a_gate_may_be_on_the_divergence_where_a_task_is_scored(project: Path) -> None:
+    """From the same pass as the scores; it is decided, shown, and stands when gated again."""
+    task = Path(__file__).parent / "data" / "lm_tasks" / "choose.yaml"
+    suite = project / "suite.yaml"
+    suite.write_text(suite.read_text() + f"tasks:\n  - {{path: {task}}}\n")
+    (project / "gates.yaml").write_text(
+        'version: 1\ngates:\n  - {id: drift, metric: kl.mean, scope: {task: "cho*"}, max: 1.0e-6}\n'
+    )
+    result, run = compare(job(project))
+    (gate,) = result.gates
+    assert (gate.verdict, gate.scope) == ("FAIL", {"task": "choose"})
+    rows = run.table("item_tokens").to_pandas()
+    (kl,) = (m for m in result.metrics if m.id == "kl.mean" and "task" in m.scope)
+    assert kl.value == gate.observed == pytest.approx(rows["kl"].mean(), rel=1e-6)
+    assert (kl.n, kl.clusters) == (len(rows), rows["cluster"].nunique())
+    assert "How far predictions moved on the tasks" in (run.path / "report.html").read_text()
+    assert api.check(run.path, project / "gates.yaml").gates == result.gates
+
+
 def test_a_comparison_writes_a_complete_valid_run(project: Path) -> None:
     """result.json validates against its schema, and every file's hash is in the manifest."""
     result, run = compare(job(project))

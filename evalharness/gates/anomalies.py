@@ -27,15 +27,17 @@ def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
 
 
 def _no_divergence(estimates: Estimates) -> list[Anomaly]:
-    if {} not in estimates.scopes("kl.mean"):
-        return []
-    kl = estimates.estimate("kl.mean", {}, 0.90)
-    if kl.value != 0.0 or kl.n == 0:
+    scopes = estimates.scopes("kl.mean")
+    # A suite without texts has the positions at which its tasks are scored.
+    whole = [{}] if {} in scopes else [s for s in scopes if "task" in s]
+    found = [estimates.estimate("kl.mean", scope, 0.90) for scope in whole]
+    count = sum(kl.n for kl in found)
+    if count == 0 or any(kl.value != 0.0 for kl in found):
         return []
     return [
         Anomaly(
             kind="no_divergence",
-            message=f"KL is exactly 0 over {kl.n} tokens, though the candidate claims to be "
+            message=f"KL is exactly 0 over {count} tokens, though the candidate claims to be "
             "compressed: was the reference loaded twice?",
         )
     ]

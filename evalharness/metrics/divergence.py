@@ -1,4 +1,8 @@
-"""How far apart two next-token distributions are: KL, agreement, probabilities, logits."""
+"""How far apart two next-token distributions are: KL, agreement, probabilities, logits.
+
+Over the scored tokens of texts, and in ``scope: {task: …}`` over the positions at which a task's
+continuations are scored, whose clusters are the task's items.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes, undefined
+from evalharness.metrics.evidence import (
+    TEXT_KEYS,
+    TOKEN_KEYS,
+    Evidence,
+    View,
+    text_scopes,
+    token_scopes,
+    undefined,
+)
 from evalharness.metrics.perplexity import difference, over_tokens
 from evalharness.metrics.registry import Measured, Scope, mean_metric, metric
 from evalharness.stats import (
@@ -18,6 +30,7 @@ from evalharness.stats import (
     rms_t,
 )
 
+_tokens: Any = {"scopes": token_scopes, "scope_keys": TOKEN_KEYS, "records": "tokens"}
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
 _KL = "KL(p‖q) = Σ p·(log p − log q) over the whole vocabulary"
 
@@ -36,7 +49,7 @@ for _id, _name, _column, _which in (
     mean_metric(
         _id, _name, over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
         worst=partial(_largest, _column), interval=partial(cluster_bootstrap_t, log=True),
-        unit="nats/token", direction="lower", identity=0.0, source=f"{_KL}; {_which}", **_text,
+        unit="nats/token", direction="lower", identity=0.0, source=f"{_KL}; {_which}", **_tokens,
     )  # fmt: skip
 
 
@@ -68,11 +81,12 @@ def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -
 for _id, _q in (("median", 0.5), ("p99", 0.99), ("p999", 0.999)):
     metric(
         f"kl.{_id}", f"KL divergence, {'median' if _q == 0.5 else f'{_q:.1%} quantile'}",
-        unit="nats/token", direction="lower", identity=0.0, source="pooled quantile of KL", **_text,
+        unit="nats/token", direction="lower", identity=0.0, source="pooled quantile of KL",
+        **_tokens,
     )(partial(_quantile, "kl", _q))  # fmt: skip
 metric(
     "kl.max", "KL divergence, largest", unit="nats/token", direction="lower", identity=0.0,
-    source="largest KL over tokens", **_text,
+    source="largest KL over tokens", **_tokens,
 )(partial(_maximum, "kl"))  # fmt: skip
 
 
@@ -81,16 +95,16 @@ def _same_top(view: View) -> Any:
 
 
 mean_metric(
-    "top1.agreement", "Top-1 agreement", over_tokens("nll_ref", "nll_cand", of=_same_top),
+    "top1.agreement", "Top-1 agreement", over_tokens("kl", of=_same_top),
     interval=partial(cluster_bootstrap_t, log=False),  # documents differ too skewly for t
     unit="fraction", direction="higher", identity=1.0, symmetric="even",
-    source="share of tokens with the same arg-max (ties: lowest id)", **_text,
+    source="share of tokens with the same arg-max (ties: lowest id)", **_tokens,
 )  # fmt: skip
 mean_metric(
     "top5.overlap", "Top-5 overlap",
-    over_tokens("nll_ref", "nll_cand", of=lambda view: view.column("top5_overlap") / 5),
+    over_tokens("kl", of=lambda view: view.column("top5_overlap") / 5),
     unit="fraction", direction="higher", identity=1.0, symmetric="even",
-    source="mean of |top5 ∩ top5′| / 5", **_text,
+    source="mean of |top5 ∩ top5′| / 5", **_tokens,
 )  # fmt: skip
 
 
@@ -113,20 +127,20 @@ mean_metric(
     "entropy.shift", "Entropy shift",
     over_tokens("entropy_ref", "entropy_cand", of=partial(difference, "entropy")),
     unit="nats/token", direction="none", difference=True, identity=0.0, symmetric="odd",
-    source="mean of H(q) − H(p)", **_text,
+    source="mean of H(q) − H(p)", **_tokens,
 )  # fmt: skip
 metric(
     "logit.max_abs_diff", "Largest logit difference", unit="logits", direction="lower",
     identity=0.0, symmetric="even", shift_invariant=False,
-    source="max over tokens and vocabulary of |z′ − z|", **_text,
+    source="max over tokens and vocabulary of |z′ − z|", **_tokens,
 )(partial(_maximum, "max_abs"))  # fmt: skip
 metric(
     "logit.half_range", "Largest logit half-range", unit="logits", direction="lower", identity=0.0,
-    symmetric="even", source="max over tokens of (max Δ − min Δ)/2; bounds KL ≤ (2h)²/8", **_text,
+    symmetric="even", source="max over tokens of (max Δ − min Δ)/2; bounds KL ≤ (2h)²/8", **_tokens,
 )(partial(_maximum, "half_range"))  # fmt: skip
 metric(
     "logit.half_range.p999", "Logit half-range, 99.9% quantile", unit="logits", direction="lower",
-    identity=0.0, symmetric="even", source="pooled quantile of (max Δ − min Δ)/2", **_text,
+    identity=0.0, symmetric="even", source="pooled quantile of (max Δ − min Δ)/2", **_tokens,
 )(partial(_quantile, "half_range", 0.999))  # fmt: skip
 
 

@@ -29,10 +29,15 @@ _TOGETHER = (
 
 @dataclass(frozen=True)
 class View:
-    """The token records within a scope; ``doc`` is each row's cluster."""
+    """The token records within a scope of texts; ``doc`` is each row's cluster."""
 
     evidence: Evidence
     mask: npt.NDArray[np.bool_] | None
+
+    @property
+    def size(self) -> int:
+        """Clusters there are, those without a row in this scope among them."""
+        return len(self.evidence.documents)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column, (N,)."""
@@ -46,11 +51,10 @@ class View:
 
     def sums(self, values: npt.NDArray[Any]) -> tuple[Floats, Floats]:
         """Per-document totals of ``values`` and numbers of rows, (G,) each."""
-        size = len(self.evidence.documents)
         doc = self.doc
         return (
-            np.bincount(doc, values.astype(np.float64, copy=False), size).astype(np.float64),
-            np.bincount(doc, minlength=size).astype(np.float64),
+            np.bincount(doc, values.astype(np.float64, copy=False), self.size).astype(np.float64),
+            np.bincount(doc, minlength=self.size).astype(np.float64),
         )
 
     def bad(self, *columns: str) -> str | None:
@@ -68,6 +72,30 @@ class View:
         """Row ``row`` in words: its document and position."""
         document = self.evidence.document(int(self.doc[row]))
         return f"{document} position {self.column('position')[row]}"
+
+
+@dataclass(frozen=True)
+class ItemView(View):
+    """The positions of one task at which continuations are scored; clusters are those of items."""
+
+    rows: pd.DataFrame
+
+    @property
+    def size(self) -> int:
+        """Clusters there are."""
+        return int(self.rows["cluster"].nunique())
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """One column, (N,); ``doc`` numbers the clusters."""
+        if name == "doc":
+            return pd.factorize(self.rows["cluster"])[0]
+        values = self.rows[name].to_numpy()
+        return values.astype(np.float64 if values.dtype.kind == "f" else np.int64)
+
+    def place(self, row: int) -> str:
+        """Row ``row`` in words."""
+        at = self.rows.iloc[row]
+        return f"task {at['task']}, item {at['doc_id']} position {at['position']}"
 
 
 @dataclass(frozen=True)
@@ -165,7 +193,10 @@ class Evidence:
         return f"{row['corpus']}/{row['id']}"
 
     def tokens(self, scope: Scope) -> View:
-        """The token records within ``scope``."""
+        """The token records within ``scope``; of a task, those at its items' continuations."""
+        if "task" in scope:
+            rows = self.item_tokens
+            return ItemView(self, None, rows[rows["task"] == scope["task"]])
         key = json.dumps(scope, sort_keys=True)
         if key not in self._masks:
             chosen = self.in_scope(scope)
@@ -194,6 +225,12 @@ class Evidence:
     def items(self) -> pd.DataFrame:
         """Task items, one row an item and lm-eval metric."""
         return pd.DataFrame(self.run.table("items").to_pandas())
+
+    @cached_property
+    def item_tokens(self) -> pd.DataFrame:
+        """Positions at which the continuations of task items are scored."""
+        table = self.run.table("item_tokens")
+        return pd.DataFrame(table.to_pandas(categories=["task", "cluster"]))
 
     @cached_property
     def tasks(self) -> pd.DataFrame:
@@ -250,6 +287,15 @@ def text_scopes(evidence: Evidence) -> list[Scope]:
 
 
 TEXT_KEYS = ("corpus", "slice")
+
+
+def token_scopes(evidence: Evidence) -> list[Scope]:
+    """Those of texts, and each task whose two sides were scored together."""
+    names = evidence.item_tokens["task"].unique()
+    return text_scopes(evidence) + [{"task": str(n)} for n in names]
+
+
+TOKEN_KEYS = (*TEXT_KEYS, "task")
 
 
 def task_scopes(keep: Callable[[pd.DataFrame], bool] = lambda rows: True) -> Any:

@@ -25,7 +25,7 @@ import pandas as pd
 from evalharness.data.items import PreparedTask
 from evalharness.errors import RunError
 from evalharness.pair.choices import Choice, read_choice
-from evalharness.records import ITEMS
+from evalharness.records import ITEM_TOKENS, ITEMS
 
 _ACCURACY = re.compile(r"(^|_)(acc|accuracy|em|exact_match|exact|match|correct|pass(@\d+)?)(_|,|$)")
 _PER_ITEM = ("brier_score", "bits_per_byte")  # tuples that lm-eval's aggregation takes one by one
@@ -54,6 +54,7 @@ class Paired:
     metrics: tuple[tuple[str, str], ...]  # lm-eval's (metric, filter), in order
     unusable: tuple[frozenset[int], frozenset[int]]
     anomalies: tuple[str, ...]
+    clusters: Mapping[int, str]  # by document
 
 
 def metric_name(metric: str, filter_name: str) -> str:
@@ -118,7 +119,20 @@ def pair_samples(prepared: PreparedTask, reference: Scored, candidate: Scored) -
         (bad_ref, bad_cand),
         (*_anomalies(name, reference, bad_ref, len(docs)),
          *_anomalies(name, candidate, bad_cand, len(docs))),
+        clusters,
     )  # fmt: skip
+
+
+def position_rows(
+    prepared: PreparedTask, clusters: Mapping[int, str], positions: Mapping[str, Any]
+) -> pd.DataFrame:
+    """The pair's statistics (`PairedPass.positions`) in the schema `records.ITEM_TOKENS`."""
+    if not positions:
+        return pd.DataFrame(ITEM_TOKENS.empty_table().to_pandas())
+    items = [int(i) for i in positions["item"]]
+    ids = items if prepared.samples is None else [prepared.samples[i] for i in items]
+    columns = {"task": prepared.name, "doc_id": ids, "cluster": [clusters[i] for i in ids]}
+    return pd.DataFrame(columns | dict(positions), columns=ITEM_TOKENS.names)
 
 
 def _by_document(side: Scored) -> dict[tuple[int, str], Sample]:

@@ -4,9 +4,10 @@ Replaces the scoring loop of lm-eval's HFLM, which feeds the prompt once for eve
 a log-softmax over the vocabulary at every token of it. Here a document is a trie in one row, with a
 mask that lets a token see its own ancestors; a few-shot prefix that documents share is kept as keys
 and values; and ``lm_head`` runs on scored positions only. Both models go through a batch while it
-is there, so that the logits of both sides can be compared in the same pass (``on_logits``).
+is there: one look at both logit rows gives both sides' log-probabilities and the pair's KL,
+half-range and agreement at every position where a continuation is scored.
 
-Log-likelihoods agree with HFLM's to rounding: differences seen are below 3e-4 nats in float32. In
+Log-likelihoods agree with HFLM's to rounding: differences seen are below 1e-3 nats in float32. In
 16 bits HFLM also rounds each log-probability to 16 bits, which this does not, and both move with
 the shape of the batch. Where the packed form cannot be exact it is not used: see `prefix_check`.
 """
@@ -14,6 +15,7 @@ the shape of the batch. Where the packed form cannot be exact it is not used: se
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -25,11 +27,19 @@ from transformers.cache_utils import DynamicLayer
 
 from evalharness.models.load import LoadedModel
 from evalharness.pair.side import Side, chunks
-from evalharness.pair.trie import Document, Group, Request, pack
+from evalharness.pair.statistics import token_statistics
+from evalharness.pair.trie import Document, Group, pack
 
 Answer = tuple[float, bool]  # log-likelihood in nats; whether every token was the most likely one
-OnLogits = Callable[[Tensor, Tensor], None]  # logits (N, V) of reference and candidate
-Key = tuple[tuple[int, ...], tuple[int, ...]]
+Key = tuple[tuple[int, ...], tuple[int, ...]]  # token ids of context and continuation
+
+# Of `token_statistics`, what does not depend on which continuation a position is scored for.
+STATISTICS = (
+    "kl", "kl_reverse", "entropy_ref", "entropy_cand", "argmax_ref", "argmax_cand",
+    "top5_overlap", "max_abs", "half_range",
+)  # fmt: skip
+
+Read = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]  # log-probabilities; most likely?
 
 CHUNK = 256  # scored positions whose logits are held at once
 
@@ -46,6 +56,7 @@ class Batch:
         # A padded row attends to itself, or its softmax would be over nothing.
         allowed[:, 0, np.arange(width), prefix + np.arange(width)] = True
         places: dict[tuple[int, int], int] = {}
+        first: list[int] = []  # of the tokens predicted at each place, the first
         # (request, its scored places, the tokens predicted there)
         self.reads: list[tuple[int, list[int], npt.NDArray[np.int64]]] = []
         for row, document in enumerate(documents):
@@ -53,12 +64,18 @@ class Batch:
             ids[row, :count], positions[row, :count] = document.tokens, document.positions
             allowed[row, 0, :count, prefix : prefix + count] |= document.ancestors()
             for request, nodes, targets in document.scored:
-                at = [places.setdefault((row, int(n)), len(places)) for n in nodes]
+                at = []
+                for node, target in zip(nodes, targets, strict=True):
+                    place = places.setdefault((row, int(node)), len(places))
+                    if place == len(first):
+                        first.append(int(target))
+                    at.append(place)
                 self.reads.append((request, at, targets))
         self.ids, self.positions = torch.from_numpy(ids), torch.from_numpy(positions)  # (B, T)
         self.allowed = torch.from_numpy(allowed)  # (B, 1, T, P + T)
         self.rows = torch.tensor([r for r, _ in places])  # (N,) scored places, each once
         self.columns = torch.tensor([c for _, c in places])
+        self.first = torch.tensor(first)  # (N,)
 
 
 class PackedSide:
@@ -68,8 +85,6 @@ class PackedSide:
         self.side = Side(loaded)
         self.device = loaded.device
         self.dtype: torch.dtype = self.side.model.dtype
-        config = self.side.model.config.get_text_config()
-        self.attention = str(getattr(config, "_attn_implementation", None))
         self._prefix: Any = None
 
     def begin(self, group: Group) -> None:
@@ -89,10 +104,10 @@ class PackedSide:
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states (N, C) at the scored places; logits (N, V) of a model without a split."""
         model = self.side.backbone if self.side.split else self.side.model
-        mask = batch.allowed.to(self.device)
-        if self.attention == "eager":  # which adds the mask to its scores
-            least = torch.finfo(self.dtype).min
-            mask = torch.zeros_like(mask, dtype=self.dtype).masked_fill_(~mask, least)
+        # Added to the scores. sdpa takes booleans too, and then makes this of them in every layer.
+        forbidden = ~batch.allowed.to(self.device)
+        mask = torch.zeros_like(forbidden, dtype=self.dtype)
+        mask.masked_fill_(forbidden, torch.finfo(self.dtype).min)
         out = model(
             input_ids=batch.ids.to(self.device),
             attention_mask=mask,  # transformers takes a mask of four dimensions as it is
@@ -132,27 +147,27 @@ class PairedPass:
         batch_size: int,
         max_length: int,
         answered: Callable[[int], None] = lambda count: None,
-        on_logits: OnLogits | None = None,
         together: bool = True,
     ) -> None:
         self.sides, self.together = sides, together
         self.batch_size, self.max_length = batch_size, max_length  # documents; tokens
         # A CPU is busy with a few dozen tokens; a GPU waits for kernels until there are thousands.
         self.overhead = 4096 if any(s.device.type == "cuda" for s in sides) else 24
-        self.answered, self.on_logits = answered, on_logits
-        self._known: list[dict[Key, Answer]] = [{} for _ in sides]
+        self.answered = answered
+        self.forget()
 
     def forget(self) -> None:
-        """Drop all answers."""
-        for known in self._known:
-            known.clear()
+        """Drop all answers and statistics."""
+        self._known: list[dict[Key, Answer]] = [{} for _ in self.sides]
+        self._rows: dict[Key, npt.NDArray[np.int64]] = {}  # of the statistics, one a scored token
+        self._statistics: list[dict[str, npt.NDArray[Any]]] = []  # one dict a batch
+        self._count = 0
 
-    def answers(self, number: int, requests: Sequence[Request]) -> list[Answer]:
+    def answers(self, number: int, keys: Sequence[Key]) -> list[Answer]:
         """Answers of side ``number``. What the first side is asked, every side is asked with it.
 
         Unless the sides do not share a vocabulary (``together`` is false).
         """
-        keys = [(tuple(c), tuple(k)) for c, k in requests]
         missing = list(dict.fromkeys(k for k in keys if k not in self._known[number]))
         if missing:
             asked = range(len(self.sides)) if self.together and number == 0 else [number]
@@ -160,8 +175,27 @@ class PairedPass:
                 self._known[side].update(zip(missing, found, strict=True))
         return [self._known[number][k] for k in keys]
 
+    def positions(self, asked: Sequence[tuple[int, Key]]) -> dict[str, npt.NDArray[Any]]:
+        """Statistics of the pair where the requests of each item, (item, key), are scored.
+
+        A dict of (N,) arrays: ``item``, ``position`` and `STATISTICS`. A position that requests of
+        one item share counts once; the order is that of ``asked``. Empty where the sides were not
+        scored together.
+        """
+        rows: dict[tuple[int, int], None] = {}
+        for item, key in asked:
+            if key in self._rows:
+                rows.update(dict.fromkeys((item, int(r)) for r in self._rows[key]))
+        if not rows:
+            return {}
+        at = np.array([r for _, r in rows])
+        return {"item": np.array([i for i, _ in rows])} | {
+            name: np.concatenate([s[name] for s in self._statistics])[at]
+            for name in ("position", *STATISTICS)
+        }
+
     @torch.inference_mode()
-    def score(self, requests: Sequence[Request], asked: Sequence[int]) -> list[list[Answer]]:
+    def score(self, requests: Sequence[Key], asked: Sequence[int]) -> list[list[Answer]]:
         """Answers to ``requests`` of each side ``asked``, in order."""
         sides = [self.sides[number] for number in asked]
         found: list[list[Answer]] = [[(0.0, False)] * len(requests) for _ in sides]
@@ -173,6 +207,10 @@ class PairedPass:
                 for answers, read in zip(found, self._batch(batch, sides), strict=True):
                     for (request, _, _), answer in zip(batch.reads, read, strict=True):
                         answers[request] = answer
+                if len(sides) > 1:
+                    for request, places, _ in batch.reads:
+                        self._rows[requests[request]] = self._count + np.array(places, np.int64)
+                    self._count += len(batch.rows)
                 self.answered(len(batch.reads) * len(sides))
         for side in sides:
             side.end()
@@ -187,11 +225,13 @@ class PairedPass:
         top = np.zeros((len(sides), len(place)), bool)
         for piece in chunks(len(batch.rows), CHUNK):
             logits = [s.side.logits(h[piece]) for s, h in zip(sides, hidden, strict=True)]
-            if self.on_logits is not None and len(sides) > 1:
-                self.on_logits(logits[0].float(), logits[1].float().to(logits[0].device))
             here = np.flatnonzero((place >= piece.start) & (place < piece.stop))
-            for number, z in enumerate(logits):
-                read = _read(z, place[here] - piece.start, target[here])
+            row, token = place[here] - piece.start, target[here]
+            if len(sides) > 1:
+                reads = self._pair(logits[0], logits[1], batch, piece, row, token)
+            else:
+                reads = [_read(logits[0], row, token)]
+            for number, read in enumerate(reads):
                 log_p[number, here], top[number, here] = read
         starts = np.cumsum([0, *(len(a) for _, a, _ in batch.reads)])[:-1]
         return [
@@ -199,10 +239,42 @@ class PairedPass:
             for a, b in zip(log_p, np.logical_and.reduceat(top, starts, axis=1), strict=True)
         ]
 
+    def _pair(
+        self, z_ref_NV: Tensor, z_cand_NV: Tensor, batch: Batch, piece: slice,
+        row: npt.NDArray[np.int64], token: npt.NDArray[np.int64],
+    ) -> list[Read]:  # fmt: skip
+        """What `_read` gives for each side, and the pair's statistics, which are kept."""
+        device = z_cand_NV.device
+        z_ref_NV = z_ref_NV.to(device)
+        first = batch.first[piece].to(device)
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            found = token_statistics(z_ref_NV, z_cand_NV, first)
+        bad = (found["bad_ref"] | found["bad_cand"]).cpu().numpy()
+        kept: dict[str, npt.NDArray[Any]] = {
+            "position": batch.positions[batch.rows[piece], batch.columns[piece]].numpy() + 1
+        }
+        for name in STATISTICS:
+            values = found[name].cpu().numpy()
+            if values.dtype.kind == "f":
+                values = np.where(bad, np.float32(np.nan), values)
+            kept[name] = values
+        self._statistics.append(kept)
+        i, t = torch.from_numpy(row).to(device), torch.from_numpy(token).to(device)
+        reads = []
+        for side, z_NV in (("ref", z_ref_NV), ("cand", z_cand_NV)):
+            # The statistics know log Σ exp z by way of one token; other tokens' follow from it.
+            known = z_NV.gather(1, first[:, None])[:, 0].double()
+            total = known + found[f"nll_{side}"].double()
+            log_p = (z_NV[i, t].double() - total[i]).cpu().numpy()
+            top = (found[f"argmax_{side}"][i] == t).cpu().numpy()
+            odd = np.flatnonzero(found[f"bad_{side}"].cpu().numpy()[row])
+            if len(odd):  # a logit of −inf may be meant: whatever torch makes of it
+                log_p[odd], top[odd] = _read(z_NV, row[odd], token[odd])
+            reads.append((log_p, top))
+        return reads
 
-def _read(
-    logits_NV: Tensor, row: npt.NDArray[np.int64], token: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+
+def _read(logits_NV: Tensor, row: npt.NDArray[np.int64], token: npt.NDArray[np.int64]) -> Read:
     """Log-probability of ``token`` in ``row`` of the logits, and whether it is the likeliest.
 
     On a CPU a few rows at a time, which stay in its cache: 50 MB at once take five times as long.

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evalharness.pair.prefix import Batch, PackedSide
-from evalharness.pair.trie import Request, pack
+from evalharness.models.failures import is_out_of_memory
+from evalharness.pair.prefix import Batch, Key, PackedSide
+from evalharness.pair.trie import pack
 
 TOLERANCE = 1e-3  # nats a request, in float32
 # In 16 bits rounding alone moves more than that. Letting the branches see each other moves logits
@@ -36,8 +37,9 @@ def unsupported(side: PackedSide) -> str | None:
         return f"{kind} carries a state from token to token"
     if config.model_type in _ALIBI or getattr(config, "alibi", False):
         return f"{kind} takes positions from ALiBi, which a packed mask does not carry"
-    if side.attention not in ("sdpa", "eager"):
-        return f"{side.attention} attention takes no packed mask (sdpa does)"
+    attention = getattr(config, "_attn_implementation", None)
+    if attention not in ("sdpa", "eager"):
+        return f"{attention} attention takes no packed mask (sdpa does)"
     return probe(side)
 
 
@@ -58,22 +60,27 @@ def probe(side: PackedSide) -> str | None:
     requests = _requests(side.side.vocab_size)
     try:
         alone = _alone(side, requests)
-        packed = _packed(side, requests, leaky=False)
-        leaky = packed if full else _packed(side, requests, leaky=True)
+        packed, *leaky = _packed(side, requests, (False,) if full else (False, True))
     except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as raised:
+        if is_out_of_memory(raised):
+            raise
         return f"{kind} does not take packed requests ({type(raised).__name__})"
     finally:
         side.end()
+    if not all(bool(z.isfinite().all()) for z in (*alone, *packed)):
+        return f"{kind} gives NaN or infinite logits on a probe"
     worst = max(
         abs(_log_likelihood(a, r) - _log_likelihood(b, r))
         for a, b, r in zip(alone, packed, requests, strict=True)
     )
-    error, leak = _distance(packed, alone), _distance(leaky, alone)
-    exact = worst <= TOLERANCE if full else error <= LEAK_SHARE * leak
+    if full:
+        exact = worst <= TOLERANCE
+    else:
+        exact = _distance(packed, alone) <= LEAK_SHARE * _distance(leaky[0], alone)
     return None if exact else f"{kind} scores a packed probe differently, by {worst:.2g} nats"
 
 
-def _requests(vocabulary: int) -> list[Request]:
+def _requests(vocabulary: int) -> list[Key]:
     """Two contexts on one prefix, each with two continuations that share their first token.
 
     Short: the probe costs time in every run.
@@ -90,37 +97,40 @@ def _requests(vocabulary: int) -> list[Request]:
     return [(tuple(c), tuple(k)) for c, k in found]
 
 
-def _alone(side: PackedSide, requests: list[Request]) -> list[Tensor]:
+def _alone(side: PackedSide, requests: list[Key]) -> list[Tensor]:
     """Logits (tokens, V) that predict each continuation, by the model's own plain forward.
 
     A row a request, padded on the right, as lm-eval's HFLM batches them.
     """
     fed = [torch.tensor([*context, *continuation[:-1]]) for context, continuation in requests]
     ids = torch.nn.utils.rnn.pad_sequence(fed, batch_first=True).to(side.device)
-    logits = side.side.model(input_ids=ids, use_cache=False).logits
+    hidden = side.side.hidden(ids)
     return [
-        z[len(context) - 1 : len(context) + len(continuation) - 1].float()
-        for z, (context, continuation) in zip(logits, requests, strict=True)
+        side.side.logits(h[len(context) - 1 : len(context) + len(continuation) - 1]).float()
+        for h, (context, continuation) in zip(hidden, requests, strict=True)
     ]
 
 
-def _packed(side: PackedSide, requests: list[Request], *, leaky: bool) -> list[Tensor]:
-    """The same logits from the packed form; ``leaky``: with branches that see each other."""
+def _packed(side: PackedSide, requests: list[Key], leaks: tuple[bool, ...]) -> list[list[Tensor]]:
+    """The same logits from the packed form; of a leak: with branches that see each other."""
     (group,) = pack(requests, 10**6, min_prefix=1, min_saved=1)
     side.begin(group)
     batch = Batch(group.documents, len(group.prefix))
-    if leaky:
-        width = batch.allowed.shape[-2]
-        batch.allowed[..., -width:] |= torch.ones(width, width, dtype=torch.bool).tril()
-    logits = side.side.logits(side.hidden(batch)).float()
+    width = batch.allowed.shape[-2]
     places = {request: at for request, at, _ in batch.reads}
-    return [logits[places[i]] for i in range(len(requests))]
+    found = []
+    for leak in leaks:
+        if leak:
+            batch.allowed[..., -width:] |= torch.ones(width, width, dtype=torch.bool).tril()
+        logits = side.side.logits(side.hidden(batch)).float()
+        found.append([logits[places[i]] for i in range(len(requests))])
+    return found
 
 
-def _log_likelihood(logits: Tensor, request: Request) -> float:
+def _log_likelihood(logits: Tensor, request: Key) -> float:
     target = torch.tensor(request[1], device=logits.device)[:, None]
     return float(logits.log_softmax(-1).gather(1, target).double().sum())
 
 
 def _distance(a: list[Tensor], b: list[Tensor]) -> float:
-    return float((torch.cat(a) - torch.cat(b)).double().square().mean().sqrt())
+    return float((torch.cat(a) - torch.cat(b)).square().mean().sqrt())

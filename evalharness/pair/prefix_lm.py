@@ -1,13 +1,19 @@
-"""The two sides of lm-eval's evaluator when log-likelihoods come from the paired, packed pass."""
+"""The two sides of lm-eval's evaluator, whose log-likelihoods come from the paired, packed pass.
+
+Generation and whatever cannot be packed are lm-eval's own (`LoadedLM`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy.typing as npt
+from lm_eval.api.instance import Instance
+
 from evalharness.models.load import LoadedModel
 from evalharness.pair.lm import LoadedLM
-from evalharness.pair.prefix import OnLogits, PackedSide, PairedPass
+from evalharness.pair.prefix import Key, PackedSide, PairedPass
 from evalharness.pair.prefix_check import unsupported, window
 
 
@@ -19,11 +25,23 @@ class PackedLM(LoadedLM):
     ) -> None:
         super().__init__(loaded, **options)
         self._scorer, self._number = scorer, number
+        self._items: list[int] | None = None
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> Any:
+        self._items = [r.doc_id for r in requests]
+        try:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._items = None
 
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
         if not self._scorer.takes(requests):
             return super()._loglikelihood_tokens(requests, **options)
-        return self._scorer.paired.answers(self._number, [(c, k) for _, c, k in requests])
+        keys: list[Key] = [(tuple(c), tuple(k)) for _, c, k in requests]
+        # The windows of rolling requests come without their items, a few at a time.
+        if self._items is not None and self._number == 0:
+            self._scorer.asked.extend(zip(self._items, keys, strict=True))
+        return self._scorer.paired.answers(self._number, keys)
 
 
 class PrefixScorer:
@@ -37,22 +55,22 @@ class PrefixScorer:
         batch_size: int,
         max_length: int,
         answered: Callable[[int], None],
-        on_logits: OnLogits | None = None,
     ) -> None:
         sides = [PackedSide(side) for side in (reference, candidate)]
         self.notes = [
-            f"{side.side.loaded.name}: {why}; tasks are scored request by request"
+            f"{side.side.loaded.name}: {why}; tasks are scored request by request, and without KL"
             for side in sides
             if (why := unsupported(side)) is not None
         ]
         self.usable = not self.notes
+        self.asked: list[tuple[int, Key]] = []  # (item by its place in the sample, request)
         self._window = min((w for s in sides if (w := window(s)) is not None), default=None)
         self._names = " and ".join(dict.fromkeys(s.side.loaded.name for s in sides))
         self.paired = PairedPass(
-            sides, batch_size=batch_size, max_length=max_length, on_logits=on_logits,
-            answered=answered,
+            sides, batch_size=batch_size, max_length=max_length, answered=answered,
             # Different vocabularies: the ids of one side mean nothing to the other.
-            together=reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab(),
+            together=reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab()
+            and sides[0].side.vocab_size == sides[1].side.vocab_size,
         )  # fmt: skip
         self.lms = [
             PackedLM(
@@ -60,6 +78,15 @@ class PrefixScorer:
             )
             for number, side in enumerate((reference, candidate))
         ]
+
+    def positions(self) -> dict[str, npt.NDArray[Any]]:
+        """`PairedPass.positions` of all that was asked since `forget`."""
+        return self.paired.positions(self.asked)
+
+    def forget(self) -> None:
+        """Drop what is known of the task."""
+        self.asked.clear()
+        self.paired.forget()
 
     def takes(self, requests: Any) -> bool:
         """Whether ``requests`` can be packed; if not, says so once in ``notes``."""
@@ -70,7 +97,7 @@ class PrefixScorer:
             return True
         note = (
             f"{self._names}: requests of more than {self._window} tokens, which attention here "
-            "does not reach back over, are scored request by request"
+            "does not reach back over, are scored request by request, and without KL"
         )
         if note not in self.notes:
             self.notes.append(note)

@@ -1,9 +1,8 @@
 """Task scores on both sides of a pair, by lm-eval's own evaluator, in one process.
 
-One leaf task after the other: the reference answers, then the candidate, then the items are paired.
-What comes out is ready to be recorded, so a run that dies keeps every finished task. lm-eval itself
-puts the requests of all tasks of one command in common batches; run one task at a time, its scores
-and these agree to the last digit.
+One leaf task after the other. The side that is asked first scores every batch on both (`prefix`),
+the other finds its answers ready; lm-eval's own code makes scores of them, and items are paired.
+What comes out is ready to be recorded, so a run that dies keeps every finished task.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,11 +22,13 @@ from evalharness.data.items import PreparedTask, PreparedTasks
 from evalharness.errors import EvalHarnessError, RunError
 from evalharness.models.load import LoadedModel
 from evalharness.models.quiet import quiet
-from evalharness.pair.item_rows import Paired, Scored, metric_name, pair_samples
+from evalharness.pair.item_rows import Paired, Scored, metric_name, pair_samples, position_rows
 from evalharness.spec.result import FlippedItem, TaskResult
 
+if TYPE_CHECKING:
+    from evalharness.pair.prefix_lm import PrefixScorer
+
 Progress = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
-Scorer = Literal["hflm", "prefix"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class TaskRun:
     task: str
     frame: pd.DataFrame = field(repr=False)  # schema records.ITEMS, one row a document and metric
     results: tuple[TaskResult, ...]  # lm-eval's aggregates, one a metric
+    # Schema records.ITEM_TOKENS, one row an item and scored position; empty if scored apart.
+    positions: pd.DataFrame = field(repr=False)
     anomalies: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # how it was scored, where that is not as asked
 
@@ -53,8 +56,6 @@ def run_tasks(
     *,
     batch_size: int,
     seed: int = 0,
-    scorer: Scorer = "hflm",
-    on_logits: Callable[[Any, Any], None] | None = None,
     progress: Progress | None = None,
     done: Collection[str] = (),
 ) -> Iterator[TaskRun]:
@@ -62,13 +63,10 @@ def run_tasks(
 
     Parameters
     ----------
-    batch_size : requests a batch, the same on both sides. Scores in 16 bits depend on it.
+    batch_size : documents a batch (a prompt with its continuations), the same on both sides, and
+        requests a batch where they cannot be packed. Scores in 16 bits depend on it.
     seed : of sampled generation (``do_sample: true``), the same for each task and side. Few-shot
         examples are drawn with lm-eval's own default seed when the tasks are prepared.
-    scorer : ``hflm`` is lm-eval's own. ``prefix`` feeds a prompt once with all its continuations,
-        both models batch by batch; where that is not exact it falls back to ``hflm``, and a note
-        says so. There ``batch_size`` counts documents.
-    on_logits : told the logits (N, V) of both sides at each scored position; ``prefix`` only.
     progress : called with (requests answered, all requests, task and model) on the terminal's own
         streams.
     done : names of tasks to leave out (they are recorded already).
@@ -84,20 +82,24 @@ def run_tasks(
     counter = _Counter(2 * sum(t.requests for t in pending), progress)
     loaded = (reference, candidate)
     with quiet():
-        build = _packed if scorer == "prefix" else _plain
-        sides = build(loaded, batch_size, counter, on_logits)
+        try:
+            scorer = _scorer(loaded, batch_size, counter)
+        except (RuntimeError, MemoryError) as error:
+            raise _failed(error, "trying whether tasks can be packed") from error
+    both = f"{reference.name} and {candidate.name}"
     said: set[str] = set()
     for task in pending:
         with counter.terminal(), quiet():
-            scored = []
-            for side, lm in zip(loaded, sides.lms, strict=True):
+            scored: list[Scored] = []
+            for side, lm in zip(loaded, scorer.lms, strict=True):
                 counter.begin(task.requests, f"{task.name}, {side.name}")
-                scored.append(_score(task, side.name, lm, seed))
+                who = side.name if scored or not scorer.usable else both
+                scored.append(_score(task, side.name, lm, seed, who))
                 counter.end()
-            sides.forget()
-            notes = tuple(n for n in sides.notes if n not in said)
+            notes = tuple(n for n in scorer.notes if n not in said)
             said.update(notes)
-            run = _task_run(task, scored[0], scored[1], notes)
+            run = _task_run(task, scored[0], scored[1], scorer.positions(), notes)
+            scorer.forget()
         yield run
 
 
@@ -158,40 +160,20 @@ def flipped_items(items: pd.DataFrame) -> list[FlippedItem]:
     return found
 
 
-@dataclass(frozen=True)
-class _Sides:
-    """lm-eval's model for each side."""
-
-    lms: list[Any]
-    notes: list[str]
-    forget: Callable[[], None] = lambda: None
-
-
-def _plain(
-    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter, on_logits: Any
-) -> _Sides:
-    from evalharness.pair.lm import LoadedLM, common_max_length
-
-    options: dict[str, Any] = {"batch_size": batch_size, "answered": counter.answered}
-    longest = common_max_length(*loaded)
-    return _Sides([LoadedLM(side, max_length=longest, **options) for side in loaded], [])
-
-
-def _packed(
-    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter, on_logits: Any
-) -> _Sides:
+def _scorer(
+    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter
+) -> PrefixScorer:
     from evalharness.pair.lm import common_max_length
     from evalharness.pair.prefix_lm import PrefixScorer
 
-    scorer = PrefixScorer(
+    return PrefixScorer(
         *loaded, batch_size=batch_size, max_length=common_max_length(*loaded),
-        answered=counter.answered, on_logits=on_logits,
+        answered=counter.answered,
     )  # fmt: skip
-    return _Sides(scorer.lms, scorer.notes, scorer.paired.forget)
 
 
-def _score(task: PreparedTask, name: str, lm: Any, seed: int) -> Scored:
-    """Run lm-eval's evaluator on one side."""
+def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Scored:
+    """Run lm-eval's evaluator on one side; ``who`` computes meanwhile."""
     from lm_eval.evaluator import evaluate
 
     lm.nonfinite_generations = 0
@@ -207,20 +189,18 @@ def _score(task: PreparedTask, name: str, lm: Any, seed: int) -> Scored:
     except EvalHarnessError:
         raise
     except Exception as error:  # whatever a task's own code, or the device, raises
-        raise _failed(error, task.name, name) from error
+        raise _failed(error, f"task {task.name} on {who}") from error
     return Scored(
         name, results["results"][task.name], results["samples"][task.name],
         lm.nonfinite_generations,
     )  # fmt: skip
 
 
-def _failed(error: Exception, task: str, name: str) -> RunError:
+def _failed(error: Exception, where: str) -> RunError:
     text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     if isinstance(error, MemoryError) or "memory" in text.lower():
-        return RunError(
-            f"task {task} on {name}: not enough memory ({text}). Use a smaller batch_size"
-        )
-    return RunError(f"task {task} on {name}: {type(error).__name__}: {text}")
+        return RunError(f"{where}: not enough memory ({text}). Use a smaller batch_size")
+    return RunError(f"{where}: {type(error).__name__}: {text}")
 
 
 @contextmanager
@@ -241,14 +221,18 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _task_run(
-    task: PreparedTask, reference: Scored, candidate: Scored, notes: tuple[str, ...]
-) -> TaskRun:
+    task: PreparedTask, reference: Scored, candidate: Scored,
+    positions: dict[str, Any], notes: tuple[str, ...],
+) -> TaskRun:  # fmt: skip
     paired = pair_samples(task, reference, candidate)
     results = tuple(
         _result(task, paired, metric, filter_name, (reference, candidate))
         for metric, filter_name in paired.metrics
     )
-    return TaskRun(task.name, paired.frame, results, paired.anomalies, notes)
+    return TaskRun(
+        task.name, paired.frame, results, position_rows(task, paired.clusters, positions),
+        paired.anomalies, notes,
+    )  # fmt: skip
 
 
 def _result(
@@ -304,7 +288,7 @@ class _Counter:
 
     def __init__(self, total: int, progress: Progress | None) -> None:
         self._total, self._progress = total, progress
-        self._count, self._until, self._label = 0, 0, ""
+        self._count, self._until, self._told, self._label = 0, 0, -1, ""
         self._streams = (sys.stdout, sys.stderr)
 
     @contextmanager
@@ -322,9 +306,11 @@ class _Counter:
     def answered(self, more: int) -> None:
         """Count ``more`` answered requests; a pass over both sides may run ahead of the first."""
         self._count += more
-        if self._progress is not None:
+        done = min(self._count, self._total)
+        if self._progress is not None and not done == self._told == self._total:
+            self._told = done
             with redirect_stdout(self._streams[0]), redirect_stderr(self._streams[1]):
-                self._progress(min(self._count, self._total), self._total, self._label)
+                self._progress(done, self._total, self._label)
 
     def end(self) -> None:
         """One side of one task is done: no fewer, and if the next side is not ahead, no more."""

@@ -119,7 +119,7 @@ def _why_not(gate: Gate) -> str | None:
     if gate.relative_to == "baseline":
         return "relative to a stored run"
     found = REGISTRY[gate.metric].records
-    if found == "items":
+    if found == "items" or "task" in gate.scope:
         return "tasks are run once, at the end"
     if found in ("manifest", "timings"):
         return "cost is counted at the end"

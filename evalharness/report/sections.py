@@ -197,10 +197,12 @@ def tasks(r: Result) -> str:
     """lm-eval's scores on both sides, the paired shift, and the items that flipped."""
     rows = view.task_rows(r)
     named = {(t.task, t.metric) for t in r.tasks}
+    moved = [e for row in rows for e in row.moved]
     others = [
         e
         for e in r.metrics
         if "task" in e.scope
+        and e not in moved
         and not (e.id.startswith("task.") and (e.scope["task"], e.scope.get("metric", "")) in named)
     ]
     if not (rows or r.flipped or others):
@@ -208,6 +210,7 @@ def tasks(r: Result) -> str:
     return template(
         "sections/tasks.html.j2",
         rows=rows,
+        moved=[(row.task.task, row.moved) for row in rows if row.moved],
         others=others,
         flipped=r.flipped[:MOST_FLIPPED],
         more=max(0, len(r.flipped) - MOST_FLIPPED),

@@ -47,6 +47,8 @@ KEY_METRICS = (
     "latency.decode.ratio",
 )
 TILES = ("perplexity.ratio", "kl.mean", "top1.agreement", "weights.bits_per_weight")
+# Where a task's continuations are scored, which no score says.
+TASK_TOKENS = ("kl.mean", "top1.agreement", "logit.half_range.p999")
 BY_SCOPE = ("nll.shift", "kl.mean", "top1.agreement")
 
 
@@ -223,13 +225,14 @@ def _shared(metric: str, estimates: Sequence[Estimate]) -> Axis:
 
 @dataclass(frozen=True)
 class TaskRow:
-    """One task: scores of both sides, the paired shift, the flips."""
+    """One task: scores of both sides, the paired shift, the flips; how far predictions moved."""
 
     task: TaskResult
     reference: str
     candidate: str
     shift: Estimate | None
     flips: Estimate | None
+    moved: list[Estimate]  # of TASK_TOKENS, in the first row of each task
     bar: Markup
 
 
@@ -241,7 +244,7 @@ def task_rows(result: Result) -> list[TaskRow]:
     }
     ends = [x for e in shifts.values() if e for x in (e.value, e.low, e.high)]
     scale = axis([*ends, 0.0])
-    rows = []
+    rows: list[TaskRow] = []
     for t in result.tasks:
         e = shifts[t.task, t.metric]
         bar = (
@@ -251,7 +254,10 @@ def task_rows(result: Result) -> list[TaskRow]:
         )
         scope = {"task": t.task, "metric": t.metric}
         flips = find(result, "task.flips", scope)
-        rows.append(TaskRow(t, _score(t.reference), _score(t.candidate), e, flips, bar))
+        first = all(row.task.task != t.task for row in rows)
+        found = [find(result, m, {"task": t.task}) for m in TASK_TOKENS] if first else []
+        moved = [m for m in found if m is not None]
+        rows.append(TaskRow(t, _score(t.reference), _score(t.candidate), e, flips, moved, bar))
     return rows
 
 

@@ -618,6 +618,18 @@ def test_no_divergence_of_a_compressed_candidate_is_anomalous() -> None:
     assert find_anomalies(FakeEstimates(estimate("kl.mean", 1e-9, 0, 1e-8)), compressed=True) == []
 
 
+def test_no_divergence_is_seen_in_a_suite_of_tasks_alone() -> None:
+    """All of them must be exactly 0; where there are texts, those decide."""
+    zero = [estimate("kl.mean", 0.0, 0.0, 0.0, scope={"task": t}) for t in "ab"]
+    other = estimate("kl.mean", 0.1, 0.0, 0.2, scope={"task": "c"})
+    (found,) = find_anomalies(FakeEstimates(*zero), compressed=True)
+    assert found.kind == "no_divergence"
+    assert f"over {zero[0].n + zero[1].n} tokens" in found.message
+    assert find_anomalies(FakeEstimates(*zero, other), compressed=True) == []
+    texts = estimate("kl.mean", 0.1, 0.0, 0.2)
+    assert find_anomalies(FakeEstimates(texts, *zero), compressed=True) == []
+
+
 def test_a_task_that_gains_beyond_noise_is_anomalous() -> None:
     """An interval that holds 0 is noise; one above it is not."""
     better, *rest = find_anomalies(

@@ -38,7 +38,8 @@ def synthetic(documents: int = 12, seed: int = 0, damage: float = 0.2) -> Tables
         "bytes_ref": 4 * grouped.size(), "bytes_cand": 4 * grouped.size(),
         "nll_ref": grouped["nll_ref"].sum(), "nll_cand": grouped["nll_cand"].sum(),
     }).reset_index(drop=True)  # fmt: skip
-    return {"tokens": tokens, "documents": texts, **items(random, damage), **layers(texts, damage)}
+    found = {"tokens": tokens, "documents": texts, **items(random, damage)}
+    return found | item_tokens(found["items"], tokens) | layers(texts, damage)
 
 
 def token_row(doc: int, position: int, z: np.ndarray, w: np.ndarray, target: int) -> dict[str, Any]:
@@ -77,6 +78,14 @@ def items(random: Any, damage: float) -> Tables:
         "candidate": frame["score_cand"].mean(), "higher_is_better": True, "num_fewshot": 0,
     }])  # fmt: skip
     return {"items": frame, "tasks": tasks}
+
+
+def item_tokens(frame: pd.DataFrame, tokens: pd.DataFrame) -> Tables:
+    """Four positions of each item, with the statistics of as many tokens."""
+    rows = tokens.iloc[: 4 * len(frame)].reset_index(drop=True)
+    of = frame.iloc[np.arange(len(rows)) // 4].reset_index(drop=True)
+    own = pd.concat([of[["task", "doc_id", "cluster"]], rows], axis=1)
+    return {"item_tokens": own[records.ITEM_TOKENS.names]}
 
 
 def layers(texts: pd.DataFrame, damage: float) -> Tables:

@@ -102,7 +102,8 @@ def test_a_nan_is_never_averaged(estimates: Make, column: str) -> None:
 
 def test_one_document_gives_no_interval(estimates: Make) -> None:
     """Never a standard error of 0."""
-    tables = {k: v for k, v in synthetic(documents=1).items() if k != "items" and k != "tasks"}
+    left_out = ("items", "item_tokens", "tasks")
+    tables = {k: v for k, v in synthetic(documents=1).items() if k not in left_out}
     for (id, scope), estimate in values(estimates(tables)).items():
         if not REGISTRY[id].deterministic and estimate.n:
             assert estimate.low is None, (id, scope)
@@ -117,6 +118,43 @@ def test_a_slice_takes_the_documents_its_globs_match(estimates: Make) -> None:
     rows = tables["tokens"][tables["tokens"]["doc"].isin(chosen)]
     assert found.value == pytest.approx(rows["kl"].mean(), rel=1e-6)
     assert found.clusters == len(chosen)
+
+
+def test_a_task_has_the_divergence_at_its_items_positions(estimates: Make) -> None:
+    """Against plain pandas; items are the clusters, and items on one passage are one."""
+    tables = synthetic()
+    rows = tables["item_tokens"]
+    rows.loc[rows["doc_id"] < 6, "cluster"] = "passage:1"
+    found = estimates(tables)
+    scope = {"task": "quiz"}
+    for id, value in (
+        ("kl.mean", rows["kl"].mean()),
+        ("kl.reverse.mean", rows["kl_reverse"].mean()),
+        ("kl.p99", np.quantile(rows["kl"], 0.99)),
+        ("top1.agreement", (rows["argmax_ref"] == rows["argmax_cand"]).mean()),
+        ("logit.half_range", rows["half_range"].max()),
+        ("logit.max_abs_diff", rows["max_abs"].max()),
+    ):
+        estimate = found.estimate(id, scope, 0.95)
+        assert estimate.value == pytest.approx(value, rel=1e-6), id
+        assert (estimate.n, estimate.clusters) == (len(rows), rows["cluster"].nunique()), id
+    worst = rows.loc[rows["half_range"].idxmax()]
+    assert f"task quiz, item {worst['doc_id']} position" in (
+        found.estimate("logit.half_range", scope, 0.95).worst or ""
+    )
+    assert scope not in found.scopes("nll.shift")
+
+
+def test_a_nan_on_a_task_prompt_is_never_averaged(estimates: Make) -> None:
+    """The task's estimate is null; that of the texts stands."""
+    tables = synthetic()
+    tables["item_tokens"].loc[3, "kl"] = np.nan
+    found = estimates(tables)
+    for id in ("kl.mean", "kl.max", "top1.agreement"):
+        estimate = found.estimate(id, {"task": "quiz"}, 0.95)
+        assert (estimate.value, estimate.low) == (None, None)
+        assert "NaN" in (estimate.reason or "")
+        assert found.estimate(id, {}, 0.95).value is not None
 
 
 @pytest.mark.parametrize(

@@ -177,11 +177,14 @@ def architecture(name: str, seed: int = 0, **options: Any) -> Any:
 def both_ways(reference: Any, candidate: Any, *names: str, **options: Any) -> tuple[Any, Any]:
     """Runs of the same tasks by lm-eval's HFLM and packed, with the sides' samples kept."""
     import evalharness.pair.tasks as module
+    from evalharness.pair.prefix_lm import PrefixScorer
 
     runs = []
-    for scorer in ("hflm", "prefix"):
+    takes = PrefixScorer.takes
+    for way in (lambda *_: False, takes):
         kept: list[Any] = []
         real = module.pair_samples
+        PrefixScorer.takes = way  # type: ignore[method-assign]
 
         def keep(task: Any, a: Any, b: Any, kept: Any = kept, real: Any = real) -> Any:
             kept.extend((a, b))
@@ -190,13 +193,10 @@ def both_ways(reference: Any, candidate: Any, *names: str, **options: Any) -> tu
         module.pair_samples = keep
         try:
             found = list(
-                module.run_tasks(
-                    reference, candidate, prepare(*names, **options), batch_size=3,
-                    scorer=scorer,  # type: ignore[arg-type]
-                )
-            )  # fmt: skip
+                module.run_tasks(reference, candidate, prepare(*names, **options), batch_size=3)
+            )
         finally:
-            module.pair_samples = real
+            module.pair_samples, PrefixScorer.takes = real, takes  # type: ignore[method-assign]
         runs.append((found, kept))
     return runs[0], runs[1]
 
@@ -273,7 +273,11 @@ def test_eager_attention_is_packed_exactly(tiny: Tiny) -> None:
     ("name", "why"),
     [
         ("bloom", "BloomForCausalLM takes positions from ALiBi, which a packed mask does not"),
-        ("mamba", "MambaForCausalLM carries a state from token to token; tasks are scored request"),
+        (
+            "mamba",
+            "MambaForCausalLM carries a state from token to token; tasks are scored request by "
+            "request, and without KL",
+        ),
     ],
 )
 def test_what_cannot_be_packed_is_scored_by_lm_eval_and_said(name: str, why: str) -> None:
@@ -292,7 +296,7 @@ def test_requests_longer_than_a_sliding_window_are_not_packed() -> None:
     assert packed[0][0].notes == ()
     assert packed[0][1].notes == (
         "mistral0 and mistral1: requests of more than 60 tokens, which attention here does not "
-        "reach back over, are scored request by request",
+        "reach back over, are scored request by request, and without KL",
     )
     assert_same(plain, packed)
 
@@ -339,41 +343,110 @@ def test_a_broken_candidate_is_an_anomaly_here_too(tiny: Tiny) -> None:
     reference, candidate = side(tiny, 0), side(tiny, 1)
     with torch.no_grad():
         candidate.model.lm_head.weight[7] = math.nan
-    (run,) = run_tasks(reference, candidate, prepare("choose.yaml"), batch_size=2, scorer="prefix")
+    (run,) = run_tasks(reference, candidate, prepare("choose.yaml"), batch_size=2)
     assert run.anomalies[0].startswith("tiny1: NaN or infinite log-likelihood for 5 of 5 items")
+    assert run.notes[0].startswith(
+        "tiny1: LlamaForCausalLM gives NaN or infinite logits on a probe"
+    )
     assert all(r.candidate is None and r.reference is not None for r in run.results)
 
 
 # -- one pass
 
 
-def test_both_models_score_a_batch_while_it_is_there(tiny: Tiny) -> None:
-    """The callback sees the logits of both sides at the same positions, each position once."""
+def test_the_pass_yields_the_divergence_at_each_scored_position(tiny: Tiny) -> None:
+    """KL, half-range, arg-max, entropy, once an item and position; by float64 over plain rows."""
     import torch
 
     from evalharness.pair.tasks import run_tasks
 
+    pair = side(tiny, 0), side(tiny, 1)
+    prepared = prepare("choose.yaml", limit=4, seed=2)
+    (run,) = run_tasks(*pair, prepared, batch_size=2)
+    encode = pair[0].tokenizer.encode
+    expected: dict[tuple[int, int], list[tuple[float, ...]]] = {}
+    seen = set()
+    for instance in prepared.tasks[0].task.instances:
+        context, whole = encode(instance.args[0]), encode(instance.args[0] + instance.args[1])
+        with torch.no_grad():
+            z, w = (s.model(torch.tensor([whole])).logits[0].double() for s in pair)
+        for at in range(len(context), len(whole)):
+            item = prepared.tasks[0].samples[instance.doc_id]
+            if (item, tuple(whole[:at])) in seen:
+                continue
+            seen.add((item, tuple(whole[:at])))
+            p, q = z[at - 1].log_softmax(-1), w[at - 1].log_softmax(-1)
+            delta = w[at - 1] - z[at - 1]
+            expected.setdefault((item, at), []).append(
+                (
+                    float((p.exp() * (p - q)).sum()), float((q.exp() * (q - p)).sum()),
+                    -float((p.exp() * p).sum()), -float((q.exp() * q).sum()),
+                    int(p.argmax()), int(q.argmax()),
+                    len(set(p.topk(5).indices.tolist()) & set(q.topk(5).indices.tolist())),
+                    float(delta.abs().max()), float(delta.max() - delta.min()) / 2,
+                )
+            )  # fmt: skip
+    names = run.positions.columns[4:]
+    found = {
+        key: sorted(rows[names].itertuples(index=False, name=None))
+        for key, rows in run.positions.groupby(["doc_id", "position"])
+    }
+    assert sorted(found) == sorted(expected)
+    for key, rows in expected.items():
+        np.testing.assert_allclose(found[key], sorted(rows), rtol=1e-4, atol=1e-5)
+    assert set(run.positions["task"]) == {run.task}
+    assert set(run.positions["cluster"]) == set(run.frame["cluster"])
+
+
+def test_a_model_against_itself_diverges_nowhere(tiny: Tiny) -> None:
+    """Exactly."""
+    from evalharness.pair.tasks import run_tasks
+
     loaded = side(tiny, 0)
-    calls: list[int] = []
-    prepared = prepare("choose.yaml")
+    (run,) = run_tasks(loaded, loaded, prepare("choose.yaml"), batch_size=2)
+    rows = run.positions
+    assert len(rows) > 0
+    assert (rows[["kl", "kl_reverse", "max_abs", "half_range"]] == 0).all(axis=None)
+    assert (rows["top5_overlap"] == 5).all()
 
-    def compare(reference: torch.Tensor, candidate: torch.Tensor) -> None:
-        assert reference.shape == candidate.shape
-        assert torch.equal(reference, candidate)
-        calls.append(len(reference))
 
-    list(run_tasks(loaded, loaded, prepared, batch_size=2, scorer="prefix", on_logits=compare))
-    expected = 0
-    for instance in prepared.tasks[0].task.instances[::3]:
-        encode = loaded.tokenizer.encode
-        start = len(encode(instance.args[0]))
-        choices = [
-            encode(i.args[0] + i.args[1])[start:]
-            for i in prepared.tasks[0].task.instances
-            if i.doc_id == instance.doc_id
-        ]
-        expected += len({tuple(c[:n]) for c in choices for n in range(len(c))})
-    assert sum(calls) == expected
+def test_swapping_the_sides_swaps_the_divergence(tiny: Tiny) -> None:
+    """Forward and reverse KL change places; the half-range stays."""
+    from evalharness.pair.tasks import run_tasks
+
+    a, b = side(tiny, 0), side(tiny, 1)
+    (one,) = run_tasks(a, b, prepare("choose.yaml"), batch_size=2)
+    (two,) = run_tasks(b, a, prepare("choose.yaml"), batch_size=2)
+    np.testing.assert_allclose(one.positions["kl"], two.positions["kl_reverse"], rtol=1e-5)
+    np.testing.assert_array_equal(one.positions["half_range"], two.positions["half_range"])
+
+
+def test_a_masked_logit_is_scored_as_torch_does_and_its_divergence_is_unknown(tiny: Tiny) -> None:
+    """−inf at a token that no continuation holds: finite scores, NaN statistics."""
+    import torch
+
+    from evalharness.pair.prefix import PackedSide, PairedPass
+
+    pair = side(tiny, 0), side(tiny, 1)
+    requests = [((5, 6, 7), (8, 9)), ((5, 6, 7), (8, 10, 11))]
+    passes = PairedPass([PackedSide(s) for s in pair], batch_size=2, max_length=64)
+    before = passes.answers(0, requests)
+    passes.forget()
+    handle = passes.sides[0].side.head.register_forward_hook(
+        lambda module, args, out: out.index_fill(-1, torch.tensor([99]), -math.inf)
+    )
+    after = passes.answers(0, requests)
+    handle.remove()
+    for (context, continuation), (log_p, _), (old, _) in zip(requests, after, before, strict=True):
+        z = pair[0].model(torch.tensor([[*context, *continuation]])).logits[0].detach().clone()
+        z[:, 99] = -math.inf
+        z = z[len(context) - 1 : -1].log_softmax(-1)
+        assert log_p == pytest.approx(float(z.gather(1, torch.tensor(continuation)[:, None]).sum()))
+        assert log_p > old
+    found = passes.positions([(0, r) for r in requests])
+    assert found["position"].tolist() == [3, 4, 5]
+    assert np.isnan(found["kl"]).all()
+    assert np.isnan(found["half_range"]).all()
 
 
 def test_sides_with_different_vocabularies_are_scored_apart(tiny: Tiny) -> None:
@@ -382,6 +455,23 @@ def test_sides_with_different_vocabularies_are_scored_apart(tiny: Tiny) -> None:
     candidate.tokenizer.add_tokens(["fox", "river"])
     plain, packed = both_ways(reference, candidate, "choose.yaml")
     assert_same(plain, packed)
+    assert packed[0][0].positions.empty
+
+
+def test_out_of_memory_is_no_reason_not_to_pack(tiny: Tiny) -> None:
+    """It goes on to whoever halves the batch."""
+    from evalharness.pair.prefix import PackedSide
+    from evalharness.pair.prefix_check import probe
+
+    loaded = side(tiny, 0)
+    packed = PackedSide(loaded)
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    loaded.model.model.forward = fail
+    with pytest.raises(RuntimeError, match="out of memory"):
+        probe(packed)
 
 
 def test_progress_ends_at_the_total(tiny: Tiny) -> None:
@@ -393,7 +483,7 @@ def test_progress_ends_at_the_total(tiny: Tiny) -> None:
     counts: list[int] = []
     list(
         run_tasks(
-            *pair, prepared, batch_size=2, scorer="prefix",
+            *pair, prepared, batch_size=2,
             progress=lambda done, total, label: counts.append(done),
         )
     )  # fmt: skip

@@ -173,6 +173,13 @@ def task_parts(bad: float) -> tuple[list[TaskResult], list[Estimate], list[Flipp
             ),
             estimate("ece.shift", 0.011, 0.02, **{**common, "direction": "lower"}),
         ]
+        at = {"scope": {"task": name}, "n": 30 * items, "clusters": items}
+        estimates += [
+            estimate("kl.mean", 0.031 * bad, 0.002, unit="nats/token", **at),
+            estimate("top1.agreement", 1 - 0.05 * bad, 0.004, direction="higher", **at),
+            estimate("logit.half_range.p999", 3.7 * bad, 0.3, unit="logits", **at),
+            estimate("logit.half_range", 6.1 * bad, unit="logits", reason="an extreme", **at),
+        ]
     tasks.append(
         TaskResult(
             task="humaneval_like",

@@ -62,6 +62,18 @@ def test_every_picture_is_named(fail_page: str) -> None:
         assert "aria-hidden" in opening or ('role="img"' in opening and "aria-label" in opening)
 
 
+def test_how_far_predictions_moved_on_a_task_stands_with_its_scores(fail_page: str) -> None:
+    """KL, agreement and half-range at its scored positions; the rest is folded away."""
+    section = fail_page[fail_page.index('id="tasks"') : fail_page.index('id="tokens"')]
+    head = "How far predictions moved on the tasks"
+    table = section[section.index(head) :].partition("</table>")[0]
+    assert table.count('<th scope="row">') == 3
+    for text in ("KL divergence, mean", "Same most likely token", "Logit half-range", "8,550"):
+        assert text in table
+    folded = section[section.index("Other metrics of the tasks: 6 estimates") :]
+    assert "an extreme" in folded.partition("</details>")[0]
+
+
 def test_colours_follow_the_page(fail_page: str) -> None:
     """No chart holds a colour of its own: dark mode and print reach it."""
     for svg in re.findall(r"<svg.*?</svg>", fail_page, re.DOTALL):

@@ -71,7 +71,7 @@ def test_estimates_of_a_task_stand_with_the_tasks_alone(result: Callable[..., Re
         assert not [e for e in group.scoped if "task" in e.scope]
     html = render_html(r)
     section = html[html.index('<section id="tasks">') :]
-    assert "Other metrics of the tasks: 15 estimates" in section
+    assert "Other metrics of the tasks: 27 estimates" in section
 
 
 def test_layer_metrics_are_shown_where_the_rows_of_the_layers_are_not(
