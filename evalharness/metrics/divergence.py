@@ -13,7 +13,7 @@ from evalharness.metrics.registry import Measured, Scope, mean_metric, metric
 from evalharness.stats import (
     Interval,
     clopper_pearson,
-    cluster_bootstrap_t,
+    positive_mean_t,
     quantile_bootstrap,
     rms_t,
 )
@@ -35,7 +35,7 @@ for _id, _name, _column, _which in (
 ):
     mean_metric(
         _id, _name, over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
-        worst=partial(_largest, _column), interval=partial(cluster_bootstrap_t, log=True),
+        worst=partial(_largest, _column), interval=positive_mean_t,
         unit="nats/token", direction="lower", identity=0.0, source=f"{_KL}; {_which}", **_text,
     )  # fmt: skip
 
@@ -82,7 +82,6 @@ def _same_top(view: View) -> Any:
 
 mean_metric(
     "top1.agreement", "Top-1 agreement", over_tokens("nll_ref", "nll_cand", of=_same_top),
-    interval=partial(cluster_bootstrap_t, log=False),  # documents differ too skewly for t
     unit="fraction", direction="higher", identity=1.0, symmetric="even",
     source="share of tokens with the same arg-max (ties: lowest id)", **_text,
 )  # fmt: skip

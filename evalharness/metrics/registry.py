@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from evalharness.stats import Interval, cluster_ratio_t
+from evalharness.stats import Interval, cluster_skew_t
 
 if TYPE_CHECKING:
     from evalharness.metrics.evidence import Evidence
@@ -110,7 +110,7 @@ def mean_metric(
     totals: Callable[[Evidence, Scope], Totals],
     *,
     worst: Callable[[Evidence, Scope], str | None] = lambda evidence, scope: None,
-    interval: Callable[..., Interval] = cluster_ratio_t,
+    interval: Callable[..., Interval] = cluster_skew_t,
     transform: Callable[[Interval], Interval] = lambda found: found,
     **more: Any,
 ) -> None:
