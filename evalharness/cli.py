@@ -92,8 +92,21 @@ def compare(
         bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
     ] = False,
     stop_early: Annotated[
-        bool, typer.Option("--stop-early", help="Stop as soon as every blocking gate is decided.")
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Stop as soon as every blocking gate is decided (confidence sequences).",
+        ),
     ] = False,
+    looks: Annotated[
+        int | None,
+        typer.Option(
+            "--looks",
+            show_default=False,
+            help="Look so many times, equally spaced, and stop at the first look that decides "
+            "every blocking gate (O'Brien-Fleming; 5 is customary).",
+        ),
+    ] = None,
     output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
@@ -113,7 +126,7 @@ def compare(
             base, candidates, progress=progress, dry_run=dry_run, output=output or [],
             as_json=format is Format.json, deliver=_deliver, suite=suite, gates=gates, out=out,
             resume=resume, cache=cache, device=device, limit=limit, stop_early=stop_early,
-            command=_command(),
+            looks=looks, command=_command(),
         )  # fmt: skip
         raise typer.Exit(code)
     from evalharness.compare import compare as run_compare
@@ -121,7 +134,7 @@ def compare(
 
     job = plan(
         base, candidates[0], suite=suite, gates=gates, out=out, resume=resume, device=device,
-        limit=limit, stop_early=stop_early, cache=bool(cache), command=_command(),
+        limit=limit, stop_early=stop_early, looks=looks, cache=bool(cache), command=_command(),
     )  # fmt: skip
     if dry_run:
         print(f"ok: {len(job.texts)} documents, {len(job.policy.gates)} gates")

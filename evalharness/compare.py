@@ -12,11 +12,11 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalharness import assets
 from evalharness.data.documents import Text, read_texts
-from evalharness.early import unwatched
+from evalharness.early import stopping, unwatched
 from evalharness.errors import InputError
 from evalharness.finish import finish
 from evalharness.gates import Sizes, check_resolvable, load_policy
@@ -50,7 +50,7 @@ class Plan:
     out: Path
     device: str | None = None
     resume: bool = False
-    stop_early: bool = False
+    stopping: dict[str, Any] | None = None  # the rule by which it may stop early
     command: str = ""
     warnings: list[str] = field(default_factory=list)
     block_tokens: int = BLOCK_TOKENS
@@ -70,10 +70,12 @@ def plan(
     device: str | None = None,
     limit: int | None = None,
     stop_early: bool = False,
+    looks: int | None = None,
     cache: bool = False,
     command: str = "",
 ) -> Plan:
     """Read and check everything that can be checked without loading weights."""
+    rule = stopping(stop_early, looks)
     reference, other = load_model_spec(base), load_model_spec(candidate)
     chosen = _limited(load_suite(assets.find("suites", suite)), limit)
     policy = load_policy(assets.find("gates", gates))
@@ -101,7 +103,7 @@ def plan(
         notes += unwatched(policy)
     return Plan(
         reference, other, chosen, policy, texts, tasks, path, device, resume is not None,
-        stop_early, command, notes, BLOCK_TOKENS // (4 if stop_early else 1), cache,
+        rule, command, notes, BLOCK_TOKENS // (4 if rule else 1), cache,
     )  # fmt: skip
 
 

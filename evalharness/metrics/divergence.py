@@ -9,7 +9,7 @@ import numpy as np
 
 from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes, undefined
 from evalharness.metrics.perplexity import difference, over_tokens
-from evalharness.metrics.registry import Measured, Scope, mean_metric, metric
+from evalharness.metrics.registry import Measured, Scope, Totals, mean_metric, metric
 from evalharness.stats import (
     Interval,
     clopper_pearson,
@@ -136,19 +136,25 @@ def _bounds(evidence: Evidence) -> list[Scope]:
     return [{"bound": bound} for bound in BOUNDS] if evidence.has_tokens else []
 
 
-@metric(
-    "logit.exceed_rate", "Documents beyond a logit bound", unit="fraction", direction="lower",
-    identity=0.0, symmetric="even", scopes=_bounds, scope_keys=("bound",), records="tokens",
-    source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
-)  # fmt: skip
-def exceed_rate(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+def _beyond(evidence: Evidence, scope: Scope) -> Totals:
+    """A 1 for each document that exceeds the bound, and a 1 for each that was seen, (G,) each."""
     view = evidence.tokens({})
     reason = view.bad("half_range")
     if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
+        return reason
     largest = np.full(len(evidence.documents), -1.0)
     np.maximum.at(largest, view.doc, view.column("half_range"))
-    seen = largest[largest >= 0]
-    beyond = int((seen > float(scope["bound"])).sum())
-    found = clopper_pearson(beyond, len(seen), confidence)
-    return Measured(found, _largest("half_range", evidence, {}))
+    return (largest > float(scope["bound"])).astype(float), (largest >= 0).astype(float)
+
+
+def _of_documents(sums: Any, counts: Any, confidence: float) -> Interval:
+    return clopper_pearson(int(sums.sum()), int(counts.sum()), confidence)
+
+
+mean_metric(
+    "logit.exceed_rate", "Documents beyond a logit bound", _beyond, interval=_of_documents,
+    worst=lambda evidence, scope: _largest("half_range", evidence, {}), share=True,
+    unit="fraction", direction="lower", identity=0.0, symmetric="even", scopes=_bounds,
+    scope_keys=("bound",), records="tokens",
+    source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
+)  # fmt: skip

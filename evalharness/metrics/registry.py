@@ -63,6 +63,7 @@ class Metric:
     # Means only: what is summed per document, and how the mean's interval becomes the metric's.
     totals: Callable[[Evidence, Scope], Totals] | None = None
     transform: Callable[[Interval], Interval] = lambda interval: interval
+    share: bool = False  # a share of documents: one 0 or 1 each, so a bettor can follow it
 
 
 REGISTRY: dict[str, Metric] = {}
@@ -87,6 +88,7 @@ def metric(
     deterministic: bool = False,
     totals: Callable[[Evidence, Scope], Totals] | None = None,
     transform: Callable[[Interval], Interval] = lambda interval: interval,
+    share: bool = False,
 ) -> Callable[[Compute], Compute]:
     """Register the decorated function as metric ``id``."""
 
@@ -97,7 +99,7 @@ def metric(
             raise ValueError(f"{id}: a difference is 0 for a model against itself")
         REGISTRY[id] = Metric(
             id, name, unit, direction, source, difference, identity, symmetric, shift_invariant,
-            deterministic, scope_keys, records, scopes, compute, totals, transform,
+            deterministic, scope_keys, records, scopes, compute, totals, transform, share,
         )  # fmt: skip
         return compute
 

@@ -4,10 +4,10 @@ Where documents are skewed to the bad side, a sample that missed the bad ones ha
 a small standard error, and a symmetric interval passes it: at 100 documents with 5% of flips, 7 to
 8% of the time instead of 5%. Hall's monotone transformation takes the first-order error of
 skewness out (Hall 1992); but a skewness estimated from the same documents misses the same tail, so
-each end is built with a skewness one jackknife standard error further to that end's side, and never
-with one that would pull the end in. Standard errors leave out one document at a time ("CV3"), the
-careful choice where lengths are unequal (MacKinnon, Nielsen & Webb 2023). All of it is closed form
-and tends to Student's t as documents are added.
+each end is built with the one-sided 90% bound of the skewness on that end's side (by jackknife),
+and never with one that would pull the end in. Standard errors leave out one document at a time
+("CV3"), the careful choice where lengths are unequal (MacKinnon, Nielsen & Webb 2023). All of it
+is closed form and tends to Student's t as documents are added.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from evalharness.stats.interval import Floats, Interval, check_confidence
 from evalharness.stats.means import too_few, used_clusters
 
 _LEAST = 4  # documents from which a skewness can be told; below, t on 1 or 2 df is wide by itself
+_SURE = 1.2815516  # standard errors to the one-sided 90% bound of the skewness
 _A, _B = 1 / 3, 1 / 6  # Hall's constants for a studentised mean
 
 
@@ -122,7 +123,8 @@ def jackknife_skew_t(
     if se == 0:
         return Interval(value, value, value, confidence, n, size, method, 0.0)
     t = float(stdtrit(size - 1, 0.5 + confidence / 2))
-    skewness, doubt = _skewness(moved)
+    skewness, error = _skewness(moved)
+    doubt = _SURE * error
     root = math.sqrt(size)
     low = value - se * _inverse(t, min(skewness - doubt, 0.0) / root)
     high = value - se * _inverse(-t, max(skewness + doubt, 0.0) / root)

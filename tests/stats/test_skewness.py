@@ -29,14 +29,14 @@ def totals(size: int = 40) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_the_ends_solve_halls_transformation() -> None:
-    """T = (δ − end)/se put through Hall's cubic is ∓t, with scipy's skewness one error out."""
+    """T = (δ − end)/se put through Hall's cubic is ∓t, with the 90% bound of scipy's skewness."""
     sums, counts = totals()
     size, value = 40, sums.sum() / counts.sum()
     without = np.array([np.delete(sums, g).sum() / np.delete(counts, g).sum() for g in range(size)])
     moved = value - without
     se = np.sqrt((size - 1) / size * (moved**2).sum())
     left_out = np.array([sps.skew(np.delete(moved, g), bias=False) for g in range(size)])
-    doubt = np.sqrt((size - 1) * left_out.var())
+    doubt = sps.norm.ppf(0.9) * np.sqrt((size - 1) * left_out.var())
     t = sps.t.ppf(0.95, size - 1)
 
     def end(wanted: float, skewness: float) -> float:
@@ -49,8 +49,9 @@ def test_the_ends_solve_halls_transformation() -> None:
     skewness = sps.skew(moved, bias=False)
     got = cluster_skew_t(sums, counts, 0.9)
     assert got.se == pytest.approx(se)
-    assert skewness - doubt > 0  # so the lower end takes 0, and is the jackknife's own
-    assert (got.low, got.high) == pytest.approx((end(t, 0.0), end(-t, skewness + doubt)))
+    assert (got.low, got.high) == pytest.approx(
+        (end(t, min(skewness - doubt, 0)), end(-t, skewness + doubt))
+    )
 
 
 @given(documents)
@@ -68,13 +69,13 @@ def test_it_is_never_narrower_than_the_jackknife(rows: list[tuple[int, int]]) ->
 
 
 @given(documents)
-def test_swapping_the_sides_mirrors_it_to_the_last_bit(rows: list[tuple[int, int]]) -> None:
+def test_swapping_the_sides_mirrors_it(rows: list[tuple[int, int]]) -> None:
     """Sums of the other sign give the interval of the other sign."""
     sums, counts = np.array(rows, float).T
     one, other = cluster_skew_t(sums, counts, 0.9), cluster_skew_t(-sums, counts, 0.9)
-    assert (one.value, one.low, one.high) == (
-        -(other.value or 0.0), -(other.high or 0.0), -(other.low or 0.0),
-    )  # fmt: skip
+    mirrored = [-(x or 0.0) for x in (other.value, other.high, other.low)]
+    scale = np.abs(sums / counts).max()
+    assert [one.value, one.low, one.high] == pytest.approx(mirrored, abs=1e-9 * scale)
 
 
 def test_many_alike_documents_have_a_t_interval() -> None:
@@ -96,9 +97,9 @@ def test_two_and_three_documents_have_a_t_interval() -> None:
 
 
 def test_at_the_limit_it_passes_as_rarely_as_promised() -> None:
-    """Skewed, heavy-tailed, unequal documents: t passes 6.5% of the time and more, this 5%."""
+    """Skewed, heavy-tailed, unequal documents: t passes 8% of the time, this 5%."""
     rng = np.random.default_rng(2)
-    draws, size = 4000, 50
+    draws, size = 2000, 60
     passed = np.zeros(2)
     for _ in range(draws):
         counts = np.clip(rng.lognormal(6.75, 0.55, size), 16, None).round()
