@@ -97,8 +97,21 @@ def compare(
         typer.Option("--plan-from", help="Check sizes by the spreads of this earlier run."),
     ] = None,
     stop_early: Annotated[
-        bool, typer.Option("--stop-early", help="Stop as soon as every blocking gate is decided.")
+        bool,
+        typer.Option(
+            "--stop-early",
+            help="Stop as soon as every blocking gate is decided (confidence sequences).",
+        ),
     ] = False,
+    looks: Annotated[
+        int | None,
+        typer.Option(
+            "--looks",
+            show_default=False,
+            help="Look so many times, equally spaced, and stop at the first look that decides "
+            "every blocking gate (O'Brien-Fleming; 5 is customary).",
+        ),
+    ] = None,
     output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
@@ -118,7 +131,7 @@ def compare(
             base, candidates, progress=progress, dry_run=dry_run, output=output or [],
             as_json=format is Format.json, deliver=_deliver, show_plan=_print_plan, suite=suite,
             gates=gates, out=out, resume=resume, cache=cache, device=device, limit=limit,
-            stop_early=stop_early, plan_from=plan_from, command=_command(),
+            stop_early=stop_early, looks=looks, plan_from=plan_from, command=_command(),
         )  # fmt: skip
         raise typer.Exit(code)
     from evalharness.compare import compare as run_compare
@@ -126,7 +139,7 @@ def compare(
 
     job = plan(
         base, candidates[0], suite=suite, gates=gates, out=out, resume=resume, device=device,
-        limit=limit, stop_early=stop_early, cache=bool(cache), plan_from=plan_from,
+        limit=limit, stop_early=stop_early, looks=looks, cache=bool(cache), plan_from=plan_from,
         command=_command(),
     )  # fmt: skip
     if dry_run:

@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evalharness import assets
 from evalharness.data.documents import Text, read_texts
-from evalharness.early import unwatched
+from evalharness.early import stopping, unwatched
 from evalharness.errors import InputError
 from evalharness.finish import finish
 from evalharness.gates import (
@@ -60,7 +60,7 @@ class Plan:
     out: Path
     device: str | None = None
     resume: bool = False
-    stop_early: bool = False
+    stopping: dict[str, Any] | None = None  # the rule by which it may stop early
     command: str = ""
     warnings: list[str] = field(default_factory=list)
     block_tokens: int = BLOCK_TOKENS
@@ -81,6 +81,7 @@ def plan(
     device: str | None = None,
     limit: int | None = None,
     stop_early: bool = False,
+    looks: int | None = None,
     cache: bool = False,
     plan_from: str | Path | None = None,
     command: str = "",
@@ -89,6 +90,7 @@ def plan(
 
     ``plan_from``: an earlier run, whose spreads say what a limit takes instead of the defaults.
     """
+    rule = stopping(stop_early, looks)
     reference, other = load_model_spec(base), load_model_spec(candidate)
     suite_file = assets.find("suites", suite)
     chosen = _limited(load_suite(suite_file), limit)
@@ -120,8 +122,7 @@ def plan(
         notes += unwatched(policy)
     return Plan(
         reference, other, chosen, policy, texts, tasks, path, device, resume is not None,
-        stop_early, command, notes, BLOCK_TOKENS // (4 if stop_early else 1), cache,
-        spreads=spreads,
+        rule, command, notes, BLOCK_TOKENS // (4 if rule else 1), cache, spreads=spreads,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ import torch
 
 from evalharness import __version__, records
 from evalharness.data import documents, windows
-from evalharness.early import decided
+from evalharness.early import decided, look, look_shares
 from evalharness.environment import environment, peak_memory
 from evalharness.errors import RunError
 from evalharness.gates import refuse_noise
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from evalharness.pair.tasks import TaskRun
 
 CUDA_BLOCK = 16  # a GPU is through a CPU's block of tokens before its records are written
+TUNED = 5  # a confidence sequence is narrowest at this part of the documents
 
 
 class Reference:
@@ -208,8 +209,13 @@ def _begin(
         "block_tokens": reference.block_tokens,
         "weights": [s["manifest"]["fingerprint"] for s in sides.values()],
         "tokenizers": [s["manifest"]["tokenizer_fingerprint"] for s in sides.values()],
+        "stopping": job.stopping,
     }
     identity = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    stop_early = job.stopping
+    if stop_early is not None and stop_early["rule"] == "sequence":
+        # The sequence is narrowest here; fixed before the first document is seen.
+        stop_early = {**stop_early, "tuned_for": max(30, len(docs) // TUNED)}
     short = len(job.texts) - len(docs)
     loaded = (reference.side.loaded, candidate.loaded)
     manifest = {
@@ -223,8 +229,7 @@ def _begin(
         "noise_floor_ways": floor.ways,
         "matching": probe.matching.model_dump() if probe else None,
         "blocks": len(reference.blocks),
-        # The sequence is narrowest here; fixed before the first document is seen.
-        "stop_early": {"tuned_for": max(30, len(docs) // 4)} if job.stop_early else None,
+        "stop_early": stop_early,
         "environment": environment(reference.side.device, candidate.device),
         "warnings": [
             *job.warnings,
@@ -251,6 +256,8 @@ def _texts(
     docs, blocks, done = reference.documents, reference.blocks, run.done()
     total = sum(len(s.ids) for s in reference.slots)
     positions = sum(s.scored for s in reference.slots)
+    rule = job.stopping
+    shares = look_shares(blocks, rule["looks"]) if rule and "looks" in rule else {}
     with progress.count("tokens through both models", total, "tokens") as advance:
         work = TokenPass(
             reference.side, candidate, docs, batch_size=memory.batch_size, probe=probe,
@@ -273,7 +280,10 @@ def _texts(
                 advance(sum(len(s.ids) for s in block))
                 interrupted()
             last = number + 1 == len(blocks) or f"{number + 1:05d}" in done
-            if job.stop_early and not last and decided(run, job.policy):
+            if number in shares:
+                look(run, shares[number])
+            looked = rule is not None and (number in shares or rule["rule"] == "sequence")
+            if looked and not last and decided(run, job.policy):
                 seen = max(s.document for s in block) + 1
                 said = (
                     f"stopped early, every blocking gate on text being decided: {seen} of "

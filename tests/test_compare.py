@@ -18,6 +18,7 @@ from evalharness.cli import app
 from evalharness.compare import compare, measure, plan
 from evalharness.errors import EvalHarnessError, InputError
 from evalharness.finish import finish
+from evalharness.metrics import REGISTRY, Evidence
 from evalharness.progress import Progress
 from evalharness.run import Run
 from evalharness.spec.schemas import schemas
@@ -327,21 +328,25 @@ def test_the_finish_is_repeatable(project: Path) -> None:
     assert (run.path / "result.json").read_bytes() == first
 
 
-def test_stopping_early_measures_less_and_says_so(
-    project: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A clear failure is decided on a part of the documents, with the sequence's own interval."""
+def _many_documents(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """120 short documents in blocks of four, and a gate that a 2-bit copy clearly fails."""
     from tests.conftest import TEXT
 
     monkeypatch.setattr("evalharness.compare.BLOCK_TOKENS", 400)
     rows = [{"id": f"e{i}", "text": (TEXT[i % 50 :] + TEXT)[:150]} for i in range(120)]
     (project / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    suite = project / "suite.yaml"
-    suite.write_text(
+    (project / "suite.yaml").write_text(
         f"name: many\ncorpora:\n  - {{name: texts, path: {project / 'texts.jsonl'}}}\n"
         "window: {tokens: 32}\n"
     )
     (project / "gates.yaml").write_text("gates:\n  - {metric: top1.agreement, min: 99.9%}\n")
+
+
+def test_stopping_early_measures_less_and_says_so(
+    project: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A clear failure is decided on a part of the documents, with the sequence's own interval."""
+    _many_documents(project, monkeypatch)
     result, run = compare(job(project, stop_early=True))
     gate = result.gates[0]
     assert gate.verdict == "FAIL"
@@ -447,3 +452,63 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(project: Path) -> No
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(60) == 1
+
+
+def test_planned_looks_stop_early_and_stay_honest(
+    project: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look that decided is reported, at its own confidence, for every metric, and again."""
+    from evalharness import stats
+
+    _many_documents(project, monkeypatch)
+    result, run = compare(job(project, looks=5))
+    gate = result.gates[0]
+    assert gate.verdict == "FAIL"
+    stop = run.manifest["stop_early"]
+    assert (stop["rule"], stop["looks"]) == ("looks", 5)
+    taken = stop["taken"]
+    assert 1 <= len(taken) < 5
+    assert taken == pytest.approx([k / 5 for k in range(1, len(taken) + 1)], abs=0.05)
+    seen = round(taken[-1] * 120)
+    assert any(f"{seen} of 120 documents were measured" in w for w in result.warnings)
+    assert {m.clusters for m in result.metrics if m.id == "top1.agreement"} == {seen}
+
+    evidence = Evidence(run)
+    totals = REGISTRY["top1.agreement"].totals(evidence, {})
+    level = stats.look_confidence(0.9, taken)
+    expected = stats.cluster_skew_t(*totals, level)
+    assert level > 0.9
+    assert (gate.low, gate.high) == pytest.approx((expected.low, expected.high))
+    shown = {m.id: m for m in result.metrics if m.scope == {}}
+    look = f"O'Brien-Fleming look {len(taken)}"
+    assert all(look in m.method for m in shown.values() if m.low is not None and m.low != m.high
+               and not REGISTRY[m.id].deterministic)  # fmt: skip
+    again = finish(run, job(project, "other").policy)
+    assert (again.gates[0].low, again.gates[0].high) == (gate.low, gate.high)
+
+
+def test_undecided_looks_measure_everything(
+    project: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All five are taken, the last at all documents, and none is said to be left out."""
+    _many_documents(project, monkeypatch)
+    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.max, max: 1000}\n")
+    result, run = compare(job(project, looks=5))
+    taken = run.manifest["stop_early"]["taken"]
+    assert (len(taken), taken[-1]) == (5, 1.0)
+    assert not any("were measured" in w for w in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"looks": 1}, "must be from 2 to 20"),
+        ({"looks": 5, "stop_early": True}, "give one of them"),
+    ],
+)
+def test_looks_that_make_no_sense_are_refused(
+    project: Path, options: dict[str, Any], message: str
+) -> None:
+    """Before anything is read."""
+    with pytest.raises(InputError, match=message):
+        job(project, **options)

@@ -72,7 +72,7 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
         )
     # A batch is the cluster; the same batch ran on both sides, one after the other.
     cand, ref = (np.rint(1e9 * rows[f"seconds_{x}"].to_numpy(float)) for x in ("cand", "ref"))
-    return Measured(replace(stats.cluster_ratio_t(cand, ref, confidence), n=len(rows)))
+    return Measured(replace(stats.cluster_skew_t(cand, ref, confidence), n=len(rows)))
 
 
 for _kind in ("prefill", "decode"):

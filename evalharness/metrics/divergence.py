@@ -21,11 +21,11 @@ from evalharness.metrics.evidence import (
     undefined,
 )
 from evalharness.metrics.perplexity import difference, over_tokens
-from evalharness.metrics.registry import Measured, Scope, mean_metric, metric
+from evalharness.metrics.registry import Measured, Scope, Totals, mean_metric, metric
 from evalharness.stats import (
     Interval,
     clopper_pearson,
-    cluster_bootstrap_t,
+    positive_mean_t,
     quantile_bootstrap,
     rms_t,
 )
@@ -48,7 +48,7 @@ for _id, _name, _column, _which in (
 ):
     mean_metric(
         _id, _name, over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
-        worst=partial(_largest, _column), interval=partial(cluster_bootstrap_t, log=True),
+        worst=partial(_largest, _column), interval=positive_mean_t,
         unit="nats/token", direction="lower", identity=0.0, source=f"{_KL}; {_which}", **_tokens,
     )  # fmt: skip
 
@@ -95,8 +95,7 @@ def _same_top(view: View) -> Any:
 
 
 mean_metric(
-    "top1.agreement", "Top-1 agreement", over_tokens("kl", of=_same_top),
-    interval=partial(cluster_bootstrap_t, log=False),  # documents differ too skewly for t
+    "top1.agreement", "Top-1 agreement", over_tokens("nll_ref", "nll_cand", of=_same_top),
     unit="fraction", direction="higher", identity=1.0, symmetric="even",
     source="share of tokens with the same arg-max (ties: lowest id)", **_tokens,
 )  # fmt: skip
@@ -151,21 +150,29 @@ def _bounds(evidence: Evidence) -> list[Scope]:
     return [{"bound": bound, **scope} for scope in text_scopes(evidence) for bound in BOUNDS]
 
 
-@metric(
-    "logit.exceed_rate", "Documents beyond a logit bound", unit="fraction", direction="lower",
-    identity=0.0, symmetric="even", scopes=_bounds, scope_keys=("bound", *TEXT_KEYS),
-    records="tokens",
-    source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
-)  # fmt: skip
-def exceed_rate(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    within = {key: value for key, value in scope.items() if key != "bound"}
-    view = evidence.tokens(within)
+def _within(scope: Scope) -> Scope:
+    return {key: value for key, value in scope.items() if key != "bound"}
+
+
+def _beyond(evidence: Evidence, scope: Scope) -> Totals:
+    """A 1 for each document that exceeds the bound, and a 1 for each that was seen, (G,) each."""
+    view = evidence.tokens(_within(scope))
     reason = view.bad("half_range")
     if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
+        return reason
     largest = np.full(len(evidence.documents), -1.0)
     np.maximum.at(largest, view.doc, view.column("half_range"))
-    seen = largest[largest >= 0]
-    beyond = int((seen > float(scope["bound"])).sum())
-    found = clopper_pearson(beyond, len(seen), confidence)
-    return Measured(found, _largest("half_range", evidence, within))
+    return (largest > float(scope["bound"])).astype(float), (largest >= 0).astype(float)
+
+
+def _of_documents(sums: Any, counts: Any, confidence: float) -> Interval:
+    return clopper_pearson(int(sums.sum()), int(counts.sum()), confidence)
+
+
+mean_metric(
+    "logit.exceed_rate", "Documents beyond a logit bound", _beyond, interval=_of_documents,
+    worst=lambda evidence, scope: _largest("half_range", evidence, _within(scope)), share=True,
+    unit="fraction", direction="lower", identity=0.0, symmetric="even", scopes=_bounds,
+    scope_keys=("bound", *TEXT_KEYS), records="tokens",
+    source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
+)  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from typing import Any
 
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.registry import REGISTRY, Measured, Metric, Scope
 from evalharness.spec.result import Estimate
-from evalharness.stats import mean_sequence
+from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
 
 # A layer metric has hundreds of scopes; the result lists them under `layers`, not `metrics`.
 _ELSEWHERE = "layer.error."
@@ -21,8 +22,8 @@ class Estimates:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.noise: dict[str, float] = evidence.run.manifest.get("noise_floor", {})
-        # After --stop-early an interval made for a fixed number of documents covers too little.
-        self.sequence: dict[str, int] | None = evidence.run.manifest.get("stop_early")
+        # After stopping early an interval made for a fixed number of documents covers too little.
+        self.stopping: dict[str, Any] | None = evidence.run.manifest.get("stop_early")
         self._known: dict[tuple[str, str, float], Estimate] = {}
 
     def scopes(self, metric: str) -> list[Scope]:
@@ -41,16 +42,42 @@ class Estimates:
     ) -> Measured:
         """The interval of a confidence sequence, valid whenever one stops to look."""
         if metric.totals is None:
-            measured = metric.compute(self.evidence, scope, confidence)
-            fixed = replace(
-                measured.interval, low=None, high=None,
-                reason="it has no interval that holds after stopping early",
-            )  # fmt: skip
-            return replace(measured, interval=fixed)
+            return self._bare(
+                metric, scope, confidence, "it has no interval that holds after stopping early"
+            )
         totals = metric.totals(self.evidence, scope)
         if isinstance(totals, str):
             return metric.compute(self.evidence, scope, confidence)
+        if metric.share:
+            return Measured(metric.transform(rate_sequence(*totals, confidence, longest=1)))
         return Measured(metric.transform(mean_sequence(*totals, confidence, tuned_for)))
+
+    def _looked(
+        self, metric: Metric, scope: Scope, confidence: float, taken: list[float]
+    ) -> Measured:
+        """The metric's own interval at the confidence of the last look."""
+        if not taken:
+            return self._bare(metric, scope, confidence, "no planned look has been taken yet")
+        try:
+            measured = metric.compute(self.evidence, scope, look_confidence(confidence, taken))
+        except TooFewReplicates:
+            return self._bare(
+                metric, scope, confidence,
+                f"look {len(taken)} asks for more confidence than resampling can give: a later "
+                "look can decide it",
+            )  # fmt: skip
+        method = f"{measured.interval.method}, O'Brien-Fleming look {len(taken)}"
+        found = replace(measured.interval, confidence=confidence, method=method)
+        return replace(measured, interval=found)
+
+    def _bare(self, metric: Metric, scope: Scope, confidence: float, reason: str) -> Measured:
+        """The value without an interval."""
+        measured = metric.compute(self.evidence, scope, confidence)
+        bare = replace(
+            measured.interval, low=None, high=None, se=None,
+            reason=measured.interval.reason or reason,
+        )  # fmt: skip
+        return replace(measured, interval=bare)
 
     def all(self, confidence: float) -> list[Estimate]:
         """Every metric in every scope, per-layer ones apart; a lone corpus is everything."""
@@ -65,10 +92,13 @@ class Estimates:
 
     def _compute(self, id: str, scope: Scope, confidence: float) -> Estimate:
         metric = REGISTRY[id]
-        if self.sequence is not None and "task" not in scope and not metric.deterministic:
-            measured = self._sequential(metric, scope, confidence, self.sequence["tuned_for"])
-        else:
+        stop = self.stopping
+        if stop is None or "task" in scope or metric.deterministic:
             measured = metric.compute(self.evidence, scope, confidence)
+        elif "looks" in stop:
+            measured = self._looked(metric, scope, confidence, stop["taken"])
+        else:
+            measured = self._sequential(metric, scope, confidence, stop["tuned_for"])
         found = measured.interval
         return Estimate(
             id=id, scope=scope, value=_finite(found.value), low=_finite(found.low),

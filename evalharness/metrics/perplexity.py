@@ -12,7 +12,7 @@ import numpy as np
 
 from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes
 from evalharness.metrics.registry import Scope, Totals, mean_metric
-from evalharness.stats import Interval, cluster_ratio_t, exp_interval
+from evalharness.stats import Interval, cluster_skew_t, exp_interval
 
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
 
@@ -88,7 +88,8 @@ def _byte_totals(evidence: Evidence, scope: Scope) -> Totals:
 
 
 def _per_byte(sums: Any, counts: Any, confidence: float) -> Interval:
-    return replace(cluster_ratio_t(sums, counts, confidence), method="cluster-ratio t, n in bytes")
+    found = cluster_skew_t(sums, counts, confidence)
+    return replace(found, method=f"{found.method}, n in bytes")
 
 
 mean_metric(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from evalharness.stats import Interval, cluster_ratio_t
+from evalharness.stats import Interval, cluster_skew_t
 
 if TYPE_CHECKING:
     from evalharness.metrics.evidence import Evidence
@@ -63,6 +63,7 @@ class Metric:
     # Means only: what is summed per document, and how the mean's interval becomes the metric's.
     totals: Callable[[Evidence, Scope], Totals] | None = None
     transform: Callable[[Interval], Interval] = lambda interval: interval
+    share: bool = False  # a share of documents: one 0 or 1 each, so a bettor can follow it
 
 
 REGISTRY: dict[str, Metric] = {}
@@ -87,6 +88,7 @@ def metric(
     deterministic: bool = False,
     totals: Callable[[Evidence, Scope], Totals] | None = None,
     transform: Callable[[Interval], Interval] = lambda interval: interval,
+    share: bool = False,
 ) -> Callable[[Compute], Compute]:
     """Register the decorated function as metric ``id``."""
 
@@ -97,7 +99,7 @@ def metric(
             raise ValueError(f"{id}: a difference is 0 for a model against itself")
         REGISTRY[id] = Metric(
             id, name, unit, direction, source, difference, identity, symmetric, shift_invariant,
-            deterministic, scope_keys, records, scopes, compute, totals, transform,
+            deterministic, scope_keys, records, scopes, compute, totals, transform, share,
         )  # fmt: skip
         return compute
 
@@ -110,7 +112,7 @@ def mean_metric(
     totals: Callable[[Evidence, Scope], Totals],
     *,
     worst: Callable[[Evidence, Scope], str | None] = lambda evidence, scope: None,
-    interval: Callable[..., Interval] = cluster_ratio_t,
+    interval: Callable[..., Interval] = cluster_skew_t,
     transform: Callable[[Interval], Interval] = lambda found: found,
     **more: Any,
 ) -> None:

@@ -74,7 +74,7 @@ def _estimate(what: str, module: str, rows: pd.DataFrame | None) -> Estimate | N
     }  # fmt: skip
     if not np.isfinite(rows["kl"]).all():
         return Estimate(value=None, reason="the KL is NaN or infinite", **common)
-    found = stats.cluster_ratio_t(rows["kl"].to_numpy(), rows["tokens"].to_numpy(), CONFIDENCE)
+    found = stats.cluster_skew_t(rows["kl"].to_numpy(), rows["tokens"].to_numpy(), CONFIDENCE)
     return Estimate(
         value=found.value, low=found.low, high=found.high, method=found.method,
         n=int(rows["tokens"].sum()), clusters=found.clusters, reason=found.reason, **common,

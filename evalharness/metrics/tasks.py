@@ -67,7 +67,7 @@ for _side in ("reference", "candidate"):
     difference=True, identity=0.0, symmetric="odd", scopes=task_scopes(), scope_keys=TASK_KEYS,
     records="items",
     source="paired mean of candidate − reference, signed so that higher is better; binary items: "
-    "Tango 1998; items that share a passage: cluster t; else cluster bootstrap-t",
+    "Tango 1998; other scores, and items that share a passage: skewness-adjusted cluster t",
 )  # fmt: skip
 def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope)
@@ -105,7 +105,7 @@ def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
 
 def _clustered(rows: pd.DataFrame, values: Any, confidence: float) -> Interval:
     codes, _ = pd.factorize(rows["cluster"])
-    return stats.cluster_ratio_t(*stats.cluster_sums(values, codes), confidence)
+    return stats.cluster_skew_t(*stats.cluster_sums(values, codes), confidence)
 
 
 def _higher_is_better(evidence: Evidence, scope: Scope) -> bool:

@@ -10,7 +10,7 @@ from evalharness.stats.calibration import LOGIT_EPSILON, brier, calibration_scor
 from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
 from evalharness.stats.curve import ReliabilityCurve, smooth_reliability
 from evalharness.stats.interval import Interval, exp_interval
-from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums, rms_t
+from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums
 from evalharness.stats.multiple import holm, interval_p_value, p_value_beyond
 from evalharness.stats.planning import documents_needed, further_documents, items_needed
 from evalharness.stats.proportions import clopper_pearson, tango
@@ -26,7 +26,9 @@ from evalharness.stats.reliability import (
     ece,
     ece_shift,
 )
-from evalharness.stats.sequential import FIVE_LOOKS, look_interval, obrien_fleming
+from evalharness.stats.resample import TooFewReplicates
+from evalharness.stats.sequential import FIVE_LOOKS, look_confidence, obrien_fleming
+from evalharness.stats.skewness import cluster_skew_t, positive_mean_t, rms_t
 from evalharness.stats.temperature import fitted_temperature, temperature_shift
 
 __all__ = [
@@ -36,6 +38,7 @@ __all__ = [
     "Ece",
     "Interval",
     "ReliabilityCurve",
+    "TooFewReplicates",
     "brier",
     "calibration_score_sums",
     "ce2_shift",
@@ -44,6 +47,7 @@ __all__ = [
     "cluster_bootstrap_t",
     "cluster_jackknife",
     "cluster_ratio_t",
+    "cluster_skew_t",
     "cluster_sums",
     "documents_needed",
     "ece",
@@ -56,10 +60,11 @@ __all__ = [
     "holm",
     "interval_p_value",
     "items_needed",
-    "look_interval",
+    "look_confidence",
     "mean_sequence",
     "obrien_fleming",
     "p_value_beyond",
+    "positive_mean_t",
     "quantile_bootstrap",
     "rate_sequence",
     "rms_t",

@@ -10,7 +10,6 @@ documents (MacKinnon, Nielsen & Webb 2023, "CV3").
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -149,24 +148,3 @@ def cluster_jackknife(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: fl
     without = (sum_ - s) / (total - n)
     se = math.sqrt((s.size - 1) / s.size * float(np.sum((without - value) ** 2)))
     return t_interval(value, se, confidence, int(total), s.size, method)
-
-
-def rms_t(square_sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
-    """Return √(Σ Q_g / Σ n_g), the root mean square, with the ends of the mean mapped through √.
-
-    ``square_sums`` (G,) are per-document sums of squares, at least 0; a lower end below 0 becomes
-    0. ``se`` is the delta method's, se(mean)/(2·rms). Other arguments and errors as in
-    :func:`cluster_ratio_t`.
-    """
-    if bool(np.any(np.asarray(square_sums, dtype=np.float64) < 0)):
-        raise ValueError("square_sums: must be at least 0")
-    mean = cluster_ratio_t(square_sums, counts, confidence)
-    method = "root of cluster-ratio t"
-    if mean.value is None:
-        return replace(mean, method=method)
-    value = math.sqrt(mean.value)
-    if mean.low is None or mean.high is None or mean.se is None:
-        return replace(mean, value=value, method=method)
-    se = mean.se / (2 * value) if value > 0 else 0.0
-    low, high = math.sqrt(max(mean.low, 0.0)), math.sqrt(mean.high)
-    return replace(mean, value=value, low=low, high=high, se=se, method=method)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 from evalharness.stats.calibration import rows
 from evalharness.stats.interval import (
@@ -33,6 +32,7 @@ from evalharness.stats.resample import (
     percentile_ends,
     resampled,
 )
+from evalharness.stats.skewness import jackknife_skew_t
 
 BINS = 15
 
@@ -217,8 +217,8 @@ def ce2_shift(
     Returns
     -------
     Interval
-        Leave-one-document-out Student t on G − 1 degrees of freedom, both sides left out
-        together. No interval from one document.
+        Leave-one-document-out Student t on G − 1 degrees of freedom, adjusted for skewness, both
+        sides left out together. No interval from one document.
 
     References
     ----------
@@ -226,7 +226,7 @@ def ce2_shift(
 
     """
     check_confidence(confidence)
-    method = "paired cluster jackknife t of debiased squared calibration error"
+    method = "paired cluster jackknife t of debiased squared calibration error, skewness-adjusted"
     sides = _totals(_pairs(conf_ref, correct_ref, conf_cand, correct_cand), clusters)
     total, used = int(sides.n.sum()), sides.n.size
     if used == 0:
@@ -236,9 +236,7 @@ def ce2_shift(
     errors, without = zip(*map(_ce2, sides.gap, sides.size), strict=True)
     value = float(errors[1] - errors[0])
     left_out = without[1] - without[0]  # (G,)
-    se = math.sqrt((used - 1) / used * float(np.sum((left_out - left_out.mean()) ** 2)))
-    half = float(stdtrit(used - 1, 0.5 + confidence / 2)) * se
-    return Interval(value, value - half, value + half, confidence, total, used, method, se)
+    return jackknife_skew_t(value, left_out.mean() - left_out, confidence, total, method)
 
 
 def _ce2(gap: Floats, size: Floats) -> tuple[float, Floats]:

@@ -48,11 +48,15 @@ def resampled(totals: Floats, replicates: int, seed: int) -> Floats:
     return np.concatenate(blocks, axis=0)
 
 
+class TooFewReplicates(ValueError):  # noqa: N818 (says what is wrong, as OverflowError does)
+    """There are too few replicates for an end at this confidence; more would do."""
+
+
 def check_replicates(replicates: int, confidence: float) -> None:
-    """Raise ValueError where there are too few replicates for an end at this confidence."""
+    """Raise TooFewReplicates where there are too few replicates for an end at this confidence."""
     needed = int(np.ceil(2 / (1 - confidence) - 1e-9)) - 1
     if replicates < needed:
-        raise ValueError(
+        raise TooFewReplicates(
             f"replicates: must be at least {needed} at confidence {confidence}, got {replicates}"
         )
 

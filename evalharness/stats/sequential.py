@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 
 import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from evalharness.stats.interval import Floats, Interval, check_confidence, finite_array
-from evalharness.stats.means import cluster_ratio_t
+from evalharness.stats.interval import Floats, check_confidence, finite_array
 
 FIVE_LOOKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
@@ -54,28 +51,22 @@ def obrien_fleming(alpha: float, fractions: Sequence[float] = FIVE_LOOKS) -> Flo
     return np.array(_boundaries(alpha, tuple(t.tolist())))
 
 
-def look_interval(
-    sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float, fractions: Sequence[float]
-) -> Interval:
-    """Return the repeated confidence interval at a look: valid at every look together.
+def look_confidence(confidence: float, fractions: Sequence[float]) -> float:
+    """Return the confidence at which to make a metric's own interval at the last of these looks.
 
-    It is the cluster-ratio t interval at the look's own, higher, confidence 1 − 2·(1 − Φ(z_k)),
-    labelled with the confidence of the whole sequence; an interval beyond a limit at any look
-    is a verdict, and this is the interval to report after stopping (Jennison & Turnbull 1989).
+    Two-sided, 1 − 2·(1 − Φ(z_k)). Intervals made so at every look hold all together at
+    ``confidence``: repeated confidence intervals (Jennison & Turnbull 1989). One beyond a limit at
+    any look is a verdict, and it is the interval to report after stopping.
 
     Parameters
     ----------
-    sums, counts : (G,) totals of the documents seen so far.
     confidence : two-sided over all looks, in (0, 1).
     fractions : shares of the data at every look so far, this one last.
 
     """
     check_confidence(confidence)
     z = float(obrien_fleming((1 - confidence) / 2, fractions)[-1])
-    nominal = 1 - 2 * float(ndtr(-z))
-    interval = cluster_ratio_t(sums, counts, nominal)
-    method = f"{interval.method}, O'Brien-Fleming look {len(fractions)}"
-    return replace(interval, confidence=confidence, method=method)
+    return 1 - 2 * float(ndtr(-z))
 
 
 @cache

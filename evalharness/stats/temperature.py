@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, stdtrit
+from scipy.special import expit
 
 from evalharness.stats.calibration import logit, rows
 from evalharness.stats.interval import (
@@ -23,6 +23,7 @@ from evalharness.stats.interval import (
     code_array,
     no_interval,
 )
+from evalharness.stats.skewness import jackknife_skew_t
 
 _COLDEST = 1e-3  # a fitted T below this, or above its inverse, is no fit
 _STEPS = 60
@@ -84,7 +85,7 @@ def temperature_shift(
 
     Leaving out document g moves β = 1/T to β + s_g/(h − h_g), one Newton step from the document's
     share s_g of the slope and h_g of the curvature; T_(g) = 1/β_(g) is jackknifed for both sides
-    together, Student t on G − 1 degrees of freedom.
+    together, Student t on G − 1 degrees of freedom adjusted for skewness.
 
     Parameters
     ----------
@@ -100,7 +101,7 @@ def temperature_shift(
 
     """
     check_confidence(confidence)
-    method = "paired cluster jackknife t of fitted temperature"
+    method = "paired cluster jackknife t of fitted temperature, skewness-adjusted"
     sides = rows(conf_ref, correct_ref, "ref"), rows(conf_cand, correct_cand, "cand")
     length = sides[0][0].size
     if sides[1][0].size != length:
@@ -133,6 +134,4 @@ def temperature_shift(
             return no_interval(value, confidence, length, used, method, reason)
         without.append(1 / moved)
     left_out = np.sort(without[1] - without[0])
-    se = math.sqrt((used - 1) / used * float(np.sum((left_out - left_out.mean()) ** 2)))
-    half = float(stdtrit(used - 1, 0.5 + confidence / 2)) * se
-    return Interval(value, value - half, value + half, confidence, length, used, method, se)
+    return jackknife_skew_t(value, left_out.mean() - left_out, confidence, length, method)

@@ -14,6 +14,7 @@ from scipy import stats as sps
 from evalharness.stats import (
     cluster_jackknife,
     cluster_ratio_t,
+    cluster_skew_t,
     cluster_sums,
     rms_t,
 )
@@ -130,7 +131,7 @@ def test_document_order_changes_not_even_the_last_bit(
 
 def test_a_root_mean_square_computed_by_hand() -> None:
     """Squares summing to 8 and 28 over 4 and 8 tokens: mean 3, ends through the root."""
-    mean, root = cluster_ratio_t([8, 28], [4, 8], 0.5), rms_t([8, 28], [4, 8], 0.5)
+    mean, root = cluster_skew_t([8, 28], [4, 8], 0.5), rms_t([8, 28], [4, 8], 0.5)
     assert root.value == math.sqrt(3)
     assert mean.low is not None
     assert mean.high is not None

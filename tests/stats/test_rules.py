@@ -40,6 +40,8 @@ def histograms(values: Any, codes: Any) -> tuple[Any, Any]:
 ESTIMATORS: dict[str, tuple[Estimator, Callable[[Any, Any], tuple[Any, ...]]]] = {
     "cluster_ratio_t": (stats.cluster_ratio_t, totals),
     "cluster_jackknife": (stats.cluster_jackknife, totals),
+    "cluster_skew_t": (stats.cluster_skew_t, totals),
+    "positive_mean_t": (stats.positive_mean_t, totals),
     "rms_t": (stats.rms_t, totals),
     "cluster_bootstrap": (stats.cluster_bootstrap, totals),
     "cluster_bootstrap_t": (
@@ -57,10 +59,6 @@ ESTIMATORS: dict[str, tuple[Estimator, Callable[[Any, Any], tuple[Any, ...]]]] =
     "ece_shift": (stats.ece_shift, sides),
     "ce2_shift": (stats.ce2_shift, sides),
     "temperature_shift": (stats.temperature_shift, sides),
-    "look_interval": (
-        lambda s, n, confidence: stats.look_interval(s, n, confidence, [0.2, 0.4]),
-        totals,
-    ),
     "mean_sequence": (
         lambda s, n, confidence: stats.mean_sequence(s, n, confidence, 100),
         totals,
@@ -184,7 +182,8 @@ def test_a_model_against_itself_has_no_shift(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     ["cluster_ratio_t", "cluster_jackknife", "rms_t", "cluster_bootstrap", "cluster_bootstrap_t",
-     "quantile_bootstrap", "histogram_quantile_bootstrap", "look_interval", "mean_sequence"],
+     "quantile_bootstrap", "histogram_quantile_bootstrap", "cluster_skew_t", "positive_mean_t",
+     "mean_sequence"],
 )  # fmt: skip
 def test_documents_without_any_difference_give_exactly_0(name: str) -> None:
     """All zeros over two documents or more are 0 with the interval [0, 0]."""

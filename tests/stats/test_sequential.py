@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from evalharness.stats import FIVE_LOOKS, cluster_ratio_t, look_interval, obrien_fleming
+from evalharness.stats import FIVE_LOOKS, cluster_ratio_t, look_confidence, obrien_fleming
 
 
 def test_five_looks_are_the_published_boundaries() -> None:
@@ -57,14 +57,11 @@ def test_alpha_is_one_sided(alpha: float) -> None:
         obrien_fleming(alpha)
 
 
-def test_a_look_interval_is_wider_than_the_plain_one() -> None:
-    """It is the t interval at the look's own level, under the sequence's confidence."""
-    sums, counts = np.random.default_rng(1).normal(size=40), np.ones(40)
-    got = look_interval(sums, counts, 0.9, [0.2, 0.4])
+def test_the_confidence_of_a_look_is_that_of_its_bound() -> None:
+    """Two-sided, from the bound of the last look; at one look it is the confidence itself."""
     z = obrien_fleming(0.05, [0.2, 0.4])[-1]
-    plain = cluster_ratio_t(sums, counts, 1 - 2 * sps.norm.sf(z))
-    assert (got.low, got.high) == pytest.approx((plain.low, plain.high))
-    assert (got.confidence, got.method) == (0.9, "cluster-ratio t, O'Brien-Fleming look 2")
+    assert look_confidence(0.9, [0.2, 0.4]) == pytest.approx(1 - 2 * sps.norm.sf(z))
+    assert look_confidence(0.9, [1.0]) == pytest.approx(0.9)
 
 
 def test_looking_five_times_errs_as_rarely_as_promised() -> None:
@@ -74,7 +71,8 @@ def test_looking_five_times_errs_as_rarely_as_promised() -> None:
     for _ in range(200):
         sums = rng.normal(size=250)
         for k in range(1, 6):
-            got = look_interval(sums[: 50 * k], np.ones(50 * k), 0.9, FIVE_LOOKS[:k])
+            level = look_confidence(0.9, FIVE_LOOKS[:k])
+            got = cluster_ratio_t(sums[: 50 * k], np.ones(50 * k), level)
             assert got.low is not None
             assert got.high is not None
             if got.low > 0 or got.high < 0:
