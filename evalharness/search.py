@@ -2,9 +2,11 @@
 
 Nothing is assumed of what passes: a larger set may fail where a smaller one passes. The search only
 ever holds on to a set that was seen to pass. It takes the modules in order of suspicion, doubles
-their number until the set passes, bisects between the last two sizes, and then deletes members, in
-chunks and at last one by one, until no single one can be left out: delta debugging's 1-minimal set
-(Zeller & Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", TSE 2002).
+their number until the set passes, bisects between the last two sizes, and then deletes members, the
+least suspect first, in runs that double while they can go and halve when they cannot. A member
+counts as needed once the present set without it was seen to fail, so that what is returned is delta
+debugging's 1-minimal set (Zeller & Hildebrandt, "Simplifying and Isolating Failure-Inducing Input",
+TSE 2002). Where all n members are needed this takes n evaluations, where m of n are, m log n.
 """
 
 from __future__ import annotations
@@ -80,42 +82,66 @@ def _prefix(ordered: Sequence[str], ask: Callable[[Sequence[str]], bool]) -> int
 
 
 def _delete(members: list[str], ask: Callable[[Sequence[str]], bool]) -> list[str]:
-    """Leave out chunks, the least suspect first, then single members until none can go."""
-    chunk = max(1, len(members) // 2)
+    """Leave out runs of members, the least suspect first, until no single one can go."""
+    needed: set[str] = set()  # shown so against the present members
     while True:
-        changed = False
-        end = len(members)
+        end, run = len(members), 1
         while end > 0:
-            start = max(0, end - chunk)
+            start = max(0, end - run)
+            gone = members[start:end]
             rest = members[:start] + members[end:]
+            if run == 1 and gone[0] in needed:
+                end = start
+                continue
             # The empty set is known to fail.
             if rest and ask(rest):
-                members, changed = rest, True
-            end = start
-        if chunk > 1:
-            chunk //= 2
-        elif not changed:
+                members, end, run = rest, start, 2 * run
+                needed = set()
+            elif run > 1:
+                run //= 2
+            else:
+                needed.add(gone[0])
+                end = start
+        if needed >= set(members):
             return members
 
 
-class Decides(Protocol):
-    """What decides a set, such as `pair.trial.Trials`."""
+class Tried(Protocol):
+    """What became of a set."""
 
-    def decide(self, names: Iterable[str]) -> Decision:
-        """The policy's verdict with ``names`` restored."""
+    @property
+    def decision(self) -> Decision:
+        """The policy's verdict."""
+
+    @property
+    def documents(self) -> int:
+        """How many it took."""
+
+
+class Tries(Protocol):
+    """What tries a set, such as `pair.trial.Trials`."""
+
+    def attempt(self, names: Iterable[str], beside: Iterable[str] | None = None) -> Tried:
+        """The policy with ``names`` restored; ``beside``: a set of one more, which passes."""
 
 
 class TrialLog:
     """Decides sets by trials, each written down before the next; what is written is not redone."""
 
-    def __init__(self, path: Path, key: str, trials: Decides, budget: int | None) -> None:
+    def __init__(self, path: Path, key: str, trials: Tries, budget: int | None) -> None:
         self.path, self.key, self.trials, self.budget = path, key, trials, budget
         self.known: dict[frozenset[str], bool] = {}
+        self.numbers: dict[frozenset[str], int] = {}  # lines of the log, from 1
+        self.lines = 0
         if path.is_file():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                row = _row(line)
-                if row.get("key") == key:
-                    self.known[frozenset(row["restored"])] = bool(row["passed"])
+            text = path.read_text(encoding="utf-8")
+            if text and not text.endswith("\n"):  # killed while writing: what follows is a new line
+                with open(path, "a", encoding="utf-8") as file:
+                    file.write("\n")
+            for row in read_log(path):
+                self.lines += 1
+                if row["key"] == key:
+                    self._know(frozenset(row["restored"]), bool(row["passed"]))
         self.tell: Any = lambda text: None
 
     def search(self, ordered: Sequence[str], tell: Any) -> Found:
@@ -131,13 +157,20 @@ class TrialLog:
             raise BudgetSpent
         self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
         started = time.perf_counter()
-        decision = self.trials.decide(sorted(names))
+        # By the log alone, so that a search that was interrupted goes on to the same answer.
+        larger = [s for s, passed in self.known.items()
+                  if passed and s > names and len(s) == len(names) + 1]  # fmt: skip
+        beside = min(larger, key=sorted, default=None)
+        tried = self.trials.attempt(sorted(names), beside)
+        decision = tried.decision
         passed = decision.verdict == "PASS"
         row = {
             "key": self.key,
             "restored": sorted(names),
+            "beside": None if beside is None else self.numbers[beside],
             "passed": passed,
             "verdict": decision.verdict,
+            "documents": tried.documents,
             "gates": [
                 {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound}
                 for g in decision.gates
@@ -146,13 +179,23 @@ class TrialLog:
         }
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        self.known[names] = passed
+        self.lines += 1
+        self._know(names, passed)
         return passed
 
+    def _know(self, names: frozenset[str], passed: bool) -> None:
+        self.known[names] = passed
+        self.numbers[names] = self.lines
 
-def _row(line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError:  # a run that was killed while writing leaves half a line
-        return {}
-    return row if isinstance(row, dict) else {}
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The evaluations of a log, in order; half a line, of a search that was killed, is none."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and row.keys() >= {"key", "restored", "passed", "beside"}:
+            found.append(row)
+    return found
