@@ -129,7 +129,7 @@ def undisturbed(arguments: list[str], folder: Path) -> tuple[Whole, int]:
     run, begun = folder / "whole", time.time()
     process = start([*arguments, "--out", "whole"], folder)
     _, said = process.communicate()
-    if process.returncode not in (0, 1, 3):
+    if not sealed(run):
         sys.exit(said.decode())
     done = {name: at - begun for name, at in finished(run).items()}
     judging = (run / "policy.yaml").stat().st_mtime - begun
