@@ -95,7 +95,7 @@ def _same_top(view: View) -> Any:
 
 
 mean_metric(
-    "top1.agreement", "Top-1 agreement", over_tokens("nll_ref", "nll_cand", of=_same_top),
+    "top1.agreement", "Top-1 agreement", over_tokens("kl", of=_same_top),
     unit="fraction", direction="higher", identity=1.0, symmetric="even",
     source="share of tokens with the same arg-max (ties: lowest id)", **_tokens,
 )  # fmt: skip
