@@ -1,12 +1,14 @@
 """`evalharness bisect RUN`: the smallest set of modules to keep so that the policy passes.
 
     rank     every linear that differs, by `probes.sensitivity`, on the search documents
-    search   gallop, bisect, delete (`search`), each set decided by the policy's own gates
+    search   in the order of KL saved for a weight kept: gallop, bisect, delete (`search`), each set
+             decided by the policy's own gates
     verify   the set, made anew from repair.yaml where a model file can say it, under the whole
              policy on documents that the search never saw; tasks and cost included
 
-A third of the suite's documents is searched on, the rest held out. Every evaluation is a line of
-RUN/bisect.jsonl, from which an interrupted search goes on and a finished one can be replayed.
+A third of the suite's documents is searched on, the rest held out: the intervals that a set must
+pass with on few documents are wider than those it is verified with. Every evaluation is a line of
+RUN/bisect.jsonl, from which an interrupted search goes on; `replay` makes any one of them again.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalharness import assets
 from evalharness.errors import InputError, Interrupted
-from evalharness.finish import load_result, policy_of, render
+from evalharness.finish import judge, load_result, policy_of, render
 from evalharness.keep_lists import keep_lists, repair_spec, spec_text
 from evalharness.metrics import Evidence
 from evalharness.metrics.sensitivity import sensitivity
 from evalharness.progress import Progress
 from evalharness.run import Run
-from evalharness.search import Found, TrialLog
+from evalharness.search import Found, TrialLog, read_log
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Repair
@@ -34,6 +38,7 @@ from evalharness.spec.suite import Suite
 if TYPE_CHECKING:
     from evalharness.data.documents import Document
     from evalharness.data.windows import Slot
+    from evalharness.gates import Decision
     from evalharness.pair.side import Side
     from evalharness.pair.trial import Trials
     from evalharness.probes.matching import PairedModule
@@ -73,24 +78,7 @@ def bisect(
 ) -> Repair:
     """Find, verify and write the repair of a finished run; its report is written again."""
     progress = progress or Progress()
-    opened = Run.open(path)
-    opened.verify()
-    if not opened.manifest.get("files"):
-        raise InputError(
-            "the run is not finished", path=path,
-            remedy="Finish it first: add --resume to the command that began it.",
-        )  # fmt: skip
-    suite = Suite.model_validate(opened.manifest["suite"])
-    if not suite.corpora or suite.tokenizers == "different":
-        raise InputError(
-            "a bisect compares the models token by token, which this run's suite does not",
-            path=path, remedy="Compare with a suite that has corpora and `tokenizers: same`.",
-        )  # fmt: skip
-    policy = policy or policy_of(opened)
-    from evalharness.pair.trial import searchable
-
-    searchable(policy)  # refuse before any model is loaded
-    run = Run.resume(path, opened.manifest["identity"])
+    run, suite, policy = _opened(path, policy)
     try:
         repair = _bisect(run, suite, policy, device, evaluations, progress)
         run.update(repair=repair.model_dump(mode="json"))
@@ -106,9 +94,107 @@ def bisect(
         run.close()
 
 
-def _bisect(
-    run: Run, suite: Suite, policy: Policy, device: str | None, budget: int | None, say: Progress
-) -> Repair:
+def replay(
+    path: Path,
+    number: int,
+    *,
+    policy: Policy | None = None,
+    device: str | None = None,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], Decision]:
+    """Make evaluation ``number`` (from 1) of a bisect's log again: its line, and what comes out."""
+    run, suite, policy = _opened(path, policy)
+    try:
+        lines = read_log(run.path / LOG)
+        if not 1 <= number <= len(lines):
+            raise InputError(
+                f"must be an evaluation of this bisect, 1 to {len(lines)} (got {number})",
+                path=run.path / LOG, key="--replay",
+            )  # fmt: skip
+        row = lines[number - 1]
+        work = _prepared(run, suite, policy, device, progress or Progress())
+        if row["key"] != work.key:
+            raise InputError(
+                f"evaluation {number} was made under another policy", path=run.path / LOG,
+                key="--replay", remedy="Give that policy with --gates.",
+            )  # fmt: skip
+        return row, work.trials.decide(row["restored"])
+    finally:
+        run.close()
+
+
+def _opened(path: Path, policy: Policy | None) -> tuple[Run, Suite, Policy]:
+    """The run, locked, its suite and the policy; refuses what a search cannot help."""
+    opened = Run.open(path)
+    if not opened.manifest.get("files"):
+        raise InputError(
+            "the run is not finished", path=path,
+            remedy="Finish it first: add --resume to the command that began it.",
+        )  # fmt: skip
+    suite = Suite.model_validate(opened.manifest["suite"])
+    if not suite.corpora or suite.tokenizers == "different":
+        raise InputError(
+            "a bisect compares the models token by token, which this run's suite does not",
+            path=path, remedy="Compare with a suite that has corpora and `tokenizers: same`.",
+        )  # fmt: skip
+    policy = policy or policy_of(opened)
+    run = Run.resume(path, opened.manifest["identity"])
+    try:
+        _drop_half_made(run)
+        run.verify()
+        _check_needed(run, policy)
+    except BaseException:
+        run.close()
+        raise
+    return run, suite, policy
+
+
+def _drop_half_made(run: Run) -> None:
+    """Remove a ranking whose writing was cut off: it is in no manifest."""
+    for file in (*run.records.glob("sensitivity-*.parquet"), run.records / "done-sensitivity"):
+        if str(file.relative_to(run.path)) not in run.manifest["files"]:
+            file.unlink(missing_ok=True)
+
+
+def _check_needed(run: Run, policy: Policy) -> None:
+    """Raise where nothing fails, or nothing that a search decides; no model is loaded."""
+    from evalharness.pair.trial import searchable
+
+    search, left_out = searchable(policy)
+    _, decision, _ = judge(run, policy)
+    if decision.verdict == "PASS":
+        raise InputError(
+            f"the run passes {policy.name}: there is nothing to repair", path=run.path,
+            remedy="Give a stricter policy with --gates to see what it would take.",
+        )  # fmt: skip
+    rules = {g.id for g in search.gates}
+    broken = [g for g in decision.gates if g.blocking and g.verdict != "PASS"]
+    if broken and not any((g.rule or g.id) in rules for g in broken):
+        names = ", ".join(f"{g.id} ({g.verdict})" for g in broken)
+        raise InputError(
+            f"what stands in the way is {names}, which a search does not decide (left out of it: "
+            f"{', '.join(left_out)}); every gate on text and layers passes already",
+            path=run.path, key="gates",
+            remedy="Give --gates with a tighter limit on text, such as {metric: kl.mean, max: …}.",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Both models loaded, what could be restored, and what decides a set of it."""
+
+    specs: list[ModelSpec]
+    sides: list[Side]
+    sample: Sample
+    pairs: list[PairedModule]
+    trials: Trials
+    key: str
+    notes: list[str]
+
+
+def _prepared(
+    run: Run, suite: Suite, policy: Policy, device: str | None, say: Progress
+) -> _Work:  # fmt: skip
     from evalharness.pair.differing import differing
     from evalharness.pair.trial import Trials
 
@@ -117,18 +203,32 @@ def _bisect(
     reference, candidate = sides
     sample = _sample(run, suite, reference)
     pairs, notes = differing(reference, candidate)
+    if not pairs:
+        raise InputError(
+            f"no linear module of {specs[1].name} can be taken from {specs[0].name}: "
+            + ("; ".join(notes) or "their linear modules are the same"),
+            path=run.path, remedy="A bisect restores modules that both models have by one name and "
+            "in one shape, such as those of a quantised copy.",
+        )  # fmt: skip
     trials = Trials(
         reference, candidate, pairs, sample.documents, sample.search, policy,
         manifest=_manifest(run, suite), batch_size=suite.batch_size,
     )  # fmt: skip
-    log = TrialLog(run.path / LOG, _key(run, policy, sample), trials, budget)
+    return _Work(specs, sides, sample, pairs, trials, _key(run, policy, sample), notes)
+
+
+def _bisect(
+    run: Run, suite: Suite, policy: Policy, device: str | None, budget: int | None, say: Progress
+) -> Repair:
+    work = _prepared(run, suite, policy, device, say)
+    log = TrialLog(run.path / LOG, work.key, work.trials, budget)
     with say.step("ranking modules") as tell:
-        ordered = _ranked(run, reference, candidate, pairs, sample.search, notes)
+        ordered = _ranked(run, work)
         tell(f"{len(ordered)} modules ranked")
     with say.step("searching the smallest set") as tell:
         found = log.search(ordered, tell)
     with say.step("verifying on held-out documents"):
-        return _verified(run, suite, policy, specs, sides, pairs, sample, trials, found, log, notes)
+        return _verified(run, suite, policy, work, found, log)
 
 
 def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Progress) -> Side:
@@ -181,20 +281,18 @@ def _key(run: Run, policy: Policy, sample: Sample) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def _ranked(
-    run: Run, reference: Side, candidate: Side, pairs: list[PairedModule], slots: list[Slot],
-    notes: list[str],
-) -> list[str]:  # fmt: skip
-    """Modules, the most suspect first; what was measured for it goes into the run."""
+def _ranked(run: Run, work: _Work) -> list[str]:
+    """Modules in the order of the search; what was measured for it goes into the run."""
     from evalharness.probes.sensitivity import confirm, gradient_scores
 
+    (reference, candidate), pairs, slots = work.sides, work.pairs, work.sample.search
     if "sensitivity" in run.done():
         return _recorded_order(run, pairs)
     windows = slots[:: max(1, len(slots) // SCORED_WINDOWS)][:SCORED_WINDOWS]
     try:
         scores = gradient_scores(reference, pairs, windows)
     except (RuntimeError, NotImplementedError) as error:
-        notes.append(
+        work.notes.append(
             "no gradient goes through the reference, so that modules are ordered by own error "
             f"({str(error).splitlines()[0]})"
         )
@@ -203,10 +301,10 @@ def _ranked(
     run.write_block("sensitivity", {"sensitivity": scores_table(scores)})
     run.update(
         sensitivity={"zero_swap": scores.zero_swap, "suffix": scores.suffix,
-                     "order": scores.ranked()}
+                     "order": scores.ranked(), "search_order": scores.by_cost(pairs)}
     )  # fmt: skip
     run.seal()  # an interrupted search leaves a whole run
-    return scores.ranked()
+    return scores.by_cost(pairs)
 
 
 def scores_table(scores: Scores) -> Any:
@@ -225,7 +323,7 @@ def scores_table(scores: Scores) -> Any:
 
 def _recorded_order(run: Run, pairs: list[PairedModule]) -> list[str]:
     names = {p.name for p in pairs}
-    return [n for n in run.manifest["sensitivity"]["order"] if n in names]
+    return [n for n in run.manifest["sensitivity"]["search_order"] if n in names]
 
 
 def _by_own_error(run: Run, pairs: list[PairedModule]) -> list[str]:
@@ -238,19 +336,18 @@ def _by_own_error(run: Run, pairs: list[PairedModule]) -> list[str]:
 
 
 def _verified(
-    run: Run, suite: Suite, policy: Policy, specs: list[ModelSpec], sides: list[Side],
-    pairs: list[PairedModule], sample: Sample, trials: Trials, found: Found, log: TrialLog,
-    notes: list[str],
-) -> Repair:  # fmt: skip
+    run: Run, suite: Suite, policy: Policy, work: _Work, found: Found, log: TrialLog
+) -> Repair:
     from evalharness import repair as made
 
-    n = len(pairs)
+    specs, sides, sample, notes = work.specs, work.sides, work.sample, work.notes
+    n = len(work.pairs)
     searched, held_out = sample.sizes
     common: dict[str, Any] = {
         "considered": n, "minimal": found.minimal, "evaluations": len(log.known),
         "exhaustive": f"{n} to try each module alone, 2^{n} to try every set",
         "search_documents": searched, "held_out_documents": held_out,
-        "left_out": trials.left_out,
+        "left_out": work.trials.left_out,
     }  # fmt: skip
     before = made.held_out_decision(run, suite, policy, sides, sample)
     bits = sides[1].loaded.manifest.bits_per_weight
@@ -260,28 +357,29 @@ def _verified(
         if log.budget is not None and len(log.known) >= log.budget:
             why = f"no passing set was found in {log.budget} evaluations"
         return Repair(restored=None, reason="; ".join([why, *notes]), **common)
-    by_name = {p.name: p for p in pairs}
+    by_name = {p.name: p for p in work.pairs}
     chosen = [by_name[name] for name in found.restored]
     names = [name for p in chosen for name in p.candidate_names]
-    spec, why = repair_spec(specs[1], names, _head_name(sides[1]))
+    spec, why = repair_spec(specs[1], names, sides[1].head_name)
     run.write_text(LISTS, _yaml(keep_lists(names)))
     if spec is not None:
+        schema = os.path.relpath(assets.folder("schemas") / "spec.json", run.path)
         comments = [
+            f"yaml-language-server: $schema={schema}",
             f"Made by `evalharness bisect {run.path}`: {specs[1].name} with {len(names)} modules",
             f"as in {specs[0].name}, the smallest set found that passes {policy.name}.",
         ]
         run.write_text(FILE, spec_text(spec, comments))
     gc.collect()
-    after, bits_after, skipped = made.verify(run, suite, policy, sides, sample, chosen, spec, why)
+    after, bits_after, skipped, extra = made.verify(
+        run, suite, policy, sides, sample, chosen, spec, work.pairs
+    )
     return Repair(
         restored=list(found.restored), after=after.gates, verdict_after=after.verdict,
         bits_after=bits_after, not_verified=skipped, file=FILE if spec is not None else None,
-        reason="; ".join([*([why] if why else []), *notes]), keep=keep_lists(names), **common,
+        reason="; ".join([*([why] if why else []), *extra, *notes]), keep=keep_lists(names),
+        **common,
     )  # fmt: skip
-
-
-def _head_name(side: Side) -> str | None:
-    return side.head_name
 
 
 def _yaml(data: Any) -> str:

@@ -26,6 +26,10 @@ def bisect(
     evaluations: Annotated[
         int | None, typer.Option("--evaluations", help="At most N sets are tried, in all.")
     ] = None,
+    replay: Annotated[
+        int | None,
+        typer.Option("--replay", help="Make evaluation N of bisect.jsonl again, and nothing else."),
+    ] = None,
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")
     ] = None,
@@ -38,7 +42,8 @@ def bisect(
     """Find the smallest set of modules to keep in high precision so that the policy passes.
 
     Exit code: 0 the repair passes on held-out documents, 1 it fails or there is none, 3 the
-    held-out documents do not settle it. Interrupted, the same command goes on.
+    held-out documents do not settle it, 2 there is nothing to repair. Interrupted, or killed, the
+    same command goes on. With --replay: 0 the evaluation comes out as it was logged, 1 it does not.
     """
     if offline:
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -47,19 +52,29 @@ def bisect(
     if format not in ("text", "json"):
         raise InputError(f"must be text or json (got {format!r})", key="--format")
     from evalharness import assets
-    from evalharness.bisect import bisect as find
+    from evalharness import bisect as searching
+    from evalharness.finish import load_result
     from evalharness.gates import load_policy
     from evalharness.progress import Progress
-    from evalharness.report.repair import repair_lines
+    from evalharness.report.repair import repair_lines, replay_lines, sensitivity_lines
 
     policy = load_policy(assets.find("gates", gates)) if gates else None
-    repair = find(
-        run, policy=policy, device=device, evaluations=evaluations, progress=Progress(quiet=quiet)
+    progress = Progress(quiet=quiet)
+    if replay is not None:
+        row, again = searching.replay(
+            run, replay, policy=policy, device=device, progress=progress
+        )  # fmt: skip
+        lines, same = replay_lines(replay, row, again.gates, again.verdict)
+        print("\n".join(lines))
+        raise typer.Exit(0 if same else 1)
+    repair = searching.bisect(
+        run, policy=policy, device=device, evaluations=evaluations, progress=progress
     )
     if format == "json":
         print(repair.model_dump_json(indent=1))
     else:
-        print("\n".join(repair_lines(repair)))
+        ranked = load_result(run).sensitivity
+        print("\n".join([*sensitivity_lines(ranked), "", *repair_lines(repair)]))
         if repair.file:
             print(f"\nrepair: {run / repair.file}")
     raise typer.Exit({"PASS": 0, "FAIL": 1, None: 1}.get(repair.verdict_after, 3))

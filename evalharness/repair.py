@@ -11,6 +11,7 @@ from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY
 from evalharness.models.load import load
 from evalharness.models.storage import stored
+from evalharness.pair.differing import differing
 from evalharness.pair.restore import restored
 from evalharness.pair.side import Side
 from evalharness.pair.tokens import TokenPass
@@ -37,9 +38,9 @@ def held_out_decision(
 
 def verify(
     run: Run, suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample,
-    chosen: Sequence[PairedModule], spec: ModelSpec | None, why: str,
-) -> tuple[Decision, float, list[str]]:  # fmt: skip
-    """The repaired candidate: verdict, bits per weight, and the gates that stay undecided.
+    chosen: Sequence[PairedModule], spec: ModelSpec | None, pairs: Sequence[PairedModule],
+) -> tuple[Decision, float, list[str], list[str]]:  # fmt: skip
+    """The repaired candidate: verdict, bits per weight, the gates that stay undecided, and notes.
 
     With ``spec`` the model is loaded from the repair's own file, so that what is verified is what
     the file makes; else the modules are restored in memory.
@@ -53,7 +54,8 @@ def verify(
         tables = _pass(suite, policy, (reference, repaired), sample)
         tables |= _tasks(suite, policy, reference, repaired)
         manifest = _manifest(run, suite, (reference, repaired))
-        return decided(kept, manifest, tables), bits, skipped
+        notes = _other_modules(reference, repaired, pairs, chosen)
+        return decided(kept, manifest, tables), bits, skipped, notes
     with restored(chosen):
         tables = _pass(suite, policy, sides, sample)
         tables |= _tasks(suite, policy, reference, candidate)
@@ -62,7 +64,21 @@ def verify(
     side = manifest["sides"]["candidate"]["manifest"]
     bits = size / max(1, side["parameters"])
     side |= {"bits_per_weight": bits, "weight_bytes": size // 8}
-    return decided(kept, manifest, tables), bits, skipped
+    return decided(kept, manifest, tables), bits, skipped, []
+
+
+def _other_modules(
+    reference: Side, repaired: Side, pairs: Sequence[PairedModule], chosen: Sequence[PairedModule]
+) -> list[str]:
+    """Whether the file keeps other modules than the search restored, in words."""
+    left = {p.name for p in differing(reference, repaired)[0]}
+    wanted = {p.name for p in pairs} - {p.name for p in chosen}
+    if left == wanted:
+        return []
+    return [
+        f"the loader kept other modules than the file names ({len(left)} differ from the "
+        f"reference, {len(wanted)} should): what is verified is what it made"
+    ]
 
 
 def _pass(suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from evalharness.probes.matching import PairedModule, match
 def differing(reference: Side, candidate: Side) -> tuple[list[PairedModule], list[str]]:
     """The linears whose weights are not the same, and what differs beside them."""
     pairs, matching = match(reference.model, candidate.model)
-    kept = [p for p in pairs if p.kind == "linear" and not _same_weights(p)]
+    linears = [p for p in pairs if p.kind == "linear" and not _same_weights(p)]
+    kept = [p for p in linears if _takes_the_same(p)]
     inside = {
         id(t)
         for p in pairs if p.kind == "linear"
@@ -32,6 +33,12 @@ def differing(reference: Side, candidate: Side) -> tuple[list[PairedModule], lis
             f"{len(others)} tensors outside the linear modules differ too and are not restored: "
             + ", ".join(others[:3])
         )
+    if len(kept) < len(linears):
+        names = [p.name for p in linears if p not in kept]
+        notes.append(
+            f"{len(names)} modules take inputs of another width and cannot be restored: "
+            + ", ".join(names[:3])
+        )
     unmatched = [*matching.unmatched_reference, *matching.unmatched_candidate]
     if unmatched:
         notes.append(
@@ -39,6 +46,12 @@ def differing(reference: Side, candidate: Side) -> tuple[list[PairedModule], lis
             + ", ".join(unmatched[:3])
         )
     return kept, notes
+
+
+def _takes_the_same(pair: PairedModule) -> bool:
+    """Whether every module of a pair takes inputs of one width, as far as it says."""
+    widths = {getattr(m, "in_features", None) for m in (*pair.references, *pair.candidates)}
+    return len(widths - {None}) <= 1
 
 
 def _same_weights(pair: PairedModule) -> bool:

@@ -19,6 +19,7 @@ from evalharness.data.windows import Slot
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide
 from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.pair.replay import Replayed
 from evalharness.pair.restore import restored
 from evalharness.pair.side import Side
 from evalharness.pair.tokens import TokenPass
@@ -67,25 +68,53 @@ class Trials:
         errors = sorted({g.metric.removeprefix(LAYERS) for g in self.policy.gates
                          if g.metric.startswith(LAYERS)})  # fmt: skip
         self.probe = None
+        linears = False
         if errors:
             linears = any("**" in g.scope.get("layer", "") or not _blocks_only(g)
                           for g in self.policy.gates if g.metric.startswith(LAYERS))  # fmt: skip
             self.probe = LayerProbe(reference, candidate, linears, errors)
             manifest["matching"] = self.probe.matching.model_dump()
         self.slots = [replace(s, probed=bool(errors)) for s in slots]
-        self.work = TokenPass(
-            reference if errors else Remembered(reference), candidate, documents,
-            batch_size=batch_size, probe=self.probe,
-        )  # fmt: skip
+        # A linear inside a block that is not run again has no error to show, and for own and
+        # inherited errors the reference's blocks are called.
+        self.candidate: Replayed | None = None
+        self.again: Replayed | None = None
+        if not linears:
+            self.candidate = candidate = Replayed(candidate, slots)
+        first: Side = reference
+        if not errors:
+            first = Remembered(reference)
+        elif not linears and set(errors) <= {"total"}:
+            first = self.again = Replayed(reference, slots)
+        self.work = TokenPass(first, candidate, documents, batch_size=batch_size, probe=self.probe)
+        if self.probe is not None:
+            self.probe.reference, self.probe.candidate = first, candidate
+        self._kept: frozenset[str] | None = None  # what was restored in the pass that is kept
 
     def tables(self, names: Iterable[str]) -> dict[str, pa.Table]:
         """The records of one pass with ``names`` restored."""
-        with restored([self.pairs[n] for n in names]):
-            return self.work.measure(self.slots)
+        chosen = frozenset(names)
+        if self.again is not None:
+            self.again.begin(())
+        if self.candidate is not None:
+            known = self._kept is not None
+            differ = [self.pairs[n] for n in chosen ^ (self._kept or frozenset())]
+            self.candidate.begin([m for p in differ for m in p.candidate_names] if known else None)
+        with restored([self.pairs[n] for n in sorted(chosen)]):
+            found = self.work.measure(self.slots)
+        if self.again is not None:
+            self.again.keep()
+        return found
 
     def decide(self, names: Iterable[str]) -> Decision:
         """The verdict with ``names`` restored."""
-        return decided(self.policy, self.manifest, self.tables(names))
+        chosen = frozenset(names)
+        decision = decided(self.policy, self.manifest, self.tables(chosen))
+        # What passes is what the next sets are smaller than: they share most of its blocks.
+        if self.candidate is not None and decision.verdict == "PASS":
+            self.candidate.keep()
+            self._kept = chosen
+        return decision
 
 
 def decided(policy: Policy, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> Decision:

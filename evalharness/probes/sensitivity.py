@@ -60,6 +60,22 @@ class Scores:
         swap = {m: self.mean("swap", m) for m in names}
         return sorted(names, key=lambda m: (swap[m] is None, -(swap[m] or 0.0), -self.score(m)))
 
+    def by_cost(self, pairs: Sequence[PairedModule]) -> list[str]:
+        """Modules, first those whose restoring saves the most KL for a weight that it keeps.
+
+        What is kept costs bits for each of its weights, so that of two modules that do the same
+        harm the smaller is the cheaper to restore.
+        """
+        size = {p.name: sum(t.numel() for m in p.references for t in m.parameters())
+                for p in pairs}  # fmt: skip
+
+        def gain(module: str) -> float:
+            swap = self.mean("swap", module)
+            value = self.score(module) if swap is None or swap != swap else swap
+            return value / max(1, size[module])
+
+        return sorted((p.name for p in pairs), key=lambda m: -gain(m))
+
     def score(self, module: str) -> float:
         """The gradient score; an overflow counts as the largest."""
         value = self.mean("gradient", module) or 0.0

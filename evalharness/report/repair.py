@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from evalharness.report.numbers import figures
-from evalharness.spec.result import GateResult, Repair, Result
+from evalharness.spec.result import GateResult, Repair, Result, Sensitivity
 
 
 def repair_lines(repair: Repair) -> list[str]:
@@ -34,6 +37,51 @@ def repair_lines(repair: Repair) -> list[str]:
         lines.append(f"note: {repair.reason}")
     lines += [f"  keep {name}" for name in repair.restored]
     return lines
+
+
+def sensitivity_lines(s: Sensitivity | None, most: int = 8) -> list[str]:
+    """The ranking with its controls, for a terminal."""
+    if s is None:
+        return []
+    lines = [
+        f"sensitivity, KL in nats/token on {s.documents} documents, {s.tokens} tokens "
+        f"({most} of {len(s.modules)} modules)",
+        f"{'module':<44} {'score':>8}  {'swap':>8} {'interval':<18} {'restore':>8}  {'noise':>8}",
+    ]
+    for m in s.modules[:most]:
+        low, high = (m.swap.low, m.swap.high) if m.swap else (None, None)
+        interval = "" if low is None else f"[{figures(low)}, {figures(high)}]"
+        one, back = (None if e is None else e.value for e in (m.swap, m.restore))
+        values = [m.score, one, back, m.noise]
+        score, swap, restore, noise = ("—" if v is None else str(figures(v)) for v in values)
+        lines.append(
+            f"{m.module:<44} {score:>8}  {swap:>8} {interval:<18} {restore:>8}  {noise:>8}"
+        )
+    lines.append(
+        f"controls: zero swap {figures(s.zero_swap)}; single swaps add up to "
+        f"{figures(s.additivity)} × what they do together"
+    )
+    return [*lines, *(f"note: {n}" for n in s.notes)]
+
+
+def replay_lines(
+    number: int, row: dict[str, Any], gates: Sequence[GateResult], verdict: str
+) -> tuple[list[str], bool]:
+    """One logged evaluation beside the same one made again, and whether the two are the same."""
+    then = {g["id"]: g for g in row["gates"]}
+    now = [
+        {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound} for g in gates
+    ]
+    same = verdict == row["verdict"] and now == row["gates"]
+    lines = [
+        f"evaluation {number}, {len(row['restored'])} modules restored: {row['verdict']} then, "
+        f"{verdict} now ({'the same to the last bit' if same else 'not the same'})"
+    ]
+    for g in gates:
+        old = then.get(g.id)
+        was = f"{old['verdict']} ({figures(old['observed'])})" if old else "not decided"
+        lines.append(f"  {g.id}: {was} then, {_verdict(g)} now")
+    return lines, same
 
 
 def _verdict(gate: GateResult | None) -> str:

@@ -1,0 +1,97 @@
+"""Passes that begin at the block that has changed, against whole ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from evalharness.data.documents import Document
+from evalharness.data.windows import Slot, cut
+from evalharness.pair.replay import Replayed
+from evalharness.pair.restore import restored
+from evalharness.pair.tokens import TokenPass
+from evalharness.pair.trial import Trials
+from evalharness.probes.layers import LayerProbe
+from evalharness.probes.matching import match
+from evalharness.spec.policy import Policy
+from evalharness.spec.suite import Suite
+
+
+def slots() -> list[Slot]:
+    return [Slot(0, 0, 0, np.arange(1, 30), 0, 29)]
+
+
+def test_a_pass_from_the_changed_block_equals_a_whole_one(side: Callable) -> None:
+    """Bit for bit, whichever block the restored module is in."""
+    a, b = side(num_hidden_layers=4), side(num_hidden_layers=4, bits=2)
+    pairs = [p for p in match(a.model, b.model)[0] if p.kind == "linear"]
+    ran: list[int] = []
+    for i, layer in enumerate(b.model.model.layers):
+        layer.self_attn.register_forward_hook(lambda m, a, o, i=i: ran.append(i))
+    replayed = Replayed(b, slots())
+    assert replayed.usable
+    ids = torch.arange(1, 30)[None]
+    with torch.inference_mode():
+        replayed.begin(None)
+        replayed.hidden(ids)
+        replayed.keep()
+        for pair in pairs:
+            with restored([pair]):
+                replayed.begin(pair.candidate_names)
+                expected = b.hidden(ids)
+                ran.clear()
+                assert torch.equal(replayed.hidden(ids), expected)
+            block = int(pair.block.rpartition(".")[2]) if pair.block else 4
+            assert ran == list(range(block, 4))
+
+
+def test_a_block_that_writes_into_its_input_is_run_whole(side: Callable) -> None:
+    one = side(num_hidden_layers=4)
+    layer = one.model.model.layers[2]
+    own = layer.forward
+
+    def in_place(x: Any, *args: Any, **kwargs: Any) -> Any:
+        x.mul_(1.5)
+        return own(x, *args, **kwargs)
+
+    layer.forward = in_place
+    # Only a block whose input was kept can be spoilt: the one after the half that is left out.
+    assert not Replayed(one, slots()).usable
+
+
+def policy(tmp_path: Any, error: str | None) -> Policy:
+    from evalharness.gates import load_policy
+
+    file = tmp_path / f"{error}.yaml"
+    gate = f'  - {{metric: layer.error.{error}, scope: {{layer: "model.layers.*"}}, max: 9}}\n'
+    text = "version: 1\nname: p\ngates:\n  - {metric: kl.mean, max: 1000}\n"
+    file.write_text(text + (gate if error else ""))
+    return load_policy(file)
+
+
+@pytest.mark.parametrize("error", [None, "total", "own", "inherited"])
+def test_trials_give_the_records_of_whole_passes(
+    side: Callable, documents: list[Document], suite: Suite, tmp_path: Any, error: str | None
+) -> None:
+    a, b = side(num_hidden_layers=4), side(num_hidden_layers=4, bits=2)
+    pairs = {p.name: p for p in match(a.model, b.model)[0] if p.kind == "linear"}
+    every = [Slot(**{**vars(s), "probed": error is not None}) for s in cut(documents, suite, None)]
+    trials = Trials(
+        a, b, pairs.values(), documents, every, policy(tmp_path, error), manifest={}, batch_size=4
+    )
+    probe = LayerProbe(a, b, False, [error]) if error else None
+    plain = TokenPass(a, b, documents, batch_size=4, probe=probe)
+    names = list(pairs)
+    for chosen in ([], names[:20], names[:19], names[:10], names[5:20], names):
+        found = trials.tables(chosen)
+        trials.candidate.keep()  # as after a set that passes: the next is held against this one
+        trials._kept = frozenset(chosen)
+        with restored([pairs[n] for n in chosen]):
+            expected = plain.measure(every)
+        assert found["tokens"].equals(expected["tokens"])
+        if error:
+            assert found["layers"].equals(expected["layers"])
