@@ -38,15 +38,19 @@ from evalharness.spec.suite import Suite
 if TYPE_CHECKING:
     from evalharness.data.documents import Document
     from evalharness.data.windows import Slot
-    from evalharness.gates import Decision
     from evalharness.pair.side import Side
-    from evalharness.pair.trial import Trials
+    from evalharness.pair.trial import Trials, Tried
     from evalharness.probes.matching import PairedModule
     from evalharness.probes.sensitivity import Scores
 
 LOG = "bisect.jsonl"
 FILE = "repair.yaml"
 LISTS = "keep_lists.yaml"
+LISTS_HEAD = """\
+# Modules to keep, in the syntax of each tool: a key of transformers' quantisation configs;
+# llm-compressor's `ignore`; torchao's filter_fn of quantize_, or FqnToConfig (add your own config
+# as `_default`); AutoRound's layer_config.
+"""
 SEARCHED = 3  # one document in so many is searched on
 SCORED_WINDOWS = 8  # of the search documents, for the ranking
 CONFIRMED = 8  # modules whose score is confirmed by swaps
@@ -101,7 +105,7 @@ def replay(
     policy: Policy | None = None,
     device: str | None = None,
     progress: Progress | None = None,
-) -> tuple[dict[str, Any], Decision]:
+) -> tuple[dict[str, Any], Tried]:
     """Make evaluation ``number`` (from 1) of a bisect's log again: its line, and what comes out."""
     run, suite, policy = _opened(path, policy)
     try:
@@ -118,7 +122,8 @@ def replay(
                 f"evaluation {number} was made under another policy", path=run.path / LOG,
                 key="--replay", remedy="Give that policy with --gates.",
             )  # fmt: skip
-        return row, work.trials.decide(row["restored"])
+        beside = row["beside"] and lines[row["beside"] - 1]["restored"]
+        return row, work.trials.attempt(row["restored"], beside)
     finally:
         run.close()
 
@@ -361,7 +366,7 @@ def _verified(
     chosen = [by_name[name] for name in found.restored]
     names = [name for p in chosen for name in p.candidate_names]
     spec, why = repair_spec(specs[1], names, sides[1].head_name)
-    run.write_text(LISTS, _yaml(keep_lists(names)))
+    run.write_text(LISTS, LISTS_HEAD + _yaml(keep_lists(names)))
     if spec is not None:
         schema = os.path.relpath(assets.folder("schemas") / "spec.json", run.path)
         comments = [

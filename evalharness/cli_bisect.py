@@ -64,7 +64,7 @@ def bisect(
         row, again = searching.replay(
             run, replay, policy=policy, device=device, progress=progress
         )  # fmt: skip
-        lines, same = replay_lines(replay, row, again.gates, again.verdict)
+        lines, same = replay_lines(replay, row, again.decision.gates, again.decision.verdict)
         print("\n".join(lines))
         raise typer.Exit(0 if same else 1)
     repair = searching.bisect(

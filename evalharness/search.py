@@ -106,27 +106,42 @@ def _delete(members: list[str], ask: Callable[[Sequence[str]], bool]) -> list[st
             return members
 
 
-class Decides(Protocol):
-    """What decides a set, such as `pair.trial.Trials`."""
+class Tried(Protocol):
+    """What became of a set."""
 
-    def decide(self, names: Iterable[str]) -> Decision:
-        """The policy's verdict with ``names`` restored."""
+    @property
+    def decision(self) -> Decision:
+        """The policy's verdict."""
+
+    @property
+    def documents(self) -> int:
+        """How many it took."""
+
+
+class Tries(Protocol):
+    """What tries a set, such as `pair.trial.Trials`."""
+
+    def attempt(self, names: Iterable[str], beside: Iterable[str] | None = None) -> Tried:
+        """The policy with ``names`` restored; ``beside``: a larger set that passes."""
 
 
 class TrialLog:
     """Decides sets by trials, each written down before the next; what is written is not redone."""
 
-    def __init__(self, path: Path, key: str, trials: Decides, budget: int | None) -> None:
+    def __init__(self, path: Path, key: str, trials: Tries, budget: int | None) -> None:
         self.path, self.key, self.trials, self.budget = path, key, trials, budget
         self.known: dict[frozenset[str], bool] = {}
+        self.numbers: dict[frozenset[str], int] = {}  # lines of the log, from 1
+        self.lines = 0
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             if text and not text.endswith("\n"):  # killed while writing: what follows is a new line
                 with open(path, "a", encoding="utf-8") as file:
                     file.write("\n")
             for row in read_log(path):
+                self.lines += 1
                 if row["key"] == key:
-                    self.known[frozenset(row["restored"])] = bool(row["passed"])
+                    self._know(frozenset(row["restored"]), bool(row["passed"]))
         self.tell: Any = lambda text: None
 
     def search(self, ordered: Sequence[str], tell: Any) -> Found:
@@ -142,13 +157,19 @@ class TrialLog:
             raise BudgetSpent
         self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
         started = time.perf_counter()
-        decision = self.trials.decide(sorted(names))
+        # By the log alone, so that a search that was interrupted goes on to the same answer.
+        larger = [s for s, passed in self.known.items() if passed and s > names]
+        beside = min(larger, key=lambda s: (len(s), sorted(s)), default=None)
+        tried = self.trials.attempt(sorted(names), beside)
+        decision = tried.decision
         passed = decision.verdict == "PASS"
         row = {
             "key": self.key,
             "restored": sorted(names),
+            "beside": None if beside is None else self.numbers[beside],
             "passed": passed,
             "verdict": decision.verdict,
+            "documents": tried.documents,
             "gates": [
                 {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound}
                 for g in decision.gates
@@ -157,8 +178,13 @@ class TrialLog:
         }
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
-        self.known[names] = passed
+        self.lines += 1
+        self._know(names, passed)
         return passed
+
+    def _know(self, names: frozenset[str], passed: bool) -> None:
+        self.known[names] = passed
+        self.numbers[names] = self.lines
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -169,6 +195,6 @@ def read_log(path: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and row.keys() >= {"key", "restored", "passed"}:
+        if isinstance(row, dict) and row.keys() >= {"key", "restored", "passed", "beside"}:
             found.append(row)
     return found

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
-import random
+import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,100 +16,12 @@ import pytest
 import yaml
 
 from evalharness.api import compare
-from evalharness.bisect import bisect
+from evalharness.bisect import bisect, replay
 from evalharness.errors import InputError, Interrupted
-from evalharness.keep_lists import keep_lists, repair_spec
 from evalharness.run import Run
-from evalharness.search import BudgetSpent, smallest_set
-from evalharness.spec.model import ModelSpec, load_model_spec
+from evalharness.spec.model import load_model_spec
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
-
-NAMES = [f"m{i}" for i in range(20)]
-
-
-@pytest.mark.parametrize("needed", [(), ("m0",), ("m19",), ("m3", "m11"), tuple(NAMES)])
-def test_exactly_the_modules_that_are_needed_are_found(needed: tuple[str, ...]) -> None:
-    """Wherever they stand in the order, when restoring more never hurts."""
-    found = smallest_set(NAMES, lambda s: s >= set(needed))
-    assert found.restored is not None
-    assert set(found.restored) == set(needed)
-    assert found.minimal
-
-
-def test_a_set_that_more_modules_would_spoil_is_still_one_that_passes() -> None:
-    """Random functions that are not monotone: whatever is returned passes, and is 1-minimal."""
-    for seed in range(30):
-        rng = random.Random(seed)
-        passing = {frozenset(NAMES)} | {
-            frozenset(rng.sample(NAMES, rng.randint(3, 15))) for _ in range(200)
-        }
-
-        def passes(s: frozenset[str], passing: Any = passing) -> bool:
-            return any(p <= s for p in passing) and len(s) % 7 != 5
-
-        found = smallest_set(NAMES, passes)
-        assert found.restored is None or passes(frozenset(found.restored))
-        if found.minimal and found.restored:
-            for name in found.restored:
-                rest = frozenset(found.restored) - {name}
-                assert not rest or not passes(rest)
-
-
-def test_nothing_passes_and_nothing_is_found() -> None:
-    assert smallest_set(NAMES, lambda s: False).restored is None
-
-
-def test_a_spent_budget_gives_the_best_set_so_far_and_says_so() -> None:
-    count = itertools.count()
-
-    def passes(s: frozenset[str]) -> bool:
-        if next(count) == 8:
-            raise BudgetSpent
-        return s >= {"m9"}
-
-    found = smallest_set(NAMES, passes)
-    assert found.restored is not None
-    assert "m9" in found.restored
-    assert not found.minimal
-
-
-def test_keep_lists_speak_each_tools_syntax() -> None:
-    lists = keep_lists(["model.layers.0.mlp.up_proj"])
-    assert lists["transformers"] == {"modules_to_not_convert": ["model.layers.0.mlp.up_proj"]}
-    assert lists["llm-compressor"] == {"ignore": ["model.layers.0.mlp.up_proj"]}
-    assert lists["auto-round"] == {"layer_config": {"model.layers.0.mlp.up_proj": {"bits": 16}}}
-    assert lists["torchao"]["FqnToConfig"] == {"model.layers.0.mlp.up_proj": None}
-    import torch
-
-    keep = eval(lists["torchao"]["filter_fn"], {"torch": torch})
-    linear = torch.nn.Linear(2, 2)
-    assert not keep(linear, "model.layers.0.mlp.up_proj")
-    assert keep(linear, "model.layers.0.mlp.down_proj")
-
-
-def spec(**more: Any) -> ModelSpec:
-    return ModelSpec.model_validate({"name": "c", "model": {"path": "org/name"}, **more})
-
-
-def test_a_repair_is_said_in_the_candidates_own_terms() -> None:
-    """Exclude globs, transformers' skip lists (with the head they leave alone), or nothing."""
-    simulated = spec(simulate={"weights": {"bits": 4, "granularity": "channel", "exclude": ["a"]}})
-    made, why = repair_spec(simulated, ["a", "b"], "lm_head")
-    assert made is not None
-    assert made.simulate is not None
-    assert (made.name, why) == ("c-repaired", "")
-    assert made.simulate.weights.exclude == ("a", "b")
-    for method, key in (
-        ("bitsandbytes", "llm_int8_skip_modules"), ("torchao", "modules_to_not_convert"),
-    ):  # fmt: skip
-        made, _ = repair_spec(spec(quantization={"method": method}), ["b"], "lm_head")
-        assert made is not None
-        assert made.quantization is not None
-        assert made.quantization[key] == ["lm_head", "b"]
-    made, why = repair_spec(spec(), ["b"], "lm_head")
-    assert made is None
-    assert "compress it again with one of the keep-lists" in why
 
 
 def test_a_bitsandbytes_candidate_is_repaired_through_its_skip_list(
@@ -141,7 +56,7 @@ def test_a_bitsandbytes_candidate_is_repaired_through_its_skip_list(
 def run(project: Path) -> Callable[..., Path]:
     """A finished run of the tiny pair at some bits under a limit on KL."""
 
-    def make(bits: int = 2, limit: float = 1.0, extra: str = "") -> Path:
+    def make(bits: int = 2, limit: float = 0.3, extra: str = "") -> Path:
         (project / "candidate.yaml").write_text(
             f"from: base.yaml\nname: int{bits}\n"
             f"simulate: {{weights: {{bits: {bits}, granularity: channel, symmetric: true}}}}\n"
@@ -210,19 +125,19 @@ def test_an_interrupted_bisect_goes_on_where_it_was(
     from evalharness.pair.trial import Trials
 
     path = run(limit=0.1)
-    decide, calls = Trials.decide, itertools.count()
+    attempt, calls = Trials.attempt, itertools.count()
 
-    def broken(self: Any, names: Any) -> Any:
+    def broken(self: Any, names: Any, beside: Any) -> Any:
         if next(calls) == 2:
             raise KeyboardInterrupt
-        return decide(self, names)
+        return attempt(self, names, beside)
 
-    monkeypatch.setattr(Trials, "decide", broken)
+    monkeypatch.setattr(Trials, "attempt", broken)
     with pytest.raises(Interrupted, match="To go on: evalharness bisect"):
         bisect(path)
     kept = (path / "bisect.jsonl").read_text().splitlines()
     assert len(kept) == 2
-    monkeypatch.setattr(Trials, "decide", decide)
+    monkeypatch.setattr(Trials, "attempt", attempt)
     repair = bisect(path)
     rows = (path / "bisect.jsonl").read_text().splitlines()
     assert rows[:2] == kept
@@ -230,9 +145,110 @@ def test_an_interrupted_bisect_goes_on_where_it_was(
 
 
 def test_a_run_that_passes_needs_no_repair(run: Callable[..., Path]) -> None:
-    repair = bisect(run(bits=8, limit=100))
-    assert repair.restored == []
-    assert repair.evaluations == 1
+    path = run(bits=8, limit=100)
+    with pytest.raises(InputError, match="the run passes tiny: there is nothing to repair"):
+        bisect(path)
+
+
+def test_what_no_search_decides_is_said_before_a_model_is_loaded(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = run(bits=8, limit=100, extra="  - {metric: weights.bits_per_weight, max: 4}\n")
+    monkeypatch.setattr("evalharness.models.load.load", None)
+    expected = r"what stands in the way is weights.bits_per_weight \(FAIL\)"
+    with pytest.raises(InputError, match=expected):
+        bisect(path)
+
+
+def test_an_edited_run_is_refused(run: Callable[..., Path]) -> None:
+    path = run()
+    file = next((path / "records").glob("tokens-*.parquet"))
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(InputError, match="was changed after the run"):
+        bisect(path)
+
+
+def test_the_repair_is_reproduced_by_comparing_its_file(
+    run: Callable[..., Path], project: Path
+) -> None:
+    """``evalharness compare base.yaml repair.yaml`` gives the verdict that bisect promised."""
+    path = run(limit=0.3)
+    repair = bisect(path)
+    assert repair.verdict_after == "PASS"
+    first = (path / "repair.yaml").read_text().splitlines()[0]
+    schema = path / first.removeprefix("# yaml-language-server: $schema=")
+    assert schema.resolve().name == "spec.json"
+    assert schema.resolve().is_file()
+    again = compare(
+        project / "base.yaml", path / "repair.yaml", suite=project / "suite.yaml",
+        gates=project / "gates.yaml", out=project / "again",
+    )  # fmt: skip
+    assert again.result.verdict == "PASS"
+
+
+def test_any_evaluation_can_be_made_again(run: Callable[..., Path]) -> None:
+    """To the last bit, although the search left blocks out and the replay does not."""
+    path = run(limit=0.3)
+    repair = bisect(path)
+    for number in (1, repair.evaluations):
+        row, again = replay(path, number)
+        assert again.decision.verdict == row["verdict"]
+        now = [
+            {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound}
+            for g in again.decision.gates
+        ]
+        assert now == row["gates"]
+    with pytest.raises(InputError, match=f"must be an evaluation of this bisect, 1 to {number}"):
+        replay(path, number + 1)
+
+
+def test_a_killed_bisect_goes_on_to_the_same_answer(run: Callable[..., Path]) -> None:
+    path = run(limit=0.1)
+    whole = path.with_name("whole")
+    shutil.copytree(path, whole)
+    expected = bisect(whole)
+    command = [sys.executable, "-m", "evalharness", "bisect", str(path), "-q"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = path / "bisect.jsonl"
+    while not log.is_file() or log.read_text().count("\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = log.read_text()
+    with open(log, "a") as file:
+        file.write('{"key": "half a li')
+    repair = bisect(path)
+    assert log.read_text().startswith(kept)
+    assert repair.restored == expected.restored
+    assert repair.evaluations == expected.evaluations
+    assert repair.verdict_after == expected.verdict_after
+
+
+def test_a_ranking_that_was_cut_off_is_made_again(run: Callable[..., Path]) -> None:
+    """Killed between writing it and listing it in the manifest."""
+    path = run()
+    (path / "records" / "sensitivity-sensitivity.parquet").write_bytes(b"half")
+    (path / "records" / "done-sensitivity").write_text("")
+    assert bisect(path).restored
+
+
+def test_a_student_of_other_widths_cannot_be_repaired(
+    run: Callable[..., Path], project: Path, tiny: Callable[..., Path]
+) -> None:
+    narrow = tiny(hidden_size=16, intermediate_size=24)
+    (project / "student.yaml").write_text(
+        f"version: 1\nname: student\nmodel: {{path: {narrow}, dtype: float32, device: cpu}}\n"
+    )
+    (project / "text.yaml").write_text(
+        "version: 1\nname: text\ngates:\n  - {metric: kl.mean, max: 0.001}\n"
+    )
+    compare(
+        project / "base.yaml", project / "student.yaml", suite=project / "suite.yaml",
+        gates=project / "text.yaml", out=project / "student",
+    )  # fmt: skip
+    with pytest.raises(InputError, match="no linear module of student can be taken from base"):
+        bisect(project / "student")
 
 
 def test_limits_that_no_set_meets_are_said(run: Callable[..., Path]) -> None:

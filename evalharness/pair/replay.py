@@ -45,8 +45,8 @@ class Replayed(Side):
             self._first = min((self._block(n) for n in changed), default=len(self.blocks))
 
     def keep(self) -> None:
-        """Hold later passes against the one that has just run."""
-        self._kept = self._last
+        """Hold later passes over these batches against what has run since `begin`."""
+        self._kept = {**self._kept, **self._last}
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """As `Side.hidden`."""

@@ -7,10 +7,11 @@ whoever searches with trials verifies the whole policy once at the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.pair.replay import Replayed
 from evalharness.pair.restore import restored
 from evalharness.pair.side import Side
+from evalharness.pair.statistics import worth_compiling
 from evalharness.pair.tokens import TokenPass
 from evalharness.probes.layers import LayerProbe
 from evalharness.probes.matching import PairedModule
@@ -30,6 +32,8 @@ from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Anomaly
 
 LAYERS = "layer.error."
+PASSES = 10  # a search makes at least about so many
+STAGES, LEAST = 4, 3  # parts that documents come in, and how many documents there are in one
 
 
 class Remembered(Side):
@@ -45,6 +49,14 @@ class Remembered(Side):
         if key not in self._known:
             self._known[key] = super().hidden(ids_BT)
         return self._known[key]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What became of a set, and how many documents it took."""
+
+    decision: Decision
+    documents: int
 
 
 class Trials:
@@ -74,7 +86,7 @@ class Trials:
                           for g in self.policy.gates if g.metric.startswith(LAYERS))  # fmt: skip
             self.probe = LayerProbe(reference, candidate, linears, errors)
             manifest["matching"] = self.probe.matching.model_dump()
-        self.slots = [replace(s, probed=bool(errors)) for s in slots]
+        self.stages = _staged([replace(s, probed=bool(errors)) for s in slots])
         # A linear inside a block that is not run again has no error to show, and for own and
         # inherited errors the reference's blocks are called.
         self.candidate: Replayed | None = None
@@ -86,35 +98,87 @@ class Trials:
             first = Remembered(reference)
         elif not linears and set(errors) <= {"total"}:
             first = self.again = Replayed(reference, slots)
-        self.work = TokenPass(first, candidate, documents, batch_size=batch_size, probe=self.probe)
+        positions = PASSES * sum(s.scored for s in slots)
+        self.work = TokenPass(
+            first, candidate, documents, batch_size=batch_size, probe=self.probe,
+            compiled=worth_compiling(positions, candidate.vocab_size, candidate.device),
+        )  # fmt: skip
         if self.probe is not None:
             self.probe.reference, self.probe.candidate = first, candidate
         self._kept: frozenset[str] | None = None  # what was restored in the pass that is kept
+        self._parts: list[dict[str, pa.Table]] = []  # its records, a part a stage
 
     def tables(self, names: Iterable[str]) -> dict[str, pa.Table]:
-        """The records of one pass with ``names`` restored."""
+        """The records of all documents with ``names`` restored."""
+        return _joined(list(self._passes(frozenset(names))))
+
+    def decide(self, names: Iterable[str]) -> Decision:
+        """The verdict on all documents with ``names`` restored."""
+        return decided(self.policy, self.manifest, self.tables(names))
+
+    def attempt(self, names: Iterable[str], beside: Iterable[str] | None = None) -> Tried:
+        """Whether the policy passes with ``names`` restored, given up as soon as it will not.
+
+        That is after any stage at which it fails on the documents so far; or, where ``beside`` is a
+        larger set that passes, at which it would not pass even if the documents to come were as
+        good as they are with that. So a set may be given up wrongly, and more is kept than must be;
+        but PASS was seen on all documents.
+        """
         chosen = frozenset(names)
+        if beside is not None and frozenset(beside) != self._kept:
+            self._keep(frozenset(beside), list(self._passes(frozenset(beside))))
+        rest = self._parts if beside is not None else []
+        parts: list[dict[str, pa.Table]] = []
+        documents = 0
+        for stage, found in zip(self.stages, self._passes(chosen), strict=True):
+            parts.append(found)
+            documents += len({s.document for s in stage})
+            decision = decided(self.policy, self.manifest, _joined(parts))
+            if len(parts) == len(self.stages):
+                break
+            if decision.verdict == "FAIL":
+                return Tried(decision, documents)
+            if rest:
+                mixed = _joined([*parts, *rest[len(parts) :]])
+                hoped = decided(self.policy, self.manifest, mixed)
+                if hoped.verdict != "PASS":
+                    return Tried(hoped, documents)
+        # What passes is what the next sets are smaller than: they share most of its blocks.
+        if decision.verdict == "PASS":
+            self._keep(chosen, parts)
+        return Tried(decision, documents)
+
+    def _passes(self, chosen: frozenset[str]) -> Iterator[dict[str, pa.Table]]:
+        """The records with these modules restored, stage by stage."""
         if self.again is not None:
             self.again.begin(())
         if self.candidate is not None:
             known = self._kept is not None
             differ = [self.pairs[n] for n in chosen ^ (self._kept or frozenset())]
             self.candidate.begin([m for p in differ for m in p.candidate_names] if known else None)
-        with restored([self.pairs[n] for n in sorted(chosen)]):
-            found = self.work.measure(self.slots)
-        if self.again is not None:
-            self.again.keep()
-        return found
+        for stage in self.stages:
+            with restored([self.pairs[n] for n in sorted(chosen)]):
+                found = self.work.measure(stage)
+            if self.again is not None:
+                self.again.keep()
+            yield found
 
-    def decide(self, names: Iterable[str]) -> Decision:
-        """The verdict with ``names`` restored."""
-        chosen = frozenset(names)
-        decision = decided(self.policy, self.manifest, self.tables(chosen))
-        # What passes is what the next sets are smaller than: they share most of its blocks.
-        if self.candidate is not None and decision.verdict == "PASS":
+    def _keep(self, chosen: frozenset[str], parts: list[dict[str, pa.Table]]) -> None:
+        self._kept, self._parts = chosen, parts
+        if self.candidate is not None:
             self.candidate.keep()
-            self._kept = chosen
-        return decision
+
+
+def _staged(slots: Sequence[Slot]) -> list[list[Slot]]:
+    """Whole documents in a few groups; always the same, so that batches and their bits are."""
+    numbers = list(dict.fromkeys(s.document for s in slots))
+    count = max(1, min(STAGES, len(numbers) // LEAST))
+    groups = [{int(n) for n in part} for part in np.array_split(numbers, count)]
+    return [[s for s in slots if s.document in group] for group in groups]
+
+
+def _joined(parts: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
+    return {name: pa.concat_tables([p[name] for p in parts]) for name in parts[0]}
 
 
 def decided(policy: Policy, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> Decision:

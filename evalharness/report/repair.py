@@ -74,8 +74,9 @@ def replay_lines(
     ]
     same = verdict == row["verdict"] and now == row["gates"]
     lines = [
-        f"evaluation {number}, {len(row['restored'])} modules restored: {row['verdict']} then, "
-        f"{verdict} now ({'the same to the last bit' if same else 'not the same'})"
+        f"evaluation {number}, {len(row['restored'])} modules restored, {row['documents']} "
+        f"documents: {row['verdict']} then, {verdict} now "
+        f"({'the same to the last bit' if same else 'not the same'})"
     ]
     for g in gates:
         old = then.get(g.id)

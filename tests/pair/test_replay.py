@@ -14,7 +14,7 @@ from evalharness.data.windows import Slot, cut
 from evalharness.pair.replay import Replayed
 from evalharness.pair.restore import restored
 from evalharness.pair.tokens import TokenPass
-from evalharness.pair.trial import Trials
+from evalharness.pair.trial import Trials, _joined
 from evalharness.probes.layers import LayerProbe
 from evalharness.probes.matching import match
 from evalharness.spec.policy import Policy
@@ -87,11 +87,38 @@ def test_trials_give_the_records_of_whole_passes(
     plain = TokenPass(a, b, documents, batch_size=4, probe=probe)
     names = list(pairs)
     for chosen in ([], names[:20], names[:19], names[:10], names[5:20], names):
-        found = trials.tables(chosen)
-        trials.candidate.keep()  # as after a set that passes: the next is held against this one
-        trials._kept = frozenset(chosen)
+        parts = list(trials._passes(frozenset(chosen)))
+        trials._keep(frozenset(chosen), parts)  # as of a set that passes
+        found = _joined(parts)
         with restored([pairs[n] for n in chosen]):
-            expected = plain.measure(every)
+            expected = _joined([plain.measure(stage) for stage in trials.stages])
         assert found["tokens"].equals(expected["tokens"])
         if error:
             assert found["layers"].equals(expected["layers"])
+
+
+def test_a_set_is_given_up_once_it_would_fail_even_with_the_rest_as_good_as_before(
+    side: Callable, documents: list[Document], suite: Suite, tmp_path: Any
+) -> None:
+    """And one that passes is passed on all documents."""
+    from evalharness.gates import load_policy
+
+    a, b = side(), side(bits=2)
+    pairs = [p for p in match(a.model, b.model)[0] if p.kind == "linear"]
+    names = [p.name for p in pairs]
+    (tmp_path / "p.yaml").write_text(
+        "version: 1\nname: p\ngates:\n  - {metric: kl.mean, max: 0.000001}\n"
+    )
+    trials = Trials(
+        a, b, pairs, documents, cut(documents, suite, None), load_policy(tmp_path / "p.yaml"),
+        manifest={}, batch_size=4,
+    )  # fmt: skip
+    assert [len({s.document for s in stage}) for stage in trials.stages] == [3, 3, 3]
+    whole = trials.attempt(names)
+    assert (whole.decision.verdict, whole.documents) == ("PASS", 9)
+    smaller = trials.attempt(names[:-1], names)
+    assert (smaller.decision.verdict != "PASS", smaller.documents) == (True, 3)
+    # Held against the set of before, which is run again where something else was kept.
+    trials._kept = None
+    again = trials.attempt(names[:-1], names)
+    assert again.decision.gates == smaller.decision.gates

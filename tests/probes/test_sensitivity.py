@@ -12,7 +12,7 @@ import torch
 from evalharness.data.windows import Slot
 from evalharness.pair.restore import restored, swapped
 from evalharness.probes.matching import PairedModule, match
-from evalharness.probes.sensitivity import Replay, Scores, confirm, gradient_scores
+from evalharness.probes.sensitivity import Replay, Scores, _noise, confirm, gradient_scores
 
 
 def slots() -> list[Slot]:
@@ -70,6 +70,90 @@ def test_the_score_is_the_kl_of_a_small_damage(side: Callable) -> None:
     swap = np.log([scores.mean("swap", n) for n in names])
     assert np.corrcoef(score, swap)[0, 1] > 0.8
     assert abs(float(np.median(score - swap))) < np.log(2)
+
+
+def test_the_score_equals_finite_differences(side: Callable) -> None:
+    """½ Σ_t (g_t · ΔY_t)², each product from two whole passes in float64, a position at a time."""
+    a, b = side(), side(bits=3)
+    a.model.double()
+    b.model.double()
+    slot = Slot(0, 0, 0, np.arange(1, 13), 2, 11)
+    ids = torch.from_numpy(slot.ids)[None]
+    scores = gradient_scores(a, linears(a, b), [slot])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        z = a.model(ids).logits[0, slot.first : slot.last].float()
+        drawn = torch.multinomial(z.softmax(-1), 1, generator=generator)[:, 0]
+
+        def loss() -> float:
+            out = a.model(ids).logits[0, slot.first : slot.last]
+            return float(torch.nn.functional.cross_entropy(out, drawn, reduction="sum"))
+
+        for pair in linears(a, b)[::3]:
+            if pair.reference is a.head:
+                continue
+            score = 0.0
+            for t in range(len(slot.ids)):
+                found = []
+                for step in (1e-4, -1e-4):
+
+                    def hook(m: Any, x: Any, y: Any, t: int = t, step: float = step) -> Any:
+                        moved = y.clone()
+                        moved[0, t] += step * (pair.candidate(x[0]) - y)[0, t]  # noqa: B023
+                        return moved
+
+                    handle = pair.reference.register_forward_hook(hook)
+                    found.append(loss())
+                    handle.remove()
+                score += ((found[0] - found[1]) / 2e-4) ** 2 / 2
+            expected = score / slot.scored
+            assert scores.mean("gradient", pair.name) == pytest.approx(expected, rel=5e-3)
+
+
+def test_noise_has_the_size_of_the_error_at_each_token_and_another_direction(
+    side: Callable,
+) -> None:
+    a, b = side(), side(bits=2)
+    pair = linears(a, b)[0]
+    x = torch.randn(2, 7, 32, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        own, delta = pair.reference(x), pair.candidate(x) - pair.reference(x)
+        with _noise(pair, torch.Generator().manual_seed(0)):
+            noise = pair.reference(x) - own
+    assert torch.allclose(noise.norm(dim=-1), delta.norm(dim=-1), rtol=1e-4)
+    assert torch.nn.functional.cosine_similarity(noise, delta, dim=-1).abs().mean() < 0.4
+
+
+def test_the_noise_control_equals_a_whole_pass_by_hand(side: Callable) -> None:
+    a, b, clean = side(), side(bits=2), side()
+    scores = gradient_scores(a, linears(a, b), slots())
+    confirm(a, b, linears(a, b), slots(), scores, 1)
+    pair = next(p for p in linears(a, b) if scores.mean("noise", p.name) is not None)
+    with _noise(pair, torch.Generator().manual_seed(0)):
+        expected = kl_by_hand(clean, a)
+    assert scores.mean("noise", pair.name) == pytest.approx(expected, rel=1e-3)
+
+
+def test_all_swaps_together_equal_a_whole_pass_by_hand(side: Callable) -> None:
+    a, b, clean = side(), side(bits=2), side()
+    scores = measured(a, b)
+    chosen = [p for p in linears(a, b) if scores.mean("swap", p.name) is not None]
+    with swapped(chosen):
+        assert scores.mean("swap", "*") == pytest.approx(kl_by_hand(clean, a), rel=1e-3)
+
+
+def test_the_search_takes_what_saves_most_for_a_weight_first(side: Callable) -> None:
+    a, b = side(), side(bits=4)
+    pairs = linears(a, b)
+    scores = Scores(tokens={0: 1})
+    for pair in pairs:
+        scores.kl["gradient", pair.name] = {0: 1.0}
+    smallest = min(p.reference.weight.numel() for p in pairs)
+    scores.kl["swap", pairs[-1].name] = {0: 1e6}
+    order = scores.by_cost(pairs)
+    assert order[0] == pairs[-1].name
+    by_name = {p.name: p for p in pairs}
+    assert by_name[order[1]].reference.weight.numel() == smallest
 
 
 def test_the_damaged_module_is_the_most_sensitive(side: Callable) -> None:
