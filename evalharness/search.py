@@ -122,7 +122,7 @@ class Tries(Protocol):
     """What tries a set, such as `pair.trial.Trials`."""
 
     def attempt(self, names: Iterable[str], beside: Iterable[str] | None = None) -> Tried:
-        """The policy with ``names`` restored; ``beside``: a larger set that passes."""
+        """The policy with ``names`` restored; ``beside``: a set of one more, which passes."""
 
 
 class TrialLog:
@@ -158,8 +158,9 @@ class TrialLog:
         self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
         started = time.perf_counter()
         # By the log alone, so that a search that was interrupted goes on to the same answer.
-        larger = [s for s, passed in self.known.items() if passed and s > names]
-        beside = min(larger, key=lambda s: (len(s), sorted(s)), default=None)
+        larger = [s for s, passed in self.known.items()
+                  if passed and s > names and len(s) == len(names) + 1]  # fmt: skip
+        beside = min(larger, key=sorted, default=None)
         tried = self.trials.attempt(sorted(names), beside)
         decision = tried.decision
         passed = decision.verdict == "PASS"

@@ -243,8 +243,10 @@ def test_a_student_of_other_widths_cannot_be_repaired(
     (project / "text.yaml").write_text(
         "version: 1\nname: text\ngates:\n  - {metric: kl.mean, max: 0.001}\n"
     )
+    suite = (project / "suite.yaml").read_text().replace("probes: [layers]\nlayers:", "# layers:")
+    (project / "plain.yaml").write_text(suite)
     compare(
-        project / "base.yaml", project / "student.yaml", suite=project / "suite.yaml",
+        project / "base.yaml", project / "student.yaml", suite=project / "plain.yaml",
         gates=project / "text.yaml", out=project / "student",
     )  # fmt: skip
     with pytest.raises(InputError, match="no linear module of student can be taken from base"):

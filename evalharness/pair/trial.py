@@ -120,9 +120,9 @@ class Trials:
         """Whether the policy passes with ``names`` restored, given up as soon as it will not.
 
         That is after any stage at which it fails on the documents so far; or, where ``beside`` is a
-        larger set that passes, at which it would not pass even if the documents to come were as
-        good as they are with that. So a set may be given up wrongly, and more is kept than must be;
-        but PASS was seen on all documents.
+        set of one module more that passes, at which it would not pass even if the documents to come
+        were as good as they are with that one. So a set may be given up wrongly, and more is kept
+        than must be; but PASS was seen on all documents.
         """
         chosen = frozenset(names)
         if beside is not None and frozenset(beside) != self._kept:
@@ -141,7 +141,7 @@ class Trials:
             if rest:
                 mixed = _joined([*parts, *rest[len(parts) :]])
                 hoped = decided(self.policy, self.manifest, mixed)
-                if hoped.verdict != "PASS":
+                if hoped.verdict != "PASS" and _measured(hoped):
                     return Tried(hoped, documents)
         # What passes is what the next sets are smaller than: they share most of its blocks.
         if decision.verdict == "PASS":
@@ -175,6 +175,11 @@ def _staged(slots: Sequence[Slot]) -> list[list[Slot]]:
     count = max(1, min(STAGES, len(numbers) // LEAST))
     groups = [{int(n) for n in part} for part in np.array_split(numbers, count)]
     return [[s for s in slots if s.document in group] for group in groups]
+
+
+def _measured(decision: Decision) -> bool:
+    """Whether what stands in the way are bounds, and not gates that have none yet."""
+    return all(g.bound is not None for g in decision.gates if g.blocking and g.verdict != "PASS")
 
 
 def _joined(parts: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:

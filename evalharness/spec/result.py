@@ -266,7 +266,7 @@ class Repair(Part):
 
     restored: list[str] | None  # null: none was found
     considered: int  # modules that differ and could be restored
-    minimal: bool  # nothing in the set can be left out
+    minimal: bool  # without any one of the set it was not seen to pass
     evaluations: int
     exhaustive: str  # what trying every module, and every set, would have taken
     search_documents: int
