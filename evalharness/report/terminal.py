@@ -80,7 +80,7 @@ def _parts(result: Result, width: int) -> list[RenderableType]:
             Text.assemble(("! anomaly ", "bold magenta"), visible(f"{a.kind}: {a.message}"))
             for a in result.anomalies
         ],
-        [_gates(result)],
+        [_gates(result, width)],
         [_metrics(result, width), *_noise(result)],
         [_tasks(result)],
         [_layer(result)],
@@ -125,15 +125,18 @@ def _new_table() -> Table:
     )
 
 
-def _gates(result: Result) -> RenderableType:
+def _gates(result: Result, width: int) -> RenderableType:
     """Return the gates, and below them the reason of each that is not a PASS."""
     if not result.gates:
         return Text("no gate was applied: nothing was decided, so nothing passed", style="bold")
     table = _new_table()
     table.add_column("verdict", no_wrap=True)
-    table.add_column("gate", overflow="fold", min_width=14)
+    longest = max(len(g.rule or g.id) for g in result.gates)
+    table.add_column("gate", overflow="fold", min_width=max(14, min(23, longest)))
     table.add_column("observed", justify="right", no_wrap=True)
-    table.add_column("interval", justify="right", overflow="fold", min_width=12)
+    # Narrow, an interval and a unit take two lines, so that no gate's id and no limit is broken.
+    narrow = width < _WIDE
+    table.add_column("interval", justify="right", overflow="fold", max_width=13 if narrow else None)
     table.add_column("limit", justify="right", no_wrap=True)
     reasons = Table.grid(padding=(0, 1, 0, 0))
     shown, folded = view.fold(view.gate_rows(result))
@@ -148,7 +151,7 @@ def _gates(result: Result) -> RenderableType:
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
         unit = "" if g.unit == "fraction" else short(unit_words(g.unit), 14)
-        between = "\n" if len(unit) > 6 else " "
+        between = "\n" if len(unit) > 6 or narrow else " "
         observed = Text.assemble(n.observed.value, (f"{between}{unit}".rstrip(), "dim"))
         table.add_row(verdict, name, observed, Text(n.observed.interval or "none"), Text(n.limit))
         if g.verdict != "PASS":
@@ -208,7 +211,7 @@ def _noise(result: Result) -> list[RenderableType]:
         for e in view.key_estimates(result)
         if e.noise_floor is not None
     ]
-    text = f"noise floor, the reference against itself: {', '.join(shown)}"
+    text = f"noise floor, the reference against itself: {'; '.join(shown)}"
     return [Text(text, style="dim")] if shown else []
 
 
