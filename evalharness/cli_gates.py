@@ -201,7 +201,18 @@ def _save(run: Path, to: Path) -> None:
     from evalharness.api import load_run
     from evalharness.finish import identity
     from evalharness.gates import save_baseline
+    from evalharness.spec.result import Estimate
 
     loaded: Any = load_run(run)
-    save_baseline(to, str(run), identity(loaded.run), loaded.result.metrics)
+    result = loaded.result
+    # The result lists errors of layers apart from the other metrics.
+    layers = [
+        Estimate(
+            id=f"layer.error.{row.error}", scope={"layer": row.layer}, value=row.median,
+            low=row.low, high=row.high, n=row.tokens, unit="relative L2", direction="lower",
+            reason="no token reached this module" if row.median is None else None,
+        )
+        for row in result.layers
+    ]  # fmt: skip
+    save_baseline(to, str(run), identity(loaded.run), [*result.metrics, *layers])
     print(to)

@@ -114,7 +114,7 @@ def plan(
 
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
         notes += tasks.messages
-    check_slices(chosen, texts, suite_file)
+    notes += check_slices(chosen, texts, suite_file, limited=limit is not None)
     baseline_of(policy)  # refused now, where it is missing or of a newer version
     spreads = _spreads(policy, plan_from)
     check_resolvable(policy, sizes(chosen, texts, tasks), spreads)
@@ -143,8 +143,12 @@ def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes
     return Sizes(documents=Counter(t.corpus for t in texts), items=items, slices=slices)
 
 
-def check_slices(suite: Suite, texts: list[Text], path: Path) -> None:
-    """Raise `InputError` for a slice that no document is in, or that falls apart into too many."""
+def check_slices(suite: Suite, texts: list[Text], path: Path, limited: bool) -> list[str]:
+    """Raise `InputError` for a slice that no document is in, or that falls apart into too many.
+
+    Where ``--limit`` may be what left a slice empty, it is a warning, which is returned.
+    """
+    notes: list[str] = []
     known: dict[str, set[str]] = {}
     for text in texts:
         for key, value in text.attributes.items():
@@ -159,7 +163,9 @@ def check_slices(suite: Suite, texts: list[Text], path: Path) -> None:
     for number, entry in enumerate(suite.slices):
         if entry.by is not None and entry.by != "corpus":
             values = known.get(entry.by, set())
-            if not values or len(values) > MOST:
+            if not values and limited:
+                notes.append(f"no document has the attribute {entry.by!r} under --limit")
+            elif not values or len(values) > MOST:
                 many = f"{len(values)} values of {entry.by!r}, and each would be a slice"
                 fewer = f"At most {MOST} are taken; group them with name and where."
                 none = f"no document has the attribute {entry.by!r}"
@@ -169,9 +175,11 @@ def check_slices(suite: Suite, texts: list[Text], path: Path) -> None:
                     fewer if values else remedy,
                 )
         elif entry.name is not None and counts[entry.name] == 0:
-            raise file.error(
-                f"no document is in the slice {entry.name!r}", ("slices", number, "where"), remedy
-            )
+            empty = f"no document is in the slice {entry.name!r}"
+            if not limited:
+                raise file.error(empty, ("slices", number, "where"), remedy)
+            notes.append(f"{empty} under --limit")
+    return notes
 
 
 def compare(

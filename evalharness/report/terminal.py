@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
@@ -80,7 +81,7 @@ def _parts(result: Result, width: int) -> list[RenderableType]:
             Text.assemble(("! anomaly ", "bold magenta"), visible(f"{a.kind}: {a.message}"))
             for a in result.anomalies
         ],
-        [_gates(result)],
+        [_gates(result, width)],
         [_metrics(result, width), *_noise(result)],
         [_tasks(result)],
         [_layer(result)],
@@ -125,16 +126,14 @@ def _new_table() -> Table:
     )
 
 
-def _gates(result: Result) -> RenderableType:
+def _gates(result: Result, width: int) -> RenderableType:
     """Return the gates, and below them the reason of each that is not a PASS."""
     if not result.gates:
         return Text("no gate was applied: nothing was decided, so nothing passed", style="bold")
-    table = _new_table()
-    table.add_column("verdict", no_wrap=True)
-    table.add_column("gate", overflow="fold", min_width=14)
-    table.add_column("observed", justify="right", no_wrap=True)
-    table.add_column("interval", justify="right", overflow="fold", min_width=12)
-    table.add_column("limit", justify="right", no_wrap=True)
+    # Narrow, an interval and a unit take two lines; what is left is the gates', and only their
+    # names are broken.
+    narrow = width < _WIDE
+    cells: list[list[Text]] = []
     reasons = Table.grid(padding=(0, 1, 0, 0))
     shown, folded = view.fold(view.gate_rows(result))
     for row in shown:
@@ -144,15 +143,33 @@ def _gates(result: Result) -> RenderableType:
         if row.standing != "blocking":
             verdict.append("\n  " + row.standing.split(" (")[0], style="dim")
         # Of `each: true` the scope, which stands below, is in the id as well.
-        name = Text(short(g.rule if g.rule and g.scope and view.names_scope(g) else g.id, 34))
+        name = Text(short(g.id.rpartition("[")[0] if view.names_scope(g) else g.id, 34))
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
         unit = "" if g.unit == "fraction" else short(unit_words(g.unit), 14)
-        between = "\n" if len(unit) > 6 else " "
+        between = "\n" if len(unit) > 6 or narrow else " "
         observed = Text.assemble(n.observed.value, (f"{between}{unit}".rstrip(), "dim"))
-        table.add_row(verdict, name, observed, Text(n.observed.interval or "none"), Text(n.limit))
+        interval = n.observed.interval or "none"
+        if narrow:
+            interval = interval.replace(", ", ",\n")
+        cells.append([verdict, name, observed, Text(interval), Text(n.limit)])
         if g.verdict != "PASS":
             reasons.add_row(Text(row.symbol, style=style), _reason(row))
+    headings = ("verdict", "gate", "observed", "interval", "limit")
+    widths = [
+        max(len(heading), *(cell_len(line.plain) for row in cells for line in row[k].split("\n")))
+        for k, heading in enumerate(headings)
+    ]
+    spaces = 2 * (len(headings) - 1)
+    widths[1] = max(12, min(widths[1], width - spaces - sum(widths) + widths[1]))
+    table = _new_table()
+    for heading, cells_width in zip(headings, widths, strict=True):
+        left = heading in ("verdict", "gate")
+        table.add_column(
+            heading, justify="left" if left else "right", overflow="fold", width=cells_width
+        )
+    for row_cells in cells:
+        table.add_row(*row_cells)
     parts: list[RenderableType] = [Text(view.tally(result), style="bold"), table]
     if folded:
         parts.append(Text(f"and {len(folded):,} more gates, all PASS", style="dim"))
@@ -208,7 +225,7 @@ def _noise(result: Result) -> list[RenderableType]:
         for e in view.key_estimates(result)
         if e.noise_floor is not None
     ]
-    text = f"noise floor, the reference against itself: {', '.join(shown)}"
+    text = f"noise floor, the reference against itself: {'; '.join(shown)}"
     return [Text(text, style="dim")] if shown else []
 
 

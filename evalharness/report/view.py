@@ -121,13 +121,14 @@ def gate_row(g: GateResult) -> GateRow:
 
 def gate_label(g: GateResult) -> str:
     """Return a gate's id with its scope: ``arc-drop [metric=acc, task=arc_easy]``."""
-    return visible(g.id) if names_scope(g) else f"{visible(g.id)} [{scope_key(g.scope)}]"
+    said = not g.scope or names_scope(g)
+    return visible(g.id) if said else f"{visible(g.id)} [{scope_key(g.scope)}]"
 
 
 def names_scope(g: GateResult) -> bool:
-    """Return whether the id says the whole scope already, as those of `each: true` do."""
+    """Return whether the id ends with the whole scope, as those of `each: true` do."""
     inside = ",".join(f"{key}={value}" for key, value in g.scope.items())
-    return not g.scope or g.id.endswith(f"[{inside}]")
+    return bool(g.scope) and g.id.endswith(f"[{inside}]")
 
 
 def tally(result: Result) -> str:

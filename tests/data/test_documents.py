@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 
@@ -118,3 +119,25 @@ def test_the_fingerprint_changes_with_one_token(tmp_path: Path) -> None:
         chosen = suite({"tokens": str(path)})
         prints.append(fingerprint(tokenize(read_texts(chosen)[0], chosen, tiny_tokenizer(), 300)))
     assert prints[0] != prints[1]
+
+
+def test_columns_and_labels_become_attributes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the first row where several make a document; a row's own value wins over a label."""
+    rows = datasets.Dataset.from_dict(
+        {
+            "text": ["= one\n", "first\n", "= two\n", "second\n"],
+            "language": ["de", "xx", None, "yy"],
+        }
+    )
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: rows)
+    hub = {"path": "some/set", "starts": "^= "}
+    chosen = suite(
+        {"hub": hub, "attributes": ["language"], "labels": {"domain": "wiki", "language": "en"}}
+    )
+    found = {t.id: (t.text, t.attributes) for t in read_texts(chosen)[0]}
+    assert found == {
+        "0": ("= one\nfirst\n", {"domain": "wiki", "language": "de"}),
+        "1": ("= two\nsecond\n", {"domain": "wiki", "language": "en"}),
+    }
+    with pytest.raises(InputError, match=r"corpora.c.attributes: .* has no column 'lang'"):
+        read_texts(suite({"hub": hub, "attributes": ["lang"]}))
