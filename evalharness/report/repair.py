@@ -18,11 +18,9 @@ def repair_lines(repair: Repair) -> list[str]:
             f"{repair.evaluations} evaluations over {repair.considered} modules",
         ]
     share = f"{len(repair.restored)} of {repair.considered} modules"
-    least = (
-        "without any one of them it was not seen to pass"
-        if repair.minimal
-        else "not shown to be minimal"
-    )
+    least = "not shown to be minimal"
+    if repair.minimal:
+        least = "without any one of them it was not seen to pass"
     lines = [
         f"{repair.verdict_before} → {repair.verdict_after} on {documents}, keeping {share} "
         f"({least})",
