@@ -73,7 +73,10 @@ def test_the_score_is_the_kl_of_a_small_damage(side: Callable) -> None:
 
 
 def test_the_score_equals_finite_differences(side: Callable) -> None:
-    """½ Σ_t (g_t · ΔY_t)², each product from two whole passes in float64, a position at a time."""
+    """½ Σ_t (g_t · ΔY_t)², each product from two whole passes, a position at a time.
+
+    In float64, but for the norms, which transformers computes in float32: hence the large step.
+    """
     a, b = side(), side(bits=3)
     a.model.double()
     b.model.double()
@@ -95,7 +98,7 @@ def test_the_score_equals_finite_differences(side: Callable) -> None:
             score = 0.0
             for t in range(len(slot.ids)):
                 found = []
-                for step in (1e-4, -1e-4):
+                for step in (5e-3, -5e-3):
 
                     def hook(m: Any, x: Any, y: Any, t: int = t, step: float = step) -> Any:
                         moved = y.clone()
@@ -105,7 +108,7 @@ def test_the_score_equals_finite_differences(side: Callable) -> None:
                     handle = pair.reference.register_forward_hook(hook)
                     found.append(loss())
                     handle.remove()
-                score += ((found[0] - found[1]) / 2e-4) ** 2 / 2
+                score += ((found[0] - found[1]) / 1e-2) ** 2 / 2
             expected = score / slot.scored
             assert scores.mean("gradient", pair.name) == pytest.approx(expected, rel=5e-3)
 
