@@ -349,7 +349,8 @@ def _verified(
     n = len(work.pairs)
     searched, held_out = sample.sizes
     common: dict[str, Any] = {
-        "considered": n, "minimal": found.minimal, "evaluations": len(log.known),
+        "considered": n, "minimal": found.minimal, "needed": found.needed,
+        "evaluations": len(log.known),
         "exhaustive": f"{n} to try each module alone, 2^{n} to try every set",
         "search_documents": searched, "held_out_documents": held_out,
         "left_out": work.trials.left_out,
