@@ -24,7 +24,7 @@ from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
 
 if TYPE_CHECKING:
-    from evalharness.bisect import Sample
+    from evalharness.bisect_work import Sample
 
 
 def held_out_decision(

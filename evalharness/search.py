@@ -25,10 +25,14 @@ Passes = Callable[[frozenset[str]], bool]
 
 @dataclass(frozen=True)
 class Found:
-    """A set that passes; None: not even all of them do. ``minimal``: nothing in it can go."""
+    """A set that passes; None: not even all of them do. ``minimal``: nothing in it can go.
+
+    ``needed``: members without which alone the set was seen not to pass; all, where it is minimal.
+    """
 
     restored: tuple[str, ...] | None
     minimal: bool
+    needed: int = 0
 
 
 class BudgetSpent(Exception):  # noqa: N818
@@ -60,8 +64,13 @@ def smallest_set(ordered: Sequence[str], passes: Passes) -> Found:
             return Found(None, False)
         _delete(list(ordered[:size]), ask)
     except BudgetSpent:
-        return Found(best, False)
-    return Found(best, True)
+        return Found(best, False, _needed(best, known))
+    return Found(best, True, len(best or ()))
+
+
+def _needed(best: tuple[str, ...] | None, known: dict[frozenset[str], bool]) -> int:
+    every = frozenset(best or ())
+    return sum(known.get(every - {member}) is False for member in every)
 
 
 def _prefix(ordered: Sequence[str], ask: Callable[[Sequence[str]], bool]) -> int | None:

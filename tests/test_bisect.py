@@ -272,13 +272,24 @@ def test_a_policy_without_text_gates_is_refused(run: Callable[..., Path], projec
         bisect(path, policy=load_policy(project / "cost.yaml"))
 
 
-def test_another_model_under_the_same_name_is_refused(
+def test_another_model_in_the_same_place_is_refused(
     run: Callable[..., Path], project: Path, tiny: Callable[..., Path]
 ) -> None:
+    here = project / "weights"
+    shutil.copytree(tiny(), here)
+    (project / "base.yaml").write_text(
+        f"version: 1\nname: base\nmodel: {{path: {here}, dtype: float32, device: cpu}}\n"
+    )
+    path = run()
+    shutil.copy(tiny(5) / "model.safetensors", here)
+    with pytest.raises(InputError, match="the weights of base are not those of the run"):
+        bisect(path)
+
+
+def test_an_edited_manifest_is_refused(run: Callable[..., Path]) -> None:
     path = run()
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["reference"]["model"]["path"] = str(tiny(5))
-    del manifest["sha256"]  # or the edit itself would be what is refused
+    manifest["suite"]["batch_size"] = 7
     (path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="are not those of the run"):
+    with pytest.raises(InputError, match="was changed after the run"):
         bisect(path)

@@ -59,6 +59,7 @@ def test_a_spent_budget_gives_the_best_set_so_far_and_says_so() -> None:
     assert found.restored is not None
     assert "m9" in found.restored
     assert not found.minimal
+    assert found.needed < len(found.restored)
 
 
 @pytest.mark.parametrize(("needed", "most"), [(range(20), 28), ([19], 20), ([0, 1, 2], 8)])

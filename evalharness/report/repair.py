@@ -18,7 +18,7 @@ def repair_lines(repair: Repair) -> list[str]:
             f"{repair.evaluations} evaluations over {repair.considered} modules",
         ]
     share = f"{len(repair.restored)} of {repair.considered} modules"
-    least = "not shown to be minimal"
+    least = f"{repair.needed} of them shown to be needed"
     if repair.minimal:
         least = "without any one of them it was not seen to pass"
     lines = [
