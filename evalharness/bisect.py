@@ -14,11 +14,9 @@ RUN/bisect.jsonl, from which an interrupted search goes on; `replay` makes any o
 from __future__ import annotations
 
 import gc
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalharness import assets
 from evalharness.bisect_work import Work, opened_for_bisect, prepared
 from evalharness.errors import InputError, Interrupted
 from evalharness.finish import load_result, render
@@ -202,9 +200,7 @@ def _verified(
     spec, why = repair_spec(specs[1], names, sides[1].head_name)
     run.write_text(LISTS, LISTS_HEAD + _yaml(keep_lists(names)))
     if spec is not None:
-        schema = os.path.relpath(assets.folder("schemas") / "spec.json", run.path)
         comments = [
-            f"yaml-language-server: $schema={schema}",
             f"Made by `evalharness bisect {run.path}`: {specs[1].name} with {len(names)} modules",
             f"as in {specs[0].name}, the smallest set found that passes {policy.name}.",
         ]

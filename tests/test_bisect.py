@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import pytest
 import yaml
@@ -176,9 +177,9 @@ def test_the_repair_is_reproduced_by_comparing_its_file(
     repair = bisect(path)
     assert repair.verdict_after == "PASS"
     first = (path / "repair.yaml").read_text().splitlines()[0]
-    schema = path / first.removeprefix("# yaml-language-server: $schema=")
-    assert schema.resolve().name == "spec.json"
-    assert schema.resolve().is_file()
+    schema = urlparse(first.removeprefix("# yaml-language-server: $schema="))
+    assert Path(unquote(schema.path)).name == "spec.json"
+    assert Path(unquote(schema.path)).is_file()
     again = compare(
         project / "base.yaml", path / "repair.yaml", suite=project / "suite.yaml",
         gates=project / "gates.yaml", out=project / "again",
