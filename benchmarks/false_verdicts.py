@@ -17,6 +17,9 @@ O'Brien-Fleming looks of `--looks 5`, with the confidence sequence of `--stop-ea
 tenth document, and by naive peeking. How clear a case is counts in standard errors at all
 documents.
 
+Not reached: on 64 real documents (`--records` on the demo) p99 and p99.9 of KL pass 9% and 8% of
+the time, the RMS shift of probability 6%.
+
 Exit 1 when a row with * passes (or, stopping early, fails) more than 5% of the time by over two
 simulation errors. Rows without a mark are other people's practice, or harsher than the estimators
 vouch for: a gate on so few documents, of such tails, errs as often as the table says.
@@ -70,6 +73,7 @@ REPLICATES = 999
 Z = 1.6449
 PROMISED = 0.05
 COPIES = 200
+WIDTH = 110  # of the tables, also where output is no terminal
 UNPRICED = ("point estimate", "per-token iid", "per-token Wald", "Wald")
 Gate = tuple[str, bool, Callable[[Any, int], float | None]]  # name, judged, upper end of a draw
 
@@ -299,7 +303,7 @@ def early(times: int) -> Iterable[tuple[str, str, dict[str, float], float, bool]
     error = float(np.mean([
         cluster_ratio_t(*nll_totals(rng, documents, 0.0), CONFIDENCE).se or 0.0 for _ in range(50)
     ]))  # fmt: skip
-    for away in (-9.0, -7.5, -6.0, 0.0, 6.0, 7.5, 9.0):
+    for away in (-10.0, -9.0, -7.5, -6.0, 0.0, 6.0, 7.5, 9.0, 10.0):
         truth = f"{abs(away):g} errors {'inside' if away < 0 else 'outside'}"
         rng = np.random.default_rng(1)
         # of corpora at the limit many are needed, and of clear ones few
@@ -356,7 +360,7 @@ def copies(run: Path) -> int:
     table = Table(f"{COPIES} resampled runs", "PASS", "INCONCLUSIVE", "FAIL", "ANOMALOUS", box=None)
     for name, counts in {**gates, "the policy": whole}.items():
         table.add_row(name, *(str(counts[str(c.header)]) for c in table.columns[1:]))
-    Console().print(table)
+    Console(width=WIDTH).print(table)
     return 1 if whole["FAIL"] else 0
 
 
@@ -376,7 +380,7 @@ def main() -> int:
         return copies(arguments.copy)
     times = 300 if arguments.quick else 1500
     rows = of_records(arguments.records, times) if arguments.records else at_limit(times)
-    console, bad = Console(), []
+    console, bad = Console(width=WIDTH), []
     table = Table("truth at the limit", "gate", "corpora", "false PASS", "width", "power",
                   "no interval", box=None)  # fmt: skip
     for what, limit, draw, count, gates in rows:
