@@ -41,6 +41,7 @@ from evalharness.probes.layers import LayerProbe
 from evalharness.progress import Progress
 from evalharness.run import Run
 from evalharness.spec.model import ModelSpec
+from evalharness.spec.slices import Doc, subsets
 
 if TYPE_CHECKING:
     from evalharness.compare import Plan
@@ -225,6 +226,13 @@ def _begin(
         "evalharness": __version__,
         "command": job.command,
         "sides": sides,
+        "slices": [
+            {"name": s.name, "where": dict(s.where)}
+            for s in subsets(
+                suite.model_dump()["slices"],
+                [Doc(d.corpus, d.id, d.attributes, len(d.tokens)) for d in docs],
+            )
+        ],
         "noise_floor": floor.values,
         "noise_floor_ways": floor.ways,
         "matching": probe.matching.model_dump() if probe else None,
