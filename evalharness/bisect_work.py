@@ -178,7 +178,7 @@ def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
 
 
 def _manifest(run: Run, suite: Suite) -> dict[str, Any]:
-    keep = ("noise_floor", "matching")
+    keep = ("noise_floor", "matching", "slices")
     return {"suite": suite.model_dump(mode="json"), **{k: run.manifest.get(k) or {} for k in keep}}
 
 

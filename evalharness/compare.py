@@ -194,6 +194,14 @@ def compare(
     with resumable(job.command, job.out, job.folder), progress.step("writing the report"):
         try:
             result = finish(run, job.policy)
+        except InputError as error:
+            kept = (
+                f"What was measured is kept: `evalharness gate {run.path} --gates FILE` decides it."
+            )
+            raise InputError(
+                error.message, path=error.path, line=error.line, key=error.key,
+                remedy=f"{error.remedy or ''} {kept}".strip(),
+            ) from None  # fmt: skip
         finally:
             run.close()
     return result, run

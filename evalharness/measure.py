@@ -23,7 +23,7 @@ from evalharness.data import documents, windows
 from evalharness.early import decided, look, look_shares
 from evalharness.environment import environment, peak_memory
 from evalharness.errors import RunError
-from evalharness.gates import refuse_noise
+from evalharness.gates import check_layers, refuse_noise
 from evalharness.interrupt import finishing_blocks
 from evalharness.models import load as loading
 from evalharness.models.failures import is_out_of_memory
@@ -41,6 +41,7 @@ from evalharness.probes.layers import LayerProbe
 from evalharness.progress import Progress
 from evalharness.run import Run
 from evalharness.spec.model import ModelSpec
+from evalharness.spec.slices import Doc, subsets
 
 if TYPE_CHECKING:
     from evalharness.compare import Plan
@@ -144,6 +145,10 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
     if job.suite.tokenizers == "same" and "layers" in job.suite.probes:
         layers = job.suite.layers
         probe = LayerProbe(reference.side, candidate, layers.linears, layers.errors)
+        found = probe.matching
+        alone = (*found.unmatched_reference, *found.unmatched_candidate)
+        names = [pair.name for pair in probe.pairs] + [text.partition(" (")[0] for text in alone]
+        check_layers(job.policy, names)
     run = _begin(job, reference, candidate, probe, floor, noted)
 
     def say(text: str) -> None:
@@ -225,6 +230,13 @@ def _begin(
         "evalharness": __version__,
         "command": job.command,
         "sides": sides,
+        "slices": [
+            {"name": s.name, "where": dict(s.where)}
+            for s in subsets(
+                suite.model_dump()["slices"],
+                [Doc(d.corpus, d.id, d.attributes, len(d.tokens)) for d in docs],
+            )
+        ],
         "noise_floor": floor.values,
         "noise_floor_ways": floor.ways,
         "matching": probe.matching.model_dump() if probe else None,

@@ -137,6 +137,7 @@ def _decidable(policy: Policy) -> tuple[Policy, list[str]]:
 def _manifest(run: Run, suite: Suite, sides: Sequence[Side]) -> dict[str, Any]:
     return {
         "suite": suite.model_dump(mode="json"),
+        "slices": run.manifest.get("slices"),
         "noise_floor": run.manifest.get("noise_floor") or {},
         "matching": run.manifest.get("matching"),
         "sides": {

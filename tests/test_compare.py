@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ from typer.testing import CliRunner
 from evalharness import api
 from evalharness.cli import app
 from evalharness.compare import compare, measure, plan
+from evalharness.data.documents import read_texts
 from evalharness.errors import EvalHarnessError, InputError
 from evalharness.finish import finish
 from evalharness.metrics import REGISTRY, Evidence
 from evalharness.progress import Progress
 from evalharness.run import Run
 from evalharness.spec.schemas import schemas
+from evalharness.spec.suite import load_suite
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 
@@ -404,6 +407,33 @@ def test_attributes_are_slices_with_gates_of_their_own(project: Path) -> None:
     ways = run.manifest["noise_floor_ways"]
     assert list(ways) == ["another batch shape and attention kernel", "computed in bfloat16"]
     assert run.manifest["noise_floor"]["kl.mean"] == ways["computed in bfloat16"]["kl.mean"]
+
+
+def test_a_slice_that_no_document_is_in_yet_stops_nothing(project: Path) -> None:
+    """With --stop-early the first look may come before a value of the attribute does."""
+    rows = [json.loads(line) for line in (project / "texts.jsonl").read_text().splitlines()]
+    rows = [{**r, "id": f"{r['id']}.{k}", "kind": "x"} for r in rows for k in range(4)]
+    texts, _ = read_texts(load_suite(_with_kinds(project, rows)))
+    last = {text.id.rpartition(":")[2] for text in texts[-2:]}
+    rows = [{**r, "kind": "rare" if r["id"] in last else "x"} for r in rows]
+    _with_kinds(project, rows)
+    (project / "gates.yaml").write_text(
+        "gates:\n  - {metric: nll.shift, scope: {slice: kind=rare}, max: 9, severity: warn}\n"
+        "  - {metric: nll.shift, max: 9}\n"
+    )
+    planned = replace(job(project, stop_early=True), block_tokens=64)
+    result, _ = compare(planned)
+    assert [g.verdict for g in result.gates] == ["INCONCLUSIVE", "PASS"]
+
+
+def _with_kinds(project: Path, rows: list[dict[str, Any]]) -> Path:
+    text = "".join(json.dumps(r) + "\n" for r in rows)
+    (project / "texts.jsonl").write_text(text)
+    suite = project / "suite.yaml"
+    suite.write_text(
+        suite.read_text().replace('- {name: odd, where: {kind: "odd"}}', "- {by: kind}")
+    )
+    return suite
 
 
 def test_a_limit_inside_the_noise_floor_is_refused_before_anything_is_written(

@@ -7,7 +7,7 @@ from evalharness.gates.baseline import (
     load_baseline,
     save_baseline,
 )
-from evalharness.gates.check import check_policy, load_policy, policy_from
+from evalharness.gates.check import check_layers, check_policy, load_policy, policy_from
 from evalharness.gates.decide import decide, expired_waivers, result_ids
 from evalharness.gates.explain import explain
 from evalharness.gates.limits import refuse_noise
@@ -32,6 +32,7 @@ __all__ = [
     "Spread",
     "StoredBaseline",
     "baseline_of",
+    "check_layers",
     "check_policy",
     "check_resolvable",
     "decide",

@@ -87,7 +87,8 @@ class Bench:
         known = self.estimates.scopes(metric)
         found = matching(globs, known)
         if known and not found:
-            names = [label(scope) or "everything" for scope in known]
+            alike = [scope for scope in known if set(scope) == set(globs)] or known
+            names = [label(scope) or "everything" for scope in alike]
             more = f" and {len(names) - 8} more" if len(names) > 8 else ""
             raise gate.error(
                 f"'{label(globs)}' matches nothing that the run measured of {metric}",

@@ -6,10 +6,12 @@ decided the wrong way round, so it is refused with the file, the line and what t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from evalharness.gates.interfaces import MetricInfo, Registry, registry
 from evalharness.gates.limits import tightened
+from evalharness.gates.scopes import matching
 from evalharness.gates.suffix import check_suffix, own_value
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import (
@@ -53,6 +55,18 @@ def check_policy(policy: Policy, metrics: Registry) -> None:
         _check_gate(gate, metrics)
     for waiver in policy.waivers:
         _check_waiver(waiver, policy, metrics)
+
+
+def check_layers(policy: Policy, names: Sequence[str]) -> None:
+    """Raise `InputError` for a gate whose layer globs match none of the modules ``names``."""
+    for gate in policy.gates:
+        glob = gate.scope.get("layer")
+        if glob is not None and not matching({"layer": glob}, [{"layer": n} for n in names]):
+            raise gate.error(
+                f"layer={glob} matches no module that is probed",
+                ("scope", "layer"),
+                did_you_mean(glob, names, "They are"),
+            )
 
 
 def _check_gate(gate: Gate, metrics: Registry) -> None:

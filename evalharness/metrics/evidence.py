@@ -168,7 +168,9 @@ class Evidence:
     @cached_property
     def slices(self) -> dict[str, Subset]:
         """The suite's slices by name."""
-        given = self.run.manifest.get("suite", {}).get("slices", [])
+        manifest = self.run.manifest
+        # A run lists those of all its documents, so that one stopped early has them as well.
+        given = manifest.get("slices") or manifest.get("suite", {}).get("slices", [])
         return {s.name: s for s in subsets(given, self._docs)} if given else {}
 
     def column(self, name: str) -> npt.NDArray[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from evalharness.errors import InputError
+from evalharness.gates import check_layers
 from tests.gates.fakes import gate, policy
 
 
@@ -232,3 +233,28 @@ def test_a_waiver_is_held_against_its_gate(waiver: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         policy(f"gates:\n  - {{id: kl, metric: kl.mean, max: 1}}\nwaivers:\n  - {{{waiver}}}\n")
     assert str(error.value) == f"gates/p.yaml:4: {message}"
+
+
+def test_a_layer_glob_is_held_against_the_modules_before_the_pass() -> None:
+    """Their names are known once both models are loaded."""
+    names = ["model.layers.0", "model.layers.0.mlp.up_proj"]
+    rule = "metric: layer.error.total, scope: {layer: GLOB}, max: 0.1"
+    check_layers(gate(rule.replace("GLOB", "'model.layers.*'")), names)
+    check_layers(gate("metric: kl.mean, max: 1"), names)
+    with pytest.raises(InputError) as error:
+        check_layers(gate(rule.replace("GLOB", "'modle.layers.*'")), names)
+    assert str(error.value).startswith(
+        "gates/p.yaml:2: gates[0].scope.layer: layer=modle.layers.* matches no module that is "
+        "probed. Did you mean 'model.layers.0'"
+    )
+
+
+def test_an_attribute_in_a_scope_is_told_how_to_become_a_slice() -> None:
+    """The remedy can be pasted."""
+    with pytest.raises(InputError) as error:
+        gate("metric: kl.mean, scope: {language: de}, max: 1")
+    assert str(error.value).endswith(
+        "kl.mean is not narrowed by 'language'. Its scope keys: corpus, slice. If it is an "
+        "attribute of documents, split the suite by it (slices: [{by: language}]) and write scope: "
+        "{slice: language=de}."
+    )
