@@ -520,9 +520,9 @@ def test_planned_looks_stop_early_and_stay_honest(
 def test_undecided_looks_measure_everything(
     project: Path, tiny: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All five are taken, the last at all documents, and none is said to be left out."""
+    """Too few tokens for a p99.9: five looks, the last at all documents, nothing left out."""
     _many_documents(project, monkeypatch)
-    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.max, max: 1000}\n")
+    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.p999, max: 1000}\n")
     result, run = compare(job(project, looks=5))
     taken = run.manifest["stop_early"]["taken"]
     assert (len(taken), taken[-1]) == (5, 1.0)
