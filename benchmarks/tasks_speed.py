@@ -1,4 +1,4 @@
-"""Claim: scoring tasks on a shared prefix takes a third of lm-eval's CPU time; a sixth, few-shot.
+"""Claim: tasks on a shared prefix take about a third of lm-eval's CPU time; few-shot, a tenth.
 
 The same items of mmlu_dev_cloze (four choices, scored in full text) on SmolLM2-135M and its 4-bit
 version, twice: by lm-eval's own HFLM and evaluator, once for each model, eight requests a batch in
