@@ -1,4 +1,4 @@
-"""Scoring tasks on a shared prefix takes about a third of lm-eval's CPU time, few-shot a tenth.
+"""Claim: tasks on a shared prefix take about a third of lm-eval's CPU time; few-shot, a tenth.
 
 The same items of mmlu_dev_cloze (four choices, scored in full text) on SmolLM2-135M and its 4-bit
 version, twice: by lm-eval's own HFLM and evaluator, once for each model, eight requests a batch in
