@@ -16,8 +16,12 @@ import pandas as pd
 from evalharness import __version__, stats
 from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
-from evalharness.metrics.layers import EDGES
+from evalharness.metrics import activations as inputs
+from evalharness.metrics.layers import EDGES, told_apart, worst_channels
+from evalharness.metrics.routing import routing
 from evalharness.metrics.sensitivity import sensitivity
+from evalharness.metrics.similarity import similarity
+from evalharness.metrics.weights import root_ratio, weights
 from evalharness.run import Run
 from evalharness.spec.result import (
     Anomaly,
@@ -66,6 +70,11 @@ def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomal
         waivers=decision.waivers,
         layers=layers(evidence, estimates),
         matching=Matching(**manifest["matching"]) if manifest.get("matching") else None,
+        weights=weights(evidence),
+        activations=inputs.activations(evidence),
+        calibration=inputs.calibration(evidence),
+        routing=routing(evidence),
+        similarity=similarity(evidence),
         sensitivity=sensitivity(evidence),
         repair=Repair(**manifest["repair"]) if manifest.get("repair") else None,
         tasks=tasks(evidence),
@@ -113,6 +122,7 @@ def same_model(manifest: Mapping[str, Any]) -> bool:
 def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
     """One row a module and kind of error, in the order of the model."""
     results = []
+    worst = worst_channels(evidence)
     for (error, layer), rows in evidence.layers.items():
         estimate = estimates.estimate(f"layer.error.{error}", {"layer": layer}, CONFIDENCE)
         sums = {
@@ -132,15 +142,25 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
                 layer=layer, kind=cast(Any, rows.text("kind")), type=rows.text("type"),
                 error=error, tokens=int(tokens), median=estimate.value, low=estimate.low,
                 high=estimate.high, pooled=_root_ratio(sums["err_sq"], sums["ref_sq"]),
-                sqnr_db=_decibels(estimate.value),
+                sqnr_db=_decibels(_root_ratio(sums["err_sq"], sums["ref_sq"])),
                 cosine_mean=_number(sums["cos_sum"] / tokens) if tokens else None,
                 cosine_p01=_number(1 - away) if tokens else None,
                 max_abs=largest and largest[1], max_abs_at=place,
                 position0=_root_ratio(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
                 update=_root_ratio(sums["err_sq"], sums["update_sq"]),
+                **_update_ends(rows), **worst.get((error, layer), {}),
             )
         )  # fmt: skip
-    return results
+    return told_apart(results)
+
+
+def _update_ends(rows: Any) -> dict[str, Any]:
+    """The interval of the error relative to the block's update, over documents."""
+    err, update = (rows.column(c).astype(float) for c in ("err_sq", "update_sq"))
+    if not (np.isfinite(err).all() and np.isfinite(update).all() and update.sum() > 0):
+        return {}
+    found = root_ratio(err, update)
+    return {"update_low": found.low, "update_high": found.high}
 
 
 def tasks(evidence: Evidence) -> list[TaskResult]:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalharness import assets
+from evalharness.data.calibration import calibration_texts
 from evalharness.data.documents import Text, read_texts
 from evalharness.early import stopping, unwatched
 from evalharness.errors import InputError
@@ -68,6 +69,7 @@ class Plan:
     folder: Path | None = None  # of the runs of several candidates, this one among them
     memory: MemoryPlan | None = None  # made already, where several jobs share a reference
     spreads: Mapping[str, Spread] | None = None  # of an earlier run, for planning
+    calibration: list[Text] = field(default_factory=list)  # what the candidate was calibrated on
 
 
 def plan(
@@ -123,6 +125,7 @@ def plan(
     return Plan(
         reference, other, chosen, policy, texts, tasks, path, device, resume is not None,
         rule, command, notes, BLOCK_TOKENS // (4 if rule else 1), cache, spreads=spreads,
+        calibration=calibration_texts(other, chosen),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ import torch
 
 from evalharness import __version__, records
 from evalharness.data import documents, windows
+from evalharness.data.calibration import calibration_slots
 from evalharness.early import decided, look, look_shares
 from evalharness.environment import environment, peak_memory
 from evalharness.errors import RunError
@@ -36,8 +37,12 @@ from evalharness.pair.separate import measure_separately
 from evalharness.pair.side import Side
 from evalharness.pair.statistics import worth_compiling
 from evalharness.pair.tokens import TokenPass
+from evalharness.probes import activations as inputs
 from evalharness.probes import latency
+from evalharness.probes.cka import similarity
 from evalharness.probes.layers import LayerProbe
+from evalharness.probes.matching import match
+from evalharness.probes.weights import weight_errors
 from evalharness.progress import Progress
 from evalharness.run import Run
 from evalharness.spec.model import ModelSpec
@@ -162,6 +167,7 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
             reference.cache.say = say
         with finishing_blocks() as interrupted:
             _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
+            _inside(job, reference, candidate, probe, run, progress)
             if "latency" in job.suite.probes:
                 _latency(job, reference, candidate, run, progress)
             passed_at = time.perf_counter()
@@ -305,6 +311,37 @@ def _texts(
                 break
     if probe is not None:
         run.update(matching=_with_unmeasured(run, probe))
+
+
+def _inside(
+    job: Plan, reference: Reference, candidate: Side, probe: LayerProbe | None, run: Run,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Record weights and activations, and CKA where blocks have no counterpart."""
+    docs, suite, done = reference.slots, job.suite, run.done()
+    if suite.tokenizers == "different" or not docs:
+        return
+    if "activations" in suite.probes and "activations" not in done:
+        chosen = inputs.sample(docs, suite.activations.windows)
+        text = calibration_slots(
+            job.calibration, job.candidate, suite, reference.side.loaded.tokenizer,
+            reference.side.vocab_size,
+        )  # fmt: skip
+        text = inputs.sample(text, suite.activations.windows)
+        pairs, matching = match(reference.side.model, candidate.model)
+        total = sum(len(s.ids) for s in (*chosen, *chosen, *text))
+        with progress.count("tokens for activations", total, "tokens") as advance:
+            errors, columns = weight_errors(reference.side, candidate, pairs)
+            found = inputs.activations(
+                reference.side, candidate, pairs, chosen, columns, text, advance
+            )
+        if run.manifest.get("matching") is None:
+            run.update(matching=matching.model_dump())
+        run.write_block("activations", {"weights": errors, **found})
+    if probe is not None and not probe.blocks and "cka" not in done:
+        chosen = inputs.sample(docs, suite.layers.windows)
+        with progress.count("tokens for CKA", sum(len(s.ids) for s in chosen), "tokens") as go:
+            run.write_block("cka", {"cka": similarity(reference.side, candidate, chosen, go)})
 
 
 def _latency(

@@ -92,7 +92,7 @@ ITEM_TOKENS = pa.schema(
 LAYERS = pa.schema(
     [
         ("layer", pa.string()),
-        ("kind", pa.string()),  # block or linear
+        ("kind", pa.string()),  # block, linear, experts or router
         ("type", pa.string()),  # class name on the reference side
         ("error", pa.string()),  # total, own, inherited, own_on_clean
         ("doc", pa.int32()),
@@ -110,6 +110,95 @@ LAYERS = pa.schema(
         ("max_abs_channel", pa.int32()),
         ("pos0_err_sq", pa.float64()),
         ("pos0_ref_sq", pa.float64()),
+    ]
+)
+
+CHANNELS = pa.schema(  # the worst channels of a module's output, over a sample of a block's tokens
+    [
+        ("layer", pa.string()),
+        ("error", pa.string()),
+        ("tokens", pa.int32()),  # sampled
+        ("channel", pa.int32()),
+        ("err_sq", pa.float64()),  # Σ Δ² of this channel
+        ("all_err_sq", pa.float64()),  # of all channels
+    ]
+)
+
+ROUTING = pa.schema(  # mixture-of-experts: tokens sent to an expert
+    [
+        ("layer", pa.string()),  # the router
+        ("doc", pa.int32()),
+        ("expert", pa.int32()),
+        ("tokens", pa.int32()),  # of the document, position 0 and padding apart
+        ("tokens_ref", pa.int32()),
+        ("tokens_cand", pa.int32()),
+        ("tokens_both", pa.int32()),  # sent to this expert by both sides
+    ]
+)
+
+WEIGHTS = pa.schema(
+    [
+        ("layer", pa.string()),
+        ("tensor", pa.string()),  # weight, or of fused experts its name and the expert
+        ("kind", pa.string()),  # linear, embedding, experts or router
+        ("storage_ref", pa.string()),
+        ("storage_cand", pa.string()),
+        ("rows", pa.int64()),  # outputs
+        ("columns", pa.int64()),  # inputs
+        ("bits_ref", pa.float64()),  # stored bits a weight, scales and zero points included
+        ("bits_cand", pa.float64()),
+        ("err_sq", pa.float64()),  # Σ (W̃ − W)²
+        ("ref_sq", pa.float64()),
+        ("max_abs", pa.float64()),
+        ("max_abs_row", pa.int64()),
+        ("max_abs_column", pa.int64()),
+        ("reason", pa.string()),  # why there is no error; else null
+    ]
+)
+
+ACTIVATIONS = pa.schema(  # the inputs of a linear, position 0 apart
+    [
+        ("layer", pa.string()),
+        ("side", pa.string()),  # reference, candidate, or calibration: its text on the reference
+        ("doc", pa.int32()),  # of the calibration text its own numbers
+        ("values", pa.int64()),  # tokens × channels
+        ("channels", pa.int32()),
+        ("sum", pa.float64()),  # Σ x, Σ x², Σ x³, Σ x⁴
+        ("sum_sq", pa.float64()),
+        ("sum_cube", pa.float64()),
+        ("sum_quad", pa.float64()),
+        ("max_abs", pa.float64()),
+        ("pos0_max_abs", pa.float64()),
+        ("weighted_err_sq", pa.float64()),  # Σ_tokens ‖(W̃ − W) diag(x)‖²; else null
+        ("weighted_ref_sq", pa.float64()),
+        ("beyond_range", pa.int64()),  # values beyond the calibration's largest |x|; else null
+        ("beyond_channel", pa.int64()),  # beyond its largest |x| of the same channel; else null
+    ]
+)
+
+OUTLIERS = pa.schema(  # the channels of a linear's input that stand out, over all documents
+    [
+        ("layer", pa.string()),
+        ("side", pa.string()),
+        ("by", pa.string()),  # max (largest |x|) or energy (largest Σ x²)
+        ("rank", pa.int32()),
+        ("channel", pa.int32()),
+        ("max_abs", pa.float64()),
+        ("energy", pa.float64()),  # share of Σ x² over all channels
+        ("top_energy", pa.float64()),  # share of the top 1% of the channels, at least one
+        ("range_shift", pa.float64()),  # median over channels of |log₂ of max / calibration's max|
+    ]
+)
+
+CKA = pa.schema(  # similarity of two blocks' hidden states, one row a minibatch
+    [
+        ("reference", pa.string()),  # block
+        ("candidate", pa.string()),
+        ("minibatch", pa.int32()),
+        ("tokens", pa.int32()),
+        ("hsic", pa.float64()),  # unbiased HSIC of the two, and of each with itself
+        ("hsic_ref", pa.float64()),
+        ("hsic_cand", pa.float64()),
     ]
 )
 
@@ -167,6 +256,12 @@ SCHEMAS = {
     "items": ITEMS,
     "item_tokens": ITEM_TOKENS,
     "layers": LAYERS,
+    "channels": CHANNELS,
+    "routing": ROUTING,
+    "weights": WEIGHTS,
+    "activations": ACTIVATIONS,
+    "outliers": OUTLIERS,
+    "cka": CKA,
     "contexts": CONTEXTS,
     "sensitivity": SENSITIVITY,
     "timings": TIMINGS,

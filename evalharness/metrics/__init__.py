@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 
-from evalharness.metrics import calibration, cost, divergence, layers, perplexity, tasks
+from evalharness.metrics import (
+    calibration,
+    cost,
+    divergence,
+    layers,
+    perplexity,
+    routing,
+    tasks,
+    weights,
+)
 from evalharness.metrics.estimates import Estimates
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.registry import REGISTRY, Measured, Metric, metric
@@ -24,5 +33,7 @@ __all__ = [
     "layers",
     "metric",
     "perplexity",
+    "routing",
     "tasks",
+    "weights",
 ]

@@ -9,9 +9,9 @@ Torch and transformers are imported when `load` runs, not with this module.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from evalharness.models.simulate import Quantized
     from evalharness.spec.result import SideManifest
 
 Progress = Callable[[str], None]
@@ -52,6 +53,7 @@ class LoadedModel:
     device: torch.device
     manifest: SideManifest
     messages: tuple[str, ...] = ()
+    simulated: Mapping[str, Quantized] = field(default_factory=dict)  # what `simulate` did
 
 
 class Backend(Protocol):
@@ -85,7 +87,7 @@ def load(
     with quiet() as said:
         backend = _backend(spec.model.backend)
         from evalharness.models.manifest import measure
-        from evalharness.models.simulate import Quantized, fake_quantize
+        from evalharness.models.simulate import fake_quantize
 
         place = pick_device(device or spec.model.device)
         say(f"loading {spec.name}")
@@ -100,7 +102,9 @@ def load(
         named = _source(spec, found, parts)
         manifest = measure(parts.model, parts.tokenizer, spec, parts.place, named, simulated)
     messages = dict.fromkeys((*parts.messages, *said.lines))
-    return LoadedModel(spec.name, parts.model, parts.tokenizer, place, manifest, tuple(messages))
+    return LoadedModel(
+        spec.name, parts.model, parts.tokenizer, place, manifest, tuple(messages), simulated
+    )
 
 
 def _source(spec: ModelSpec, found: Resolved, parts: Parts) -> str:

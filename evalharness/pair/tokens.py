@@ -168,7 +168,7 @@ class TokenPass:
             ),
         }  # fmt: skip
         if self.probe is not None:
-            tables["layers"] = self.probe.table()
+            tables |= self.probe.tables()
         return tables
 
     def _batch(

@@ -7,9 +7,11 @@ With clean input x, the candidate's own input x̃, reference f and candidate g o
     inherited     f(x̃) − f(x)      what it was handed; total = own + inherited, exactly
     own_on_clean  g(x) − f(x)      what it would add were it the only one compressed
 
-Linear modules have total and own. f(x̃) is the reference's block called once more, inside the same
-lock-step, with the arguments (positions, mask) that the reference itself gave it: no second pass,
-and nothing kept but one block's activations. Nothing is kept per token; see `probes.sums`.
+Linear modules have total and own, as have the fused experts and the router of a mixture-of-experts
+layer (`probes.routing` says where it sends the tokens). Own needs inputs of one width. f(x̃) is the
+reference's block called once more, inside the same lock-step, with the arguments (positions, mask)
+that the reference itself gave it: no second pass, and nothing kept but one block's activations.
+Nothing is kept per token; see `probes.sums`.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ from torch import Tensor, nn
 from evalharness.errors import RunError
 from evalharness.pair.lockstep import lockstep
 from evalharness.pair.side import Side
+from evalharness.probes.channels import ChannelSums
 from evalharness.probes.matching import PairedModule, match
+from evalharness.probes.routing import RoutingSums, chosen, scored
 from evalharness.probes.sums import LayerSums
 
 BLOCKS_ONLY = ("inherited", "own_on_clean")
@@ -44,7 +48,7 @@ class LayerProbe:
         pairs, self.matching = match(reference.model, candidate.model)
         self.pairs = [p for p in pairs if linears or p.kind == "block"]
         self.blocks = [p for p in self.pairs if p.kind == "block"]
-        self.linears = [p for p in self.pairs if p.kind == "linear"]
+        self.linears = [p for p in self.pairs if p.kind != "block"]
         heads = [p for p in self.linears if reference.head in p.references]
         self.head = heads[0] if heads and reference.split and candidate.split else None
         # Modules that write into a tensor they were given, or whose output is written into later.
@@ -52,6 +56,8 @@ class LayerProbe:
         self._rehearsed = False
         self._sums: dict[str, LayerSums] = {}
         self._index: dict[str, dict[str, int]] = {}
+        self._channels = ChannelSums(candidate.device)
+        self.routing = RoutingSums(0, candidate.device)
         self._documents: list[int] = []
 
     def begin(self, documents: list[int]) -> None:
@@ -62,6 +68,16 @@ class LayerProbe:
             self._index[error] = {p.name: i for i, p in enumerate(pairs)}
             modules = [(p.name, p.kind, p.type) for p in pairs]
             self._sums[error] = LayerSums(modules, len(documents), self.candidate.device, error)
+        self._channels = ChannelSums(self.candidate.device)
+        self.routing = RoutingSums(len(documents), self.candidate.device)
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The records of the block, of every kind."""
+        return {
+            "layers": self.table(),
+            "channels": self._channels.table(),
+            "routing": self.routing.table(self._documents),
+        }
 
     def table(self) -> pa.Table:
         """The records of the block."""
@@ -107,7 +123,7 @@ class LayerProbe:
             return
         slots, at = slots_N[None], at_N[None]
         self.add("total", self.head.name, z_ref_NV[None], z_cand_NV[None], slots, at)
-        if "own" in self.errors:
+        if "own" in self.errors and same_input(self.head):
             mine = self.reference.logits(_like(h_cand_NC, self.reference.head))
             self.add("own", self.head.name, mine[None], z_cand_NV[None], slots, at)
 
@@ -118,6 +134,7 @@ class LayerProbe:
         """Take in one module's outputs for one kind of error, if it is asked for."""
         if error in self._sums:
             self._sums[error].add(self._index[error][name], ref, cand, slots, at, x)
+            self._channels.add(error, name, ref, cand, slots, at)
 
 
 @dataclass
@@ -144,6 +161,7 @@ class _Batch:
         self.parts: dict[tuple[str, str, int], deque[Tensor]] = defaultdict(deque)
         self.kept: dict[str, deque[tuple[Tensor, Tensor | None]]] = defaultdict(deque)
         self.own: dict[str, deque[Tensor]] = defaultdict(deque)
+        self.routed: dict[str, deque[Tensor]] = defaultdict(deque)
 
     @contextmanager
     def hooks(self) -> Iterator[None]:
@@ -162,10 +180,10 @@ class _Batch:
                 handles.append(
                     module.register_forward_hook(self._quietly(self._after_reference(pair, i)))
                 )
-            if "own" in self.probe.errors:
+            if "own" in self.probe.errors and same_input(pair):
                 handles.append(
                     pair.candidate.register_forward_pre_hook(
-                        self._quietly(self._before_candidate(pair))
+                        self._quietly(self._before_candidate(pair)), with_kwargs=True
                     )
                 )
             for i, module in enumerate(pair.candidates):
@@ -251,6 +269,9 @@ class _Batch:
             y = self._joined("reference", pair, i, len(pair.references), _first(out))
             if y is None:
                 return
+            indices = chosen(out) if pair.kind == "router" else None
+            if indices is not None:
+                self.routed[pair.name].append(indices)
             if pair.name in self.probe.in_place:
                 y = y.clone()
             self.kept[pair.name].append((y, y.clone() if self.check else None))
@@ -258,12 +279,14 @@ class _Batch:
         return hook
 
     def _before_candidate(self, pair: PairedModule) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any) -> None:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             # Before the candidate runs, which may write into its input.
-            if not args:
-                return
-            x = args[0]
-            outs = [self._call(m, _like(x, m)) for m in pair.references]
+            outs = [
+                self._call(
+                    m, *(_there(a, m) for a in args), **{k: _there(v, m) for k, v in kwargs.items()}
+                )
+                for m in pair.references
+            ]
             self.own[pair.name].append(outs[0] if len(outs) == 1 else torch.cat(outs, -1))
 
         return hook
@@ -273,6 +296,10 @@ class _Batch:
             y = self._joined("candidate", pair, i, len(pair.candidates), _first(out))
             if y is None:
                 return
+            indices, width = (chosen(out), scored(out)) if pair.kind == "router" else (None, None)
+            if indices is not None and width is not None and self.routed[pair.name]:
+                theirs = self.routed[pair.name].popleft()
+                self.probe.routing.add(pair.name, width, theirs, indices, self.slots, self.at)
             mine, kept = self.own[pair.name], self.kept[pair.name]
             if mine:
                 self._add("own", pair, mine.popleft(), y)
@@ -301,8 +328,16 @@ class _Batch:
         if self.check:
             return
         # Only outputs of one row a token can be placed; a routed expert's rows are others.
+        if ref.dim() == cand.dim() == 2 and len(ref) == self.slots.numel():
+            ref, cand = (t.view(*self.slots.shape, -1) for t in (ref, cand))
         if ref.shape == cand.shape and cand.shape[:2] == self.slots.shape and cand.dim() == 3:
             self.probe.add(error, pair.name, ref, cand, self.slots, self.at, x)
+
+
+def same_input(pair: PairedModule) -> bool:
+    """Whether both sides' modules take inputs of one width, as far as they say."""
+    sizes = {getattr(m, "in_features", None) for m in (*pair.references, *pair.candidates)}
+    return len(sizes - {None}) <= 1
 
 
 def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
@@ -329,6 +364,15 @@ def _like(x: Tensor, other: Tensor | nn.Module) -> Tensor:
         other = found
     # A module whose weights visit the device (accelerate's offload) moves its inputs itself.
     return x.to(x.device if other.is_meta else other.device, other.dtype)
+
+
+def _there(value: Any, module: nn.Module) -> Any:
+    """An argument as ``module`` wants it; what is no tensor stays as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.is_floating_point():
+        return _like(value, module)
+    return value.to(next((p.device for p in module.parameters()), value.device))
 
 
 def _first(out: Any) -> Tensor:

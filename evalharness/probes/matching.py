@@ -3,7 +3,11 @@
 Three steps, in this order: the same name; the same name once wrappers are taken off (PEFT,
 torch.compile, data parallelism, a multimodal shell); a declared fusion, where one module of one
 side computes what several do on the other, compared as the concatenation of their outputs. What is
-left is unmatched, listed, and passes no layer gate.
+left is unmatched, listed, and passes no layer gate. Between models of different depth a block's
+name is its position and no more, so no block, and nothing inside one, is matched.
+
+Mixture-of-experts layers as transformers 5 builds them: the experts of a layer are one module with
+three-dimensional weights, the router another; they are matched as modules of their own kinds.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from torch import nn
 
 from evalharness.spec.result import Matching
 
-Kind = Literal["block", "linear"]
+Kind = Literal["block", "linear", "experts", "router"]
 
 # What a wrapper puts into a module's name; multimodal models keep theirs under `language_model.`.
 _WRAPPERS = re.compile(
@@ -69,6 +73,7 @@ def match(reference: nn.Module, candidate: nn.Module) -> tuple[list[PairedModule
     ref, cand = _modules(reference), _modules(candidate)
     blocks = [n for n, found in ref.items() if found.kind == "block"]
     same_hidden = not _differ(_hidden_size(reference), _hidden_size(candidate))
+    same_depth = len(blocks) == sum(found.kind == "block" for found in cand.values())
     exact, pairs, renamed, fused = 0, [], [], []
     taken: set[str] = set()
 
@@ -78,8 +83,10 @@ def match(reference: nn.Module, candidate: nn.Module) -> tuple[list[PairedModule
 
     for key, one in ref.items():
         other = cand.get(key)
+        if not same_depth and home(key) is not None:
+            continue
         if other is not None and one.kind == other.kind:
-            if not (_width([one]) == _width([other]) if one.kind == "linear" else same_hidden):
+            if not _alike(one, other, same_hidden):
                 continue
             members: tuple[list[_Found], list[_Found]] = ([one], [other])
             names = [key]
@@ -115,6 +122,24 @@ def match(reference: nn.Module, candidate: nn.Module) -> tuple[list[PairedModule
     return pairs, report
 
 
+def _alike(one: _Found, other: _Found, same_hidden: bool) -> bool:
+    """Whether the outputs of two modules of one name have one width."""
+    if one.kind == "linear":
+        return _width([one]) == _width([other])
+    if one.kind == "block":
+        return same_hidden
+    shapes = [{n: tuple(p.shape) for n, p in f.module.named_parameters()} for f in (one, other)]
+    if one.kind == "router":
+        return [s[0] for s in shapes[0].values()] == [s[0] for s in shapes[1].values()]
+    return same_hidden and _experts(one.module) == _experts(other.module)
+
+
+def _experts(module: nn.Module) -> int | None:
+    """How many experts a module of fused experts holds; None where it does not say."""
+    count = getattr(module, "num_experts", None)
+    return count if isinstance(count, int) else None
+
+
 def _fusion(
     key: str, ref: dict[str, _Found], cand: dict[str, _Found]
 ) -> tuple[list[_Found], list[_Found], set[str]] | None:
@@ -143,10 +168,10 @@ def _modules(model: nn.Module) -> dict[str, _Found]:
     for name, module in model.named_modules():
         if any(name.startswith(n) for n in inside):
             continue
-        kind: Kind | None = "block" if name in blocks else "linear" if is_linear(module) else None
+        kind: Kind | None = "block" if name in blocks else _kind(name, module)
         if kind is None:
             continue
-        if kind == "linear":
+        if kind != "block":
             inside.append(name + ".")
         plain = _WRAPPERS.sub("", name)
         # Two modules of one plain name (a vision and a language tower) keep their full names.
@@ -169,6 +194,15 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
 
 
 _EXPERTS = re.compile(r"(?:^|\.)experts$")
+
+
+def _kind(name: str, module: nn.Module) -> Kind | None:
+    if is_linear(module):
+        return "linear"
+    if _EXPERTS.search(name) and not isinstance(module, nn.ModuleList):
+        return "experts"
+    # A router scores the experts of its layer and returns more than a tensor.
+    return "router" if type(module).__name__.endswith("Router") else None
 
 
 def is_linear(module: nn.Module) -> bool:
@@ -198,9 +232,8 @@ def _notes(
     depths = [sum(f.kind == "block" for f in side.values()) for side in (ref, cand)]
     if depths[0] != depths[1]:
         notes.append(
-            f"the depths differ ({depths[0]} and {depths[1]} blocks): the errors of modules that "
-            "have no counterpart are undefined, and those of blocks with one name compare models "
-            "of different depth"
+            f"the depths differ ({depths[0]} and {depths[1]} blocks): a block's name is its "
+            "position, so the errors of every block and of every module in one are undefined"
         )
     sizes = _hidden_size(reference), _hidden_size(candidate)
     if _differ(*sizes):

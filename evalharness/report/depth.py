@@ -122,8 +122,8 @@ def worst_first(rows: Sequence[LayerResult], error: str | None = None) -> list[L
 
 def worst(layers: Sequence[LayerResult]) -> LayerResult | None:
     """Return the module with the largest own error: a linear where there are any, else a block."""
-    for kind in ("linear", "block"):
-        rows = [row for row in layers if row.kind == kind and row.median is not None]
+    for block in (False, True):
+        rows = [row for row in layers if (row.kind == "block") == block and row.median is not None]
         if rows:
             return worst_first(rows, own_error(rows))[0]
     return None
@@ -131,7 +131,7 @@ def worst(layers: Sequence[LayerResult]) -> LayerResult | None:
 
 def grid(layers: Sequence[LayerResult], error: str) -> Grid | None:
     """Arrange the linears' error by block and role; None where no name holds a block."""
-    rows = [r for r in layers if r.kind == "linear" and r.error == error]
+    rows = [r for r in layers if r.kind != "block" and r.error == error]
     placed = [(index, r) for r in rows if (index := block_index(r.layer)) is not None]
     if not placed:
         return None
@@ -161,5 +161,5 @@ def grid(layers: Sequence[LayerResult], error: str) -> Grid | None:
 
 def outside_blocks(layers: Sequence[LayerResult], error: str) -> list[LayerResult]:
     """Return the linears that belong to no block, such as the head."""
-    rows = [r for r in layers if r.kind == "linear" and r.error == error]
+    rows = [r for r in layers if r.kind != "block" and r.error == error]
     return worst_first([r for r in rows if block_index(r.layer) is None])

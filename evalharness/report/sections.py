@@ -18,6 +18,7 @@ from markupsafe import Markup, escape
 
 from evalharness.report import bars, charts, depth, figures, numbers, view, words
 from evalharness.report.assets import reports_dir
+from evalharness.report.inside import inside
 from evalharness.report.repair import repair_html
 from evalharness.report.text import cut, pieces, plural, scope_words, sentence, short, visible
 from evalharness.spec.result import Result
@@ -174,7 +175,7 @@ def layers(r: Result) -> str:
     if not r.layers:
         return template("sections/metrics.html.j2", groups=groups) if groups else ""
     labels, curves = depth.blocks(r.layers)
-    linears = [row for row in r.layers if row.kind == "linear"]
+    linears = [row for row in r.layers if row.kind != "block"]
     own = depth.own_error(linears)
     kinds = sorted(depth.kinds(linears), key=lambda error: error != own)
     grids = [g for error in kinds if (g := depth.grid(r.layers, error)) is not None]
@@ -276,6 +277,12 @@ SECTIONS: list[Section] = [
     Section("kl", "KL divergence over tokens", kl, "The distribution of KL was not measured."),
     Section("documents", "Documents", documents, "No loss by document was measured."),
     Section("layers", "Layers", layers, "Not measured: add `probes: [layers]` to the suite."),
+    Section(
+        "inside",
+        "Weights and activations",
+        inside,
+        "Not measured: add `probes: [activations]` to the suite.",
+    ),
     Section(
         "repair", "Sensitivity and repair", repair_html, "Not looked for: `evalharness bisect RUN`."
     ),

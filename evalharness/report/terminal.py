@@ -258,8 +258,12 @@ def _layer(result: Result) -> RenderableType:
         return Text("layers: not measured")
     s = numbers.shown(worst.median, worst.low, worst.high)
     sqnr = "" if worst.sqnr_db is None else f", SQNR {worst.sqnr_db:.1f} dB"
+    alike = ""
+    if worst.alike_count:
+        alike = f"; cannot be told apart from {short(worst.alike[0], 60)}"
+        alike += f" and {worst.alike_count - 1} more" if worst.alike_count > 1 else ""
     return Text.assemble(
         "worst layer: ",
         (short(worst.layer, 60), "bold"),
-        f", {visible(worst.error).replace('_', ' ')} error {s} relative L2{sqnr}",
+        f", {visible(worst.error).replace('_', ' ')} error {s} relative L2{sqnr}{alike}",
     )

@@ -63,6 +63,8 @@ NAMES: dict[str, str] = {
     "layer.error.own": "Layer error, its own",
     "layer.error.inherited": "Layer error, inherited",
     "layer.error.own_on_clean": "Layer error, its own on clean input",
+    "router.agreement": "Same experts chosen",
+    "layer.weight_error": "Weight error",
     "weights.bits_per_weight": "Bits per weight, candidate",
     "memory.weights.ratio": "Weight memory, candidate ÷ reference",
     "memory.peak.ratio": "Peak memory, candidate ÷ reference",
@@ -121,7 +123,7 @@ FAMILIES: tuple[Family, ...] = (
         ("ece", "ce2", "calibration", "brier", "temperature"),
     ),
     Family("task", "Tasks", "lm-eval's own scores on both sides.", ("task",)),
-    Family("layer", "Layers", "Output error of each module.", ("layer",)),
+    Family("layer", "Layers", "Output error of each module.", ("layer", "router")),
     Family("cost", "Cost", "What the compression buys.", ("weights", "memory", "latency")),
     Family("other", "Other", "Metrics that other packages registered.", ()),
 )

@@ -65,7 +65,11 @@ class Manifest(Spec):
         default=None, gt=0, description="Claimed bits of the quantised weights."
     )
     group_size: int | None = Field(default=None, ge=2)
-    calibration_data: str | None = None
+    calibration_data: str | None = Field(
+        None,
+        description="A .txt or .jsonl file (key text), which `probes: [activations]` holds against "
+        "the suite's texts; anything else is a note.",
+    )
     kernel: str | None = None
     notes: str | None = None
 
@@ -155,7 +159,18 @@ def _absolute(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
         data["model"] = model
     if isinstance(data.get("adapter"), str):
         data["adapter"] = _resolve(file, data["adapter"], ("adapter",))
+    manifest = data.get("manifest")
+    if isinstance(manifest, dict) and is_text_file(manifest.get("calibration_data")):
+        path = file.path.resolve().parent / Path(manifest["calibration_data"]).expanduser()
+        if not path.is_file():
+            raise file.error(f"no such file: {path}", ("manifest", "calibration_data"))
+        data["manifest"] = manifest | {"calibration_data": str(path)}
     return data
+
+
+def is_text_file(text: Any) -> bool:
+    """Whether ``calibration_data`` names a file rather than says something."""
+    return isinstance(text, str) and Path(text).suffix in (".txt", ".jsonl", ".ndjson")
 
 
 def _resolve(file: YamlFile, text: str, key: KeyPath) -> str:

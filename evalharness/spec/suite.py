@@ -156,6 +156,17 @@ class LayerProbe(Spec):
     )
 
 
+class ActivationProbe(Spec):
+    """Weight error, activation ranges, outlier channels, representativeness of calibration."""
+
+    windows: int = Field(
+        16,
+        ge=1,
+        description="Windows sent once more through each side, spread evenly over the suite, and "
+        "as many of the candidate's calibration text through the reference.",
+    )
+
+
 class Suite(Spec):
     """What is measured."""
 
@@ -165,8 +176,9 @@ class Suite(Spec):
     corpora: tuple[Corpus, ...] = ()
     window: Window = Window()
     tasks: tuple[Task, ...] = ()
-    probes: tuple[Literal["layers", "latency"], ...] = ()
+    probes: tuple[Literal["layers", "activations", "latency"], ...] = ()
     layers: LayerProbe = LayerProbe()
+    activations: ActivationProbe = ActivationProbe()
     slices: tuple[Slice, ...] = ()
     noise_floor: NoiseFloor = NoiseFloor()
     batch_size: int = Field(8, ge=1, description="Windows, and task requests, a batch; both sides.")
@@ -188,8 +200,11 @@ class Suite(Spec):
     def _something(self) -> Suite:
         if not self.corpora and not self.tasks:
             raise ValueError("corpora or tasks must be given: there is nothing to measure")
-        if "layers" in self.probes and not self.corpora:
-            raise ValueError("probes: layers needs a corpus to run on")
+        for probe in ("layers", "activations"):
+            if probe in self.probes and not self.corpora:
+                raise ValueError(f"probes: {probe} needs a corpus to run on")
+        if "activations" in self.probes and self.tokenizers == "different":
+            raise ValueError("probes: activations needs both sides to read the same tokens")
         return self
 
 

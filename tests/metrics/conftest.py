@@ -102,7 +102,18 @@ def layers(texts: pd.DataFrame, damage: float) -> Tables:
             "cos_bins": [place], "cos_counts": [30], "max_abs": relative, "max_abs_position": 3,
             "max_abs_channel": 4, "pos0_err_sq": relative**2, "pos0_ref_sq": 1.0,
         })  # fmt: skip
-    return {"layers": pd.DataFrame(rows)}
+    weights = pd.DataFrame([{
+        "layer": "lm_head", "tensor": "weight", "kind": "linear", "storage_ref": "float32",
+        "storage_cand": "float32", "rows": 4, "columns": 5, "bits_ref": 32.0, "bits_cand": 32.0,
+        "err_sq": damage**2, "ref_sq": 1.0, "max_abs": damage, "max_abs_row": 0,
+        "max_abs_column": 0, "reason": None,
+    }])  # fmt: skip
+    routing = pd.DataFrame([
+        {"layer": "gate", "doc": doc, "expert": expert, "tokens": 30, "tokens_ref": 15,
+         "tokens_cand": 15, "tokens_both": 15 - (doc % 4 + 1 if damage else 0)}
+        for doc in texts["doc"] for expert in range(2)
+    ])  # fmt: skip
+    return {"layers": pd.DataFrame(rows), "weights": weights, "routing": routing}
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_the_order_of_documents_changes_nothing(estimates: Make) -> None:
     tables = synthetic()
     g = len(tables["documents"])
     moved = {k: v.copy() for k, v in tables.items()}
-    for name in ("tokens", "documents", "layers"):
+    for name in ("tokens", "documents", "layers", "routing"):
         moved[name]["doc"] = g - 1 - moved[name]["doc"]
         moved[name] = moved[name].sort_values("doc", kind="stable")
     one, two = values(estimates(tables)), values(estimates(moved))

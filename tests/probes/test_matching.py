@@ -23,9 +23,20 @@ def test_modules_of_one_name_are_exact_matches(side: Callable) -> None:
 
 
 def test_layers_1_is_not_taken_for_layers_10(side: Callable) -> None:
+    pairs, _ = match(*(side(num_hidden_layers=12).model for _ in range(2)))
+    inside = [p for p in pairs if p.kind == "linear" and p.block is not None]
+    assert all(p.name.startswith(f"{p.block}.") for p in inside)
+    assert sum(p.block == "model.layers.1" for p in inside) == 7
+
+
+def test_blocks_of_models_of_different_depth_are_not_matched_by_their_numbers(
+    side: Callable,
+) -> None:
+    """A block's name is its position; what lies outside the blocks is still compared."""
     pairs, report = match(*(side(num_hidden_layers=n).model for n in (12, 2)))
-    assert {p.block for p in pairs if p.block} == {"model.layers.0", "model.layers.1"}
+    assert [p.name for p in pairs] == ["lm_head"]
     assert any(n.startswith("model.layers.10 ") for n in report.unmatched_reference)
+    assert any(n.startswith("model.layers.1 ") for n in report.unmatched_candidate)
     assert "the depths differ (12 and 2 blocks)" in report.notes[0]
 
 

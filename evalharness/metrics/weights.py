@@ -1,0 +1,114 @@
+"""Weight error, counted over every weight: no sample, and so no interval but the value itself."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from evalharness import stats
+from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.spec.result import WeightResult
+from evalharness.stats import Interval
+
+CONFIDENCE = 0.95
+
+
+def _rows(evidence: Evidence) -> pd.DataFrame:
+    return pd.DataFrame(evidence.run.table("weights").to_pandas())
+
+
+def _scopes(evidence: Evidence) -> list[Scope]:
+    rows = _rows(evidence)
+    named: list[Scope] = [{"layer": str(name)} for name in rows["layer"].unique()]
+    if named:  # what has no counterpart is undefined, and passes no gate
+        matching = evidence.run.manifest.get("matching") or {}
+        lost = [*matching.get("unmatched_reference", []), *matching.get("unmatched_candidate", [])]
+        known = {s["layer"] for s in named}
+        named += [{"layer": n} for t in lost if (n := t.partition(" (")[0]) not in known]
+    return named
+
+
+@metric(
+    "layer.weight_error", "Weight error", unit="relative L2", direction="lower", identity=0.0,
+    source="‖W̃ − W‖ / ‖W‖ over all weights of a module", scopes=_scopes, scope_keys=("layer",),
+    records="weights", deterministic=True,
+)  # fmt: skip
+def weight_error(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    rows = _rows(evidence)
+    rows = rows[rows["layer"] == scope["layer"]]
+    if rows.empty:
+        return Measured(undefined("the module has no counterpart on the other side", confidence))
+    reasons = rows["reason"].dropna()
+    if len(reasons):
+        return Measured(undefined(str(reasons.iloc[0]), confidence))
+    value = relative(float(rows["err_sq"].sum()), float(rows["ref_sq"].sum()))
+    if value is None:
+        return Measured(undefined("a weight is NaN or infinite, or all are 0", confidence))
+    return Measured(Interval(value, value, value, confidence, len(rows), 1, "counted"))
+
+
+def weights(evidence: Evidence) -> list[WeightResult]:
+    """One row a tensor, in the order of the model."""
+    rows = _rows(evidence)
+    weighted = _weighted(evidence)
+    results = []
+    for row in rows.to_dict("records"):
+        reason = row["reason"] if isinstance(row["reason"], str) else None
+        error = None if reason else relative(row["err_sq"], row["ref_sq"])
+        if reason is None and error is None:
+            reason = "a weight is NaN or infinite, or all are 0"
+        found = weighted.get(row["layer"]) if row["kind"] == "linear" else None
+        results.append(
+            WeightResult(
+                layer=row["layer"], tensor=row["tensor"], kind=row["kind"],
+                storage_reference=row["storage_ref"], storage_candidate=row["storage_cand"],
+                bits_reference=_number(row["bits_ref"]), bits_candidate=_number(row["bits_cand"]),
+                error=error, sqnr_db=-20 * math.log10(error) if error else None,
+                max_abs=None if reason else _number(row["max_abs"]),
+                max_abs_at=None if reason else
+                f"row {int(row['max_abs_row'])} column {int(row['max_abs_column'])}",
+                weighted=found and found.value, weighted_low=found and found.low,
+                weighted_high=found and found.high, reason=reason,
+            )
+        )  # fmt: skip
+    return results
+
+
+def _weighted(evidence: Evidence) -> dict[str, Interval]:
+    """The error weighted by the reference's inputs, by module, with intervals over documents."""
+    frame = pd.DataFrame(evidence.run.table("activations").to_pandas())
+    frame = frame[(frame["side"] == "reference") & frame["weighted_ref_sq"].notna()]
+    found = {}
+    for layer, rows in frame.groupby("layer", sort=False):
+        err, ref = rows["weighted_err_sq"].to_numpy(), rows["weighted_ref_sq"].to_numpy()
+        if np.isfinite(err).all() and np.isfinite(ref).all() and ref.sum() > 0:
+            found[str(layer)] = root_ratio(err, ref)
+    return found
+
+
+def root_ratio(top: Any, bottom: Any) -> Interval:
+    """√(Σ top / Σ bottom) of sums of squares a document, with its interval over documents.
+
+    The estimator wants whole counts: both are scaled so that rounding is below 1e-12 of the sum.
+    """
+    scale = 1e12 / float(bottom.sum())
+    counts = np.rint(bottom * scale)
+    used = counts > 0
+    return stats.rms_t(top[used] * scale, counts[used], CONFIDENCE)
+
+
+def relative(top: float, bottom: float) -> float | None:
+    """√(top / bottom); 0 where both are 0, None where it is undefined."""
+    if not (math.isfinite(top) and math.isfinite(bottom)):
+        return None
+    if bottom == 0:
+        return 0.0 if top == 0 else None
+    return math.sqrt(top / bottom)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if value is not None and math.isfinite(value) else None
