@@ -338,7 +338,7 @@ def _laid_out(batch: list[Slot]) -> tuple[Any, Any, Any]:
 
 def default_chunk(device: torch.device) -> int:
     """Scored positions whose logits exist at a time."""
-    return 1024 if device.type == "cuda" else 128
+    return 1024 if device.type == "cuda" else 256
 
 
 def document_row(document: Document, slots: list[Slot], scored: int) -> dict[str, Any]:

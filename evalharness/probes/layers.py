@@ -299,7 +299,8 @@ class _Batch:
             indices, width = (chosen(out), scored(out)) if pair.kind == "router" else (None, None)
             if indices is not None and width is not None and self.routed[pair.name]:
                 theirs = self.routed[pair.name].popleft()
-                self.probe.routing.add(pair.name, width, theirs, indices, self.slots, self.at)
+                if not self.check:
+                    self.probe.routing.add(pair.name, width, theirs, indices, self.slots, self.at)
             mine, kept = self.own[pair.name], self.kept[pair.name]
             if mine:
                 self._add("own", pair, mine.popleft(), y)
@@ -372,7 +373,8 @@ def _there(value: Any, module: nn.Module) -> Any:
         return value
     if value.is_floating_point():
         return _like(value, module)
-    return value.to(next((p.device for p in module.parameters()), value.device))
+    first = next((p for p in module.parameters()), value)
+    return value if first.is_meta else value.to(first.device)
 
 
 def _first(out: Any) -> Tensor:
