@@ -66,8 +66,8 @@ def test_with_room_enough_the_sizes_are_the_suite_s(
     """And the plan says so in a few lines."""
     free(8 << 30)
     plan = plan_memory(spec(tiny(), "a"), spec(tiny(1), "b"), suite)
-    assert (plan.mode, plan.batch_size, plan.chunk) == ("together", suite.batch_size, 128)
-    assert plan.lines[-1] == "both models at once; 8 windows at a time, logits of 128 positions"
+    assert (plan.mode, plan.batch_size, plan.chunk) == ("together", suite.batch_size, 256)
+    assert plan.lines[-1] == "both models at once; 8 windows at a time, logits of 256 positions"
 
 
 def test_with_less_room_the_batch_is_halved_and_then_the_chunk(
@@ -81,9 +81,9 @@ def test_with_less_room_the_batch_is_halved_and_then_the_chunk(
         seen.append(plan_memory(spec(tiny(), "a"), spec(tiny(1), "b"), suite))
     assert [p.mode for p in seen] == ["together"] * 3
     sizes = [(p.batch_size, p.chunk) for p in seen]
-    assert sizes[0] == (8, 128)
+    assert sizes[0] == (8, 256)
     assert sizes[0][0] > sizes[1][0] >= sizes[2][0]
-    assert sizes[2][1] < 128
+    assert sizes[2][1] < 256
     assert "batch_size 8 of the suite does not fit" in seen[2].lines
 
 
