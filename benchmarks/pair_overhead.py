@@ -24,6 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from evalharness.models.load import LoadedModel
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.statistics import token_statistics
+from evalharness.pair.tokens import default_chunk
 from evalharness.probes.layers import LayerProbe
 
 SHAPES = {  # hidden, layers, heads, key-value heads, intermediate, vocabulary
@@ -79,7 +80,7 @@ class Pair:
         self, shape: str, device: torch.device, sequences: int, length: int, compiled: bool
     ) -> None:
         self.device, self.compiled, self.batches = device, compiled, BATCHES[device.type]
-        self.chunk = 1024 if device.type == "cuda" else 128  # as `pair.tokens`
+        self.chunk = default_chunk(device)
         self.reference, self.candidate = (random_side(shape, device, seed) for seed in (0, 1))
         torch.manual_seed(2)
         with torch.no_grad():
