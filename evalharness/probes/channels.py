@@ -1,7 +1,8 @@
 """The worst channels: where along the width of a module's output the error lies.
 
-One token in EVERY is looked at: which channel holds the most squared error is a matter of sums over
-thousands of tokens, and reading every activation a second time is not worth it.
+One token in EVERY of a block's first batch is looked at: which channel holds the most squared error
+is a matter of sums over hundreds of tokens, and reading every activation a second time, or starting
+half a dozen more kernels a module and batch, is not worth it.
 """
 
 from __future__ import annotations

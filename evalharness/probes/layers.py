@@ -57,6 +57,7 @@ class LayerProbe:
         self._sums: dict[str, LayerSums] = {}
         self._index: dict[str, dict[str, int]] = {}
         self._channels = ChannelSums(candidate.device)
+        self._batches = 0  # of the block of records so far; the worst channels are of the first
         self.routing = RoutingSums(0, candidate.device)
         self._documents: list[int] = []
 
@@ -69,6 +70,7 @@ class LayerProbe:
             modules = [(p.name, p.kind, p.type) for p in pairs]
             self._sums[error] = LayerSums(modules, len(documents), self.candidate.device, error)
         self._channels = ChannelSums(self.candidate.device)
+        self._batches = 0
         self.routing = RoutingSums(len(documents), self.candidate.device)
 
     def tables(self) -> dict[str, pa.Table]:
@@ -99,6 +101,7 @@ class LayerProbe:
             self._watched(
                 ids_ref[few], ids_cand[few], slots_BT[few], positions_BT[few], rehearsal=True
             )
+        self._batches += 1
         return self._watched(ids_ref, ids_cand, slots_BT, positions_BT)
 
     def _watched(
@@ -134,7 +137,8 @@ class LayerProbe:
         """Take in one module's outputs for one kind of error, if it is asked for."""
         if error in self._sums:
             self._sums[error].add(self._index[error][name], ref, cand, slots, at, x)
-            self._channels.add(error, name, ref, cand, slots, at)
+            if self._batches == 1:
+                self._channels.add(error, name, ref, cand, slots, at)
 
 
 @dataclass
