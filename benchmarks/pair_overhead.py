@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -54,6 +55,12 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     cuda = device.type == "cuda"
+    if not cuda and args.shape == "smollm2":
+        import pair_overhead_cpu
+
+        print("smollm2 on a CPU: see pair_overhead_cpu.py")
+        sys.argv = sys.argv[:1]
+        sys.exit(pair_overhead_cpu.main())
     if not cuda:
         torch.set_num_threads(1)
     sequences, length = (8, 2048) if cuda else (4, 512)

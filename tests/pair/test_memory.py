@@ -196,7 +196,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         )  # fmt: skip
         tables.append({k: t.to_pandas() for k, t in work.measure(slots).items()})
         assert sum(counted) == sum(len(s.ids) for s in slots) * len(tables)
-    assert (work.batch_size, work.chunk) == (1, 64) if windows < 2 else (2, 128)
+    assert (work.batch_size, work.chunk) == (1, 64) if windows < 2 else (2, 256)
     assert "out of memory: going on with 4 windows at a time" in said[-2]
     names = ["tokens", "layers"] if probed else ["tokens"]
     for name in names:

@@ -249,3 +249,15 @@ def test_only_a_long_run_on_a_cpu_is_worth_compiling():
     assert statistics.worth_compiling(10**6, 49152, "cpu")
     assert not statistics.worth_compiling(10**3, 49152, "cpu")
     assert not statistics.worth_compiling(10**6, 49152, "cuda")
+
+
+def test_rows_that_fill_no_compiled_block_are_measured_once_and_in_place(monkeypatch):
+    """The last block overlaps the one before; every row is what it is alone."""
+    monkeypatch.setattr(statistics, "_compiled_sums", lambda: fused_sums)
+    monkeypatch.setattr(statistics, "COMPILED_ROWS", 4)
+    z, w, target = logits(11, 300, 0.3)
+    whole = token_statistics(z, w, target, compiled=True)
+    for n in range(3, 12):
+        part = token_statistics(z[:n], w[:n], target[:n], compiled=True)
+        for name in FIELDS:
+            torch.testing.assert_close(part[name], whole[name][:n], rtol=1e-5, atol=1e-6)
