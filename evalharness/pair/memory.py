@@ -116,9 +116,15 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
     if len(here) == 2 and largest <= room and not both:
         return "apart"
     main = free_bytes(torch.device("cpu"))
-    if place.type == "cuda" and (main is None or total <= SPARE * main):
-        return "offload"
     names = " and ".join(s.name for s in here)
+    if place.type == "cuda" and (main is None or total <= SPARE * main):
+        if "activations" in suite.probes:
+            raise RunError(
+                f"{names} need {_gib(total)} for their weights, {_gib(room)} is free on {place}, and "
+                "weights that visit the device are not there for the probe `activations` to read. "
+                "Take it out of the suite's probes, or use a smaller dtype or a larger device"
+            )
+        return "offload"
     hint = (
         "A suite of texts alone, without tasks and probes, runs them one after the other; or use"
         if len(here) == 2 and largest <= room

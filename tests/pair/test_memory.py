@@ -112,6 +112,9 @@ def test_on_a_gpu_weights_may_stay_in_the_machine_s_memory(
     )
     plan = plan_memory(spec(tiny(), "a"), spec(tiny(1), "b"), suite, "cuda")
     assert plan.mode == "offload"
+    inside = suite.model_copy(update={"probes": ("layers", "activations")})
+    with pytest.raises(RunError, match="Take it out of the suite's probes"):
+        plan_memory(spec(tiny(), "a"), spec(tiny(1), "b"), inside, "cuda")
 
 
 def test_a_model_whose_weights_visit_the_device_gives_the_same_logits(
