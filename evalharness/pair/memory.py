@@ -120,8 +120,8 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
     if place.type == "cuda" and (main is None or total <= SPARE * main):
         if "activations" in suite.probes:
             raise RunError(
-                f"{names} need {_gib(total)} for their weights, {_gib(room)} is free on {place}, and "
-                "weights that visit the device are not there for the probe `activations` to read. "
+                f"{names} need {_gib(total)} for their weights, {_gib(room)} is free on {place}; "
+                "weights that only visit it are not there for the probe `activations` to read. "
                 "Take it out of the suite's probes, or use a smaller dtype or a larger device"
             )
         return "offload"
