@@ -52,6 +52,7 @@ from evalharness.probes.sensitivity import gradient_scores
 from evalharness.search import TrialLog
 from evalharness.spec.model import ModelSpec, WeightQuantizer, load_model_spec
 from evalharness.spec.policy import Policy
+from evalharness.spec.suite import NoiseFloor
 
 # The damages, each in strengths that are tried in turn.
 DAMAGES: dict[str, tuple[Any, ...]] = {
@@ -122,7 +123,7 @@ class Bench:
         slots = [Slot(d.number, d.number, 0, d.tokens, 0, len(d.tokens) - 1)
                  for d in self.documents]  # fmt: skip
         self.search, self.held_out = slots[:DOCUMENTS], slots[DOCUMENTS:]
-        floor = noise_floor(self.reference, self.documents, slots, 2)
+        floor = noise_floor(self.reference, self.documents, slots, 2, NoiseFloor()).values
         self.manifest: dict[str, Any] = {"noise_floor": floor}
         unlimited = _policy(1e9)
         both_sets = [self.trials(s, unlimited) for s in (self.search, self.held_out)]

@@ -6,9 +6,11 @@
     verify   the set, made anew from repair.yaml where a model file can say it, under the whole
              policy on documents that the search never saw; tasks and cost included
 
-A third of the suite's documents is searched on, the rest held out: the intervals that a set must
-pass with on few documents are wider than those it is verified with. Every evaluation is a line of
-RUN/bisect.jsonl, from which an interrupted search goes on; `replay` makes any one of them again.
+A third of the suite's documents is searched on, the rest held out. A set picked among many to pass
+on some documents does a little worse on others, so the search asks for a stricter confidence than
+the policy (`pair.trial.STRICTER`), on fewer documents than the set is verified with. Every
+evaluation is a line of RUN/bisect.jsonl, from which an interrupted search goes on; `replay` makes
+any one of them again.
 """
 
 from __future__ import annotations

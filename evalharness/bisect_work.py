@@ -183,7 +183,15 @@ def _manifest(run: Run, suite: Suite) -> dict[str, Any]:
 
 
 def _key(run: Run, policy: Policy, sample: Sample) -> str:
+    from evalharness.pair.trial import STRICTER
+
     gates = [{k: str(v) for k, v in vars(g).items() if k not in ("place", "places")}
              for g in policy.gates]  # fmt: skip
-    inputs = [run.manifest["identity"], policy.confidence, gates, [s.number for s in sample.search]]
+    inputs = [
+        run.manifest["identity"],
+        policy.confidence,
+        STRICTER,
+        gates,
+        [s.number for s in sample.search],
+    ]
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

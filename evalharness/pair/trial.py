@@ -32,6 +32,7 @@ from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Anomaly
 
 LAYERS = "layer.error."
+STRICTER = 5  # times rarer than by the policy is a wrong pass while searching: 0.99 for 0.95
 PASSES = 10  # a search makes at least about so many
 STAGES, LEAST = 4, 3  # parts that documents come in, and how many documents there are in one
 
@@ -194,7 +195,9 @@ def decided(policy: Policy, manifest: dict[str, Any], tables: dict[str, pa.Table
 
 
 def searchable(policy: Policy) -> tuple[Policy, list[str]]:
-    """The gates that a pass over text decides, and the others, with why each is left out."""
+    """The gates that a pass over text decides, at a stricter confidence than the policy's, and the
+    others, with why each is left out.
+    """
     kept, left_out = [], []
     for gate in policy.gates:
         why = _why_not(gate)
@@ -210,7 +213,12 @@ def searchable(policy: Policy) -> tuple[Policy, list[str]]:
             path=policy.path, key="gates",
             remedy="Add a gate such as {metric: kl.mean, max: 0.1}, or give another --gates.",
         )  # fmt: skip
-    return replace(policy, gates=tuple(kept), waivers=(), baseline=None), left_out
+    # A set that was picked to pass on the documents of the search does a little worse on others.
+    confidence = 1 - (1 - policy.confidence) / STRICTER
+    kept_policy = replace(
+        policy, gates=tuple(kept), waivers=(), baseline=None, confidence=round(confidence, 6)
+    )
+    return kept_policy, left_out
 
 
 def _why_not(gate: Gate) -> str | None:
