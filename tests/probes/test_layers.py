@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from evalharness.errors import RunError
+from evalharness.pair.side import Side
 from evalharness.probes.layers import LayerProbe
 
 ALL = ("total", "own", "inherited", "own_on_clean")
@@ -267,3 +269,27 @@ def test_a_linear_that_no_token_reaches_has_no_row(side: Callable) -> None:
 def test_histograms_hold_every_token(side: Callable) -> None:
     for row in probe_once(side(), side(bits=3)):
         assert np.sum(row["rel_counts"]) == row["tokens"]
+
+
+def test_a_block_that_returns_a_tuple_is_compared_by_its_hidden_states(side: Callable) -> None:
+    """BLOOM's blocks return (hidden states, attention): its own sums, and 0 against itself."""
+    from transformers import BloomConfig, BloomForCausalLM
+
+    made = []
+    for damage in (0.0, 0.05, 0.0):
+        torch.manual_seed(0)
+        model = BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=32, n_layer=2, n_head=4))
+        with torch.no_grad():
+            model.transformer.h[1].mlp.dense_h_to_4h.weight.mul_(1 + damage)
+        one = side()
+        made.append(Side(replace(one.loaded, model=model.eval().requires_grad_(False))))
+    returned: list[Any] = []
+    first = made[0].model.transformer.h[0]
+    handle = first.register_forward_hook(lambda m, x, y: returned.append(y))
+    rows = probe_once(made[0], made[1])
+    handle.remove()
+    assert all(isinstance(y, tuple) for y in returned)
+    own = {r["layer"]: r["err_sq"] for r in rows if r["error"] == "own" and r["kind"] == "block"}
+    assert own["transformer.h.0"] == 0
+    assert own["transformer.h.1"] > 0
+    assert all(r["err_sq"] == 0 for r in probe_once(made[0], made[2]))
