@@ -18,6 +18,7 @@ from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
 from evalharness.metrics import activations as inputs
 from evalharness.metrics.layers import EDGES, told_apart, worst_channels
+from evalharness.metrics.numbers import finite, relative
 from evalharness.metrics.routing import routing
 from evalharness.metrics.sensitivity import sensitivity
 from evalharness.metrics.similarity import similarity
@@ -141,13 +142,13 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
             LayerResult(
                 layer=layer, kind=cast(Any, rows.text("kind")), type=rows.text("type"),
                 error=error, tokens=int(tokens), median=estimate.value, low=estimate.low,
-                high=estimate.high, pooled=_root_ratio(sums["err_sq"], sums["ref_sq"]),
-                sqnr_db=_decibels(_root_ratio(sums["err_sq"], sums["ref_sq"])),
-                cosine_mean=_number(sums["cos_sum"] / tokens) if tokens else None,
-                cosine_p01=_number(1 - away) if tokens else None,
+                high=estimate.high, pooled=relative(sums["err_sq"], sums["ref_sq"]),
+                sqnr_db=_decibels(relative(sums["err_sq"], sums["ref_sq"])),
+                cosine_mean=finite(sums["cos_sum"] / tokens) if tokens else None,
+                cosine_p01=finite(1 - away) if tokens else None,
                 max_abs=largest and largest[1], max_abs_at=place,
-                position0=_root_ratio(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
-                update=_root_ratio(sums["err_sq"], sums["update_sq"]),
+                position0=relative(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
+                update=relative(sums["err_sq"], sums["update_sq"]),
                 **_update_ends(rows), **worst.get((error, layer), {}),
             )
         )  # fmt: skip
@@ -174,8 +175,8 @@ def tasks(evidence: Evidence) -> list[TaskResult]:
         few = row["num_fewshot"]
         results.append(
             TaskResult(
-                task=row["task"], metric=row["metric"], reference=_number(row["reference"]),
-                candidate=_number(row["candidate"]), higher_is_better=row["higher_is_better"],
+                task=row["task"], metric=row["metric"], reference=finite(row["reference"]),
+                candidate=finite(row["candidate"]), higher_is_better=row["higher_is_better"],
                 items=len(own), right_to_wrong=int((moved < 0).sum()) if binary else None,
                 wrong_to_right=int((moved > 0).sum()) if binary else None,
                 num_fewshot=None if few is None or pd.isna(few) else int(few),
@@ -284,18 +285,6 @@ def metric_table() -> list[dict[str, Any]]:
         {"id": m.id, "name": m.name, "unit": m.unit, "better": m.direction, "source": m.source}
         for m in REGISTRY.values()
     ]
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
-
-
-def _root_ratio(top: float, bottom: float) -> float | None:
-    if not (math.isfinite(top) and math.isfinite(bottom)):
-        return None
-    if bottom == 0:
-        return 0.0 if top == 0 else None
-    return math.sqrt(top / bottom)
 
 
 def _decibels(error: float | None) -> float | None:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence
+from evalharness.metrics.numbers import finite
 from evalharness.spec.result import ActivationResult, CalibrationResult
 from evalharness.stats import Interval
 
@@ -37,14 +37,14 @@ def activations(evidence: Evidence) -> list[ActivationResult]:
         results.append(
             ActivationResult(
                 layer=layer, side=side, tokens=int(rows["values"].sum()) // channels,
-                channels=channels, max_abs=_number(rows["max_abs"].max(skipna=False)),
+                channels=channels, max_abs=finite(rows["max_abs"].max(skipna=False)),
                 kurtosis=kurtosis(*(rows[c].sum(skipna=False) for c in
                                     ("values", "sum", "sum_sq", "sum_cube", "sum_quad"))),
-                top_energy=_number(found["top_energy"].iloc[0]),
-                position0_max_abs=_number(rows["pos0_max_abs"].max(skipna=False)),
+                top_energy=finite(found["top_energy"].iloc[0]),
+                position0_max_abs=finite(rows["pos0_max_abs"].max(skipna=False)),
                 outliers=[
-                    {"channel": int(r["channel"]), "max_abs": _number(r["max_abs"]),
-                     "energy": _number(r["energy"])}
+                    {"channel": int(r["channel"]), "max_abs": finite(r["max_abs"]),
+                     "energy": finite(r["energy"])}
                     for r in largest.to_dict("records")
                 ],
             )
@@ -70,8 +70,8 @@ def calibration(evidence: Evidence) -> list[CalibrationResult]:
         tokens = int(theirs["values"].sum()) // int(theirs["channels"].iloc[0])
         results.append(
             CalibrationResult(
-                layer=str(layer), range_ratio=_number(ours / largest) if largest else None,
-                channel_shift=_number(shifts.get(layer)),
+                layer=str(layer), range_ratio=finite(ours / largest) if largest else None,
+                channel_shift=finite(shifts.get(layer)),
                 beyond_range=whole.value, beyond_range_low=whole.low, beyond_range_high=whole.high,
                 beyond_channel=channel.value, beyond_channel_low=channel.low,
                 beyond_channel_high=channel.high, by_chance=1 / (tokens + 1),
@@ -90,7 +90,7 @@ def kurtosis(n: float, s1: float, s2: float, s3: float, s4: float) -> float | No
     m = s1 / n
     second = s2 / n - m**2
     fourth = s4 / n - 4 * m * s3 / n + 6 * m**2 * s2 / n - 3 * m**4
-    return _number(fourth / second**2) if second > 0 else None
+    return finite(fourth / second**2) if second > 0 else None
 
 
 def _share(counts: Any, values: Any) -> Interval:
@@ -102,7 +102,3 @@ def _share(counts: Any, values: Any) -> Interval:
 
 def _frame(evidence: Evidence, name: str) -> pd.DataFrame:
     return pd.DataFrame(evidence.run.table(name).to_pandas())
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if value is not None and np.isfinite(value) else None

@@ -10,6 +10,7 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.numbers import finite, relative
 from evalharness.metrics.registry import Measured, Scope, metric
 from evalharness.spec.result import WeightResult
 from evalharness.stats import Interval
@@ -66,9 +67,9 @@ def weights(evidence: Evidence) -> list[WeightResult]:
             WeightResult(
                 layer=row["layer"], tensor=row["tensor"], kind=row["kind"],
                 storage_reference=row["storage_ref"], storage_candidate=row["storage_cand"],
-                bits_reference=_number(row["bits_ref"]), bits_candidate=_number(row["bits_cand"]),
+                bits_reference=finite(row["bits_ref"]), bits_candidate=finite(row["bits_cand"]),
                 error=error, sqnr_db=-20 * math.log10(error) if error else None,
-                max_abs=None if reason else _number(row["max_abs"]),
+                max_abs=None if reason else finite(row["max_abs"]),
                 max_abs_at=None if reason else
                 f"row {int(row['max_abs_row'])} column {int(row['max_abs_column'])}",
                 weighted=found and found.value, weighted_low=found and found.low,
@@ -99,16 +100,3 @@ def root_ratio(top: Any, bottom: Any) -> Interval:
     counts = np.rint(bottom * scale)
     used = counts > 0
     return stats.rms_t(top[used] * scale, counts[used], CONFIDENCE)
-
-
-def relative(top: float, bottom: float) -> float | None:
-    """√(top / bottom); 0 where both are 0, None where it is undefined."""
-    if not (math.isfinite(top) and math.isfinite(bottom)):
-        return None
-    if bottom == 0:
-        return 0.0 if top == 0 else None
-    return math.sqrt(top / bottom)
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if value is not None and math.isfinite(value) else None
