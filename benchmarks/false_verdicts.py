@@ -17,9 +17,6 @@ O'Brien-Fleming looks of `--looks 5`, with the confidence sequence of `--stop-ea
 tenth document, and by naive peeking. How clear a case is counts in standard errors at all
 documents.
 
-Not reached: on 64 real documents (`--records` on the demo) p99 and p99.9 of KL pass 9% and 8% of
-the time, the RMS shift of probability 6%.
-
 Exit 1 when a row with * passes (or, stopping early, fails) more than 5% of the time by over two
 simulation errors. Rows without a mark are other people's practice, or harsher than the estimators
 vouch for: a gate on so few documents, of such tails, errs as often as the table says.
@@ -170,24 +167,24 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 (n := lengths(rng, g)) * (rng.gamma(0.5, 0.05, g) - 0.025), n), 4 * times,
             [("skewness-adjusted t", documents >= 200, skew_t), ("cluster t", False, ratio_t)],
         )  # fmt: skip
-    for documents, effect in ((30, 0.5), (50, 0.5), (200, 0.5), (50, 1.0), (200, 1.0)):
+    for documents, effect in ((20, 0.5), (30, 0.5), (50, 0.5), (200, 0.5), (50, 1.0), (200, 1.0)):
         yield (
             f"mean KL, {documents} documents, effect {effect}",
             math.exp((1.5**2 + effect**2) / 2),
             lambda rng, g=documents, e=effect: cluster_sums(*kl_tokens(rng, g, e)), times,
             [
-                ("bootstrap-t (log), raised", effect < 1, lambda d, r: high(
+                ("bootstrap-t (log), raised", True, lambda d, r: high(
                     positive_mean_t(*d, CONFIDENCE, REPLICATES, r))),
                 ("cluster t", False, ratio_t),
             ],
         )  # fmt: skip
-    for documents, effect in ((66, 0.3), (200, 0.3), (200, 0.8)):
+    for documents, effect in ((66, 0.3), (66, 0.8), (200, 0.3), (200, 0.8)):
         yield (
             f"KL p99, {documents} documents, effect {effect}",
             math.exp(2.32635 * math.hypot(1.5, effect)),
             lambda rng, g=documents, e=effect: kl_tokens(rng, g, e), max(times // 3, 100),
             [
-                ("share inversion", effect < 0.5, lambda d, r: high(
+                ("share inversion", True, lambda d, r: high(
                     quantile_bootstrap(*d, 0.99, CONFIDENCE, REPLICATES, r))),
                 ("point estimate", False, lambda d, r: float(np.quantile(d[0], 0.99))),
             ],

@@ -4,9 +4,16 @@ A quantile is at least v where the share of tokens above v is at least 1 − q. 
 over tokens, so an interval for it at each of a few dozen values gives one for the quantile
 (Woodruff 1952). It is studentised on the logit scale; critical values come from resampled
 documents, or from Student's t where that is wider.
+
+In the tail one document in fifty may own a tenth of all tokens beyond the quantile, and resamples
+of documents that missed it miss it too: on 64 documents of real records the upper end of p99 lay
+too low 9% of the time instead of 5%. So the upper end of a median or of a higher quantile is tested
+with the worst document counted twice as well.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from scipy.special import logit, stdtrit
@@ -14,6 +21,7 @@ from scipy.special import logit, stdtrit
 from evalharness.stats.interval import Floats
 from evalharness.stats.means import ratio_se
 from evalharness.stats.resample import canonical_order, resampled
+from evalharness.stats.skewness import log_mean_worst_twice
 
 _GRID = 48  # values at which the share above is tested
 _NEAR = 1.0  # standard errors between two of them over which a straight line will do
@@ -60,9 +68,29 @@ def invert(
     too_many[none] = too_few[all_] = -np.inf
     first = int(np.argmax(np.append(too_many <= 0, True)))  # may be the quantile
     last = grid.size - 1 - int(np.argmax(np.append(too_few[::-1] <= 0, True)))
+    if q >= 0.5:
+        last = _worst_again(above, n, too_few, last, 1 - q, confidence)
     low = None if first == 0 else _crossing(grid, too_many, first - 1, first)
     high = None if last == grid.size - 1 else _crossing(grid, too_few, last + 1, last)
     return low, high
+
+
+def _worst_again(
+    above: Floats, n: Floats, too_few: Floats, last: int, share: float, confidence: float
+) -> int:
+    """Return ``last``, moved up to the last value that passes with its worst document twice.
+
+    ``too_few`` (K,) is lowered to this test's, in standard errors of the logarithm of the share,
+    at the values looked at.
+    """
+    for j in range(max(last, 0), too_few.size):
+        if above[:, j].any():
+            end = log_mean_worst_twice(above[:, j], n, confidence)
+            if end.high is not None and end.se:
+                too_few[j] = min(too_few[j], (math.log(share) - end.high) / end.se)
+        if too_few[j] > 0:
+            return j - 1
+    return too_few.size - 1
 
 
 def _logit_share(totals: Floats, clusters: int) -> tuple[Floats, Floats]:

@@ -8,6 +8,11 @@ each end is built with the one-sided 90% bound of the skewness on that end's sid
 and never with one that would pull the end in. Standard errors leave out one document at a time
 ("CV3"), the careful choice where lengths are unequal (MacKinnon, Nielsen & Webb 2023). All of it
 is closed form and tends to Student's t as documents are added.
+
+Positive quantities (KL, squares, tokens in a tail) have heavier tails still, and the document that
+matters may not be among those drawn. The documents worse than the worst one seen are 1/(G + 1) of
+all, on average: the upper end of such a mean is also that of the documents with their worst one
+counted twice, on the log scale.
 """
 
 from __future__ import annotations
@@ -74,23 +79,39 @@ def positive_mean_t(
     """Return the mean of a positive, heavy-tailed quantity such as KL.
 
     The bootstrap-t on the log scale (:func:`cluster_bootstrap_t`, whose arguments these are), with
-    its upper end raised to that of :func:`cluster_skew_t` where that is higher: resamples of
+    its upper end raised to that of :func:`log_mean_worst_twice` where that is higher: resamples of
     documents that missed the tail miss it too. No interval where the bootstrap-t has none.
     """
     found = cluster_bootstrap_t(sums, counts, confidence, replicates, seed, log=True)
     if found.high is None or found.se == 0:
         return found
-    high = cluster_skew_t(sums, counts, confidence).high
+    high = log_mean_worst_twice(*used_clusters(sums, counts), confidence).high
     assert high is not None
-    return replace(found, high=max(found.high, high))
+    return replace(found, high=max(found.high, math.exp(high)))
+
+
+def log_mean_worst_twice(sums: Floats, counts: Floats, confidence: float) -> Interval:
+    """Return log(Σ S_g / Σ n_g) with its interval, the worst document counted twice.
+
+    ``sums`` (G,) are at least 0 and not all 0, ``counts`` (G,) above 0, G at least 2. The worst
+    document is the one with the largest excess S_g − mean·n_g.
+    """
+    worst = int(np.argmax(sums - sums.sum() / counts.sum() * counts))
+    s, n = np.append(sums, sums[worst]), np.append(counts, counts[worst])
+    total, sum_ = float(n.sum()), float(s.sum())
+    value = math.log(sum_ / total)
+    moved = value - np.log((sum_ - s) / (total - n))
+    method = "log-scale jackknife t, skewness-adjusted, worst document twice"
+    return jackknife_skew_t(value, moved, confidence, int(total), method)
 
 
 def rms_t(square_sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
     """Return √(Σ Q_g / Σ n_g), the root mean square, with the ends of the mean mapped through √.
 
-    ``square_sums`` (G,) are per-document sums of squares, at least 0; a lower end below 0 becomes
-    0. ``se`` is the delta method's, se(mean)/(2·rms). Other arguments and errors as in
-    :func:`cluster_skew_t`.
+    ``square_sums`` (G,) are per-document sums of squares, at least 0. The mean's ends are those of
+    :func:`cluster_skew_t`, the lower at least 0, the upper raised to that of
+    :func:`log_mean_worst_twice`. ``se`` is the delta method's, se(mean)/(2·rms). Other arguments
+    and errors as in :func:`cluster_skew_t`.
     """
     if bool(np.any(np.asarray(square_sums, dtype=np.float64) < 0)):
         raise ValueError("square_sums: must be at least 0")
@@ -101,8 +122,12 @@ def rms_t(square_sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) 
     value = math.sqrt(mean.value)
     if mean.low is None or mean.high is None or mean.se is None:
         return replace(mean, value=value, method=method)
-    se = mean.se / (2 * value) if value > 0 else 0.0
-    low, high = math.sqrt(max(mean.low, 0.0)), math.sqrt(mean.high)
+    if mean.se == 0:
+        return replace(mean, value=value, low=value, high=value, method=method)
+    raised = log_mean_worst_twice(*used_clusters(square_sums, counts), confidence).high
+    assert raised is not None
+    low, high = math.sqrt(max(mean.low, 0.0)), math.sqrt(max(mean.high, math.exp(raised)))
+    se = mean.se / (2 * value)
     return replace(mean, value=value, low=low, high=high, se=se, method=method)
 
 
