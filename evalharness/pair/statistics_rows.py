@@ -1,10 +1,11 @@
 """Token statistics on the CPU (and wherever Triton is missing): blocks of rows that stay in cache.
 
-Shapes: N positions, V vocabulary, G groups of GROUP consecutive tokens. A block of rows becomes
-`Sums` by plain torch operations, a few rows at a time (`eager_sums`), or by one fused loop
-(`fused_sums`, for `torch.compile`, which needs half the time but seconds to compile). `finish`
-turns the sums into the statistics; it looks again only at the groups that can hold a row's five
-largest logits or its largest difference.
+Shapes: N positions, V vocabulary, G groups of GROUP and B blocks of BLOCK consecutive tokens, the
+last one shorter where V is no multiple. A few rows at a time become `Sums`, by plain torch
+operations (`eager_sums`), or by one fused loop (`fused_sums`, for `torch.compile`, which needs a
+quarter of the time but seconds to compile). `finish` turns the sums into the statistics; it looks
+again only at the groups that can hold a row's five largest logits, and at the block of its largest
+difference.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 GROUP = 128
+BLOCK = 1024  # what float32 adds up in order: a longer sum loses what stands beside a large term
+LOG2_E = 1.4426950408889634
 TOP = 5
 WORK = 6  # float32 copies of a block that `eager_sums` needs
 DIRECT = 0.5  # nats; a KL above is a plain difference of log-sum-exps, by then exact enough
@@ -25,7 +28,7 @@ class Sums(NamedTuple):
 
     top_z: Tensor  # (N, G): largest logit of each group; the rest of the vocabulary is summed over
     top_w: Tensor
-    high: Tensor  # (N, G): largest and smallest z′ − z
+    high: Tensor  # (N, B): largest and smallest z′ − z of each block
     low: Tensor
     exp_z: Tensor  # (N,): Σ eᵃ
     exp_w: Tensor  # Σ eᵇ
@@ -39,27 +42,28 @@ class Sums(NamedTuple):
 def fused_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
     """`Sums` written for `torch.compile`: two loops over each row."""
     z, w = z_NV.float(), w_NV.float()
-    delta = w - z
     top_z_NG, top_w_NG = _groups(z, "amax"), _groups(w, "amax")
-    high, low = _groups(delta, "amax"), _groups(delta, "amin")
     top_z, top_w = top_z_NG.amax(1, keepdim=True), top_w_NG.amax(1, keepdim=True)
+    delta = w - z
     a, b = z - top_z, w - top_w
     d = delta - (top_w - top_z)
-    ez, ew = a.exp(), b.exp()
+    # 2ˣ costs less than eˣ, and the rounding of x is no more than that of a.
+    ez, ew = (a * LOG2_E).exp2(), (b * LOG2_E).exp2()
     ezd = ez * d
     # eᵈ − 1 − d cancels for small d: a series there, else eᵃ·eᵈ = eᵇ, which cannot overflow.
     f = d * d * (1 / 2 + d * (1 / 6 + d * (1 / 24 + d * (1 / 120 + d * (1 / 720)))))
     small = d.abs() < 1 / 4
     return Sums(
-        top_z_NG, top_w_NG, high, low,
-        # The loop adds up in order: float32 would lose the tail beside a token of high probability.
-        exp_z=ez.sum(1, dtype=torch.float64),
-        exp_w=ew.sum(1, dtype=torch.float64),
-        exp_d=ezd.sum(1),
-        exp_f=torch.where(small, ez * f, ew - ez - ezd).sum(1),
-        exp_j=torch.where(small, ezd * (f + d), (ew - ez) * d).sum(1),
-        exp_a=(ez * a).sum(1),
-        exp_b=(ew * b).sum(1),
+        top_z_NG, top_w_NG,
+        high=_groups(delta, "amax", BLOCK),
+        low=_groups(delta, "amin", BLOCK),
+        exp_z=_sum(ez),
+        exp_w=_sum(ew),
+        exp_d=_sum(ezd),
+        exp_f=_sum(torch.where(small, ez * f, ew - ez - ezd)),
+        exp_j=_sum(torch.where(small, ezd * (f + d), (ew - ez) * d)),
+        exp_a=_sum(ez * a),
+        exp_b=_sum(ew * b),
     )  # fmt: skip
 
 
@@ -77,7 +81,7 @@ def eager_sums(z_NV: Tensor, w_NV: Tensor, work: Tensor | None = None) -> Sums:
     b.copy_(w_NV)
     torch.sub(b, a, out=d)
     top_z_NG, top_w_NG = _groups(a, "amax"), _groups(b, "amax")
-    high, low = _groups(d, "amax"), _groups(d, "amin")
+    high, low = _groups(d, "amax", BLOCK), _groups(d, "amin", BLOCK)
     top_z, top_w = top_z_NG.amax(1, keepdim=True), top_w_NG.amax(1, keepdim=True)
     shift = top_w - top_z
     if bool((high.amax(1) - shift[:, 0] > 60).any()):  # eᵈ would overflow
@@ -108,11 +112,15 @@ def eager_sums(z_NV: Tensor, w_NV: Tensor, work: Tensor | None = None) -> Sums:
     )  # fmt: skip
 
 
-def _groups(x_NV: Tensor, how: str) -> Tensor:
-    """Largest (amax) or smallest (amin) of each GROUP consecutive columns, (N, G)."""
+def _sum(x_NV: Tensor) -> Tensor:
+    return _groups(x_NV, "sum", BLOCK).sum(1, dtype=torch.float64)
+
+
+def _groups(x_NV: Tensor, how: str, size: int = GROUP) -> Tensor:
+    """Largest (amax), smallest (amin) or sum of each ``size`` consecutive columns."""
     n, v = x_NV.shape
-    whole = v // GROUP * GROUP
-    parts = [x_NV[:, :whole].view(n, -1, GROUP)] if whole else []
+    whole = v // size * size
+    parts = [x_NV[:, :whole].view(n, -1, size)] if whole else []
     if whole < v:
         parts.append(x_NV[:, None, whole:])
     return torch.cat([getattr(p, how)(-1) for p in parts], 1)
@@ -173,42 +181,60 @@ def _largest(z_NV: Tensor, top_NG: Tensor) -> Tensor:
     They lie in the TOP groups with the largest maxima, ties to the lowest group (each of these
     holds a logit that precedes all of another group's), or in the short last group.
     """
-    whole = z_NV.shape[1] // GROUP
-    order_NG = _order(top_NG[:, :whole])
+    n, v = z_NV.shape
+    whole = v // GROUP
+    order_NG = _order(top_NG[:, :whole].to(z_NV.dtype))
     group_NK = order_NG.topk(min(TOP, whole), 1).indices.sort(1).values
-    values, token = _look(z_NV, group_NK)
-    return token.gather(1, _order(values).topk(min(TOP, z_NV.shape[1]), 1).indices)
+    values_NP = _runs(z_NV, group_NK, GROUP).view(n, -1)
+    if whole * GROUP < v:
+        values_NP = torch.cat([values_NP, z_NV[:, whole * GROUP :]], 1)
+        group_NK = torch.cat([group_NK, group_NK.new_full((n, 1), whole)], 1)
+    place = _order(values_NP).topk(min(TOP, v), 1).indices
+    return group_NK.gather(1, place // GROUP) * GROUP + place % GROUP
 
 
-def _look(z_NV: Tensor, group_NK: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits in some of the whole groups (ascending) and in the short last one; their tokens."""
-    (n, v), device = z_NV.shape, z_NV.device
-    whole = v // GROUP * GROUP
-    grouped = z_NV[:, :whole].view(n, -1, GROUP)
-    # Indexing runs of a group is several times faster than gathering single logits.
-    runs = grouped[torch.arange(n, device=device)[:, None], group_NK].view(n, -1)
-    token = (group_NK[:, :, None] * GROUP + torch.arange(GROUP, device=device)).view(n, -1)
-    rest = torch.arange(whole, v, device=device).expand(n, -1)
-    return torch.cat([runs, z_NV[:, whole:]], 1).float(), torch.cat([token, rest], 1)
+def _runs(z_NV: Tensor, at_NK: Tensor, size: int) -> Tensor:
+    """Logits (N, K, size) of some of the whole runs of ``size`` columns.
+
+    Indexing runs is several times faster than gathering single logits.
+    """
+    n, v = z_NV.shape
+    grouped = z_NV[:, : v // size * size].view(n, -1, size)
+    return grouped[torch.arange(n, device=z_NV.device)[:, None], at_NK]
 
 
 def _order(x_NK: Tensor) -> Tensor:
     """Integers in the order of x, no two alike: among equal values the first is the largest."""
-    bits = (x_NK.float() + 0.0).view(torch.int32)  # −0 becomes 0
-    bits = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    k = x_NK.shape[1]
-    return bits.long() * k + torch.arange(k - 1, -1, -1, device=x_NK.device)
+    short, k = x_NK.element_size() == 2, x_NK.shape[1]
+    bits = (x_NK + 0.0).view(torch.int16 if short else torch.int32)  # −0 becomes 0
+    bits = bits ^ ((bits >> (15 if short else 31)) & (0x7FFF if short else 0x7FFFFFFF))
+    dtype = torch.int32 if short and k < 1 << 16 else torch.int64
+    return bits.to(dtype) * k + torch.arange(k - 1, -1, -1, dtype=dtype, device=x_NK.device)
 
 
 def _largest_difference(s: Sums, z_NV: Tensor, w_NV: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest |z′ − z| of each row and its token, ties to the lowest id."""
-    absolute_NG = torch.maximum(s.high, -s.low)
-    whole = z_NV.shape[1] // GROUP
-    # argmax takes the first of equals
-    group = absolute_NG[:, :whole].argmax(1, keepdim=True) if whole else s.high[:, :0].long()
-    (z, token), (w, _) = _look(z_NV, group), _look(w_NV, group)
-    place = (w - z).abs().argmax(1, keepdim=True)
-    return absolute_NG.amax(1), token.gather(1, place)[:, 0]
+    """Largest |z′ − z| of each row and its token, ties to the lowest id.
+
+    The first block that has it, in that the first group, in that the first token: argmax takes the
+    first of equals, and is slow over long rows.
+    """
+    (n, v), whole = z_NV.shape, z_NV.shape[1] // BLOCK
+    absolute_NB = torch.maximum(s.high, -s.low)
+    block = absolute_NB.argmax(1)
+    place = torch.zeros_like(block)
+    if whole:
+        at = block.clamp_max(whole - 1)[:, None]
+        groups_NGP = _absolute(_runs(z_NV, at, BLOCK), _runs(w_NV, at, BLOCK)).view(n, -1, GROUP)
+        group = groups_NGP.amax(2).argmax(1)
+        place = group * GROUP + groups_NGP[torch.arange(n, device=z_NV.device), group].argmax(1)
+    if whole * BLOCK < v and bool((last := block == whole).any()):
+        rest = slice(whole * BLOCK, None)
+        place[last] = _absolute(z_NV[last, rest], w_NV[last, rest]).argmax(1)
+    return absolute_NB.amax(1), block * BLOCK + place
+
+
+def _absolute(z: Tensor, w: Tensor) -> Tensor:
+    return w.float().sub_(z).abs_()
 
 
 def _bad(s: Sums, z_NV: Tensor, w_NV: Tensor) -> dict[str, Tensor]:
