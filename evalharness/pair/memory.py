@@ -71,7 +71,8 @@ def plan_memory(
     from evalharness.pair.tokens import default_chunk
 
     sides = (size(reference, device), size(candidate, device))
-    batch, chunk = suite.batch_size, default_chunk(sides[1].device)
+    vocabulary, element = max(s.vocabulary for s in sides), max(s.element for s in sides)
+    batch, chunk = suite.batch_size, default_chunk(sides[1].device, vocabulary, element)
     lines = [f"{s.name}: weights {_gib(s.weights)} on {s.device}" for s in sides]
     mode: Mode = "together"
     for place in dict.fromkeys(s.device for s in sides):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from evalharness.errors import InputError
 from evalharness.models.failures import is_out_of_memory
 from evalharness.models.load import LoadedModel
+from evalharness.models.memory import keep_freed_memory
 
 
 class Side:
@@ -26,6 +27,8 @@ class Side:
         self.loaded = loaded
         self.model: Any = loaded.model
         self.device = loaded.device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         head = self.model.get_output_embeddings()
         if head is None:
             raise InputError(
