@@ -18,6 +18,7 @@ from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 
 EACH = tl.constexpr(8)  # channels a lane takes at a time
 FOLD = 128  # tokens a program folds
+WIDE, TALL = 128, 16  # channels a program of `_channels` sums, rows it has in flight
 EDGE = tl.constexpr(EDGE_MIN)
 OCTAVE = tl.constexpr(BINS_PER_OCTAVE)
 LAST = tl.constexpr(BINS - 1)
@@ -85,6 +86,39 @@ def _rows(
     tl.store(out_ptr + 4 * n, tl.sum(update, 0))
     tl.store(out_ptr + 5 * n, top)
     tl.store(out_ptr + 6 * n, channel.to(tl.float32))
+
+
+def triton_channels(a_NC: Tensor, b_NC: Tensor, rows_K: Tensor, sums_PC: Tensor) -> None:
+    """Add Σ (b − a)² over the rows ``rows_K`` to ``sums_PC``, a stretch of them to each part."""
+    a, b = (t if t.stride(1) == 1 else t.contiguous() for t in (a_NC, b_NC))
+    parts, c = sums_PC.shape
+    with torch.cuda.device_of(a):
+        _channels[(triton.cdiv(c, WIDE), parts)](
+            a, b, rows_K, sums_PC, a.stride(0), b.stride(0), len(rows_K), c,
+            PARTS=parts, WIDE=WIDE, TALL=TALL, num_warps=4,
+        )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["rows"])
+def _channels(
+    a_ptr, b_ptr, rows_ptr, sums_ptr, stride_a, stride_b, rows, channels,
+    PARTS: tl.constexpr, WIDE: tl.constexpr, TALL: tl.constexpr,
+):  # fmt: skip
+    at = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
+    part = tl.program_id(1)
+    inside = at < channels
+    sums = tl.zeros((WIDE,), tl.float32)
+    for start in range(part * TALL, rows, PARTS * TALL):
+        k = start + tl.arange(0, TALL)
+        row = tl.load(rows_ptr + k, mask=k < rows, other=0)[:, None]
+        there = (k < rows)[:, None] & inside[None, :]
+        a = tl.load(a_ptr + row * stride_a + at[None, :], mask=there, other=0.0).to(tl.float32)
+        b = tl.load(b_ptr + row * stride_b + at[None, :], mask=there, other=0.0).to(tl.float32)
+        delta = b - a
+        sums += tl.sum(delta * delta, 0)
+    sums_ptr += part * channels
+    before = tl.load(sums_ptr + at, mask=inside, other=0.0)
+    tl.store(sums_ptr + at, before + sums, mask=inside)
 
 
 def triton_fold(

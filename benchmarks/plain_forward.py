@@ -1,0 +1,90 @@
+"""CPU seconds of the demo models' own forward passes, in a process that does nothing else.
+
+What running the models costs without evalharness: transformers, the windows in padded batches,
+logits of every position thrown away, and the allocator as it comes (a pass of ours keeps freed
+memory, `models.memory`, which would make these passes faster too).
+
+    python benchmarks/plain_forward.py [--models base candidate] [--documents 64] [--rounds 1]
+
+Prints one number a round, after a round over the first batch. Other benchmarks call `seconds`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+DEMO = Path(__file__).resolve().parents[1] / "suites"
+
+
+def seconds(
+    models: list[str], documents: int, rounds: int = 1, dtype: str = "bfloat16"
+) -> list[float]:
+    """Run this script, and return what it prints."""
+    command = [sys.executable, __file__, "--models", *models, "--documents", str(documents),
+               "--rounds", str(rounds), "--dtype", dtype]  # fmt: skip
+    found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return [float(line) for line in found.stdout.split()]
+
+
+def padded(batch: list[Any]) -> Any:
+    """The ids of a batch of windows, zero-padded on the right."""
+    import torch
+
+    ids = torch.zeros(len(batch), max(len(s.ids) for s in batch), dtype=torch.long)
+    for i, s in enumerate(batch):
+        ids[i, : len(s.ids)] = torch.from_numpy(s.ids)
+    return ids
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--models", nargs="+", default=["base", "candidate"])
+    parser.add_argument("--documents", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--dtype", default="bfloat16")
+    options = parser.parse_args()
+
+    import torch
+
+    from evalharness.data import documents, windows
+    from evalharness.models.load import load
+    from evalharness.spec.model import load_model_spec
+    from evalharness.spec.suite import load_suite
+
+    torch.set_num_threads(1)
+    loaded = []
+    for name in options.models:
+        spec = load_model_spec(DEMO / "demo" / f"{name}.yaml")
+        model = spec.model.model_copy(update={"dtype": options.dtype, "device": "cpu"})
+        loaded.append(load(spec.model_copy(update={"model": model})))
+    suite = load_suite(DEMO / "demo.yaml").model_copy(update={"probes": ()})
+    texts = documents.read_texts(suite)[0][: options.documents]
+    size = loaded[0].model.config.vocab_size
+    docs = documents.tokenize(texts, suite, loaded[0].tokenizer, size)
+    slots = windows.cut(docs, suite, documents.bos_token(loaded[0].tokenizer))
+    batches = windows.batches(slots, suite.batch_size)
+
+    @torch.inference_mode()
+    def forward(some: list[Any]) -> None:
+        for batch in some:
+            for one in loaded:
+                one.model(input_ids=padded(batch), use_cache=False)
+
+    forward(batches[:1])
+    for _ in range(options.rounds):
+        start = time.process_time()
+        forward(batches)
+        print(time.process_time() - start, flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
