@@ -58,7 +58,8 @@ class ChannelSums:
         """Every EVERY-th row that counts; worked out once for all the modules of a batch."""
         if self._rows is None or self._rows[0] is not slots_BT or self._rows[1] is not at_BT:
             keep = (slots_BT.reshape(-1) >= 0) & (at_BT.reshape(-1) > 0)
-            self._rows = (slots_BT, at_BT, keep.nonzero()[:, 0][::EVERY].to(self.device))
+            rows_K = keep.nonzero()[:, 0][::EVERY].contiguous().to(self.device)
+            self._rows = (slots_BT, at_BT, rows_K)
         return self._rows[2]
 
     def table(self) -> pa.Table:
