@@ -112,9 +112,7 @@ class LayerSums:
             step = max(1, size // max(1, batch.slots.numel()))
             for at in range(0, len(members), step):
                 part = members[at : at + step]
-                rows_RMN = torch.stack(
-                    [torch.cat([r.numbers for r in self._pending[i]], 1) for i in part], 1
-                )
+                rows_RMN = torch.stack([_joined(self._pending[i]) for i in part], 1)
                 self._reduce(rows_RMN, self._index(part), batch)
         self._pending, self._pending_tokens = {}, 0
 
@@ -207,6 +205,10 @@ class _Rows:
     numbers: Tensor  # (ROWS, N)
     slots: Tensor  # (B, T)
     positions: Tensor  # (B, T)
+
+
+def _joined(rows: list[_Rows]) -> Tensor:
+    return rows[0].numbers if len(rows) == 1 else torch.cat([r.numbers for r in rows], 1)
 
 
 @dataclass(frozen=True)

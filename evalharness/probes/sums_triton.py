@@ -88,20 +88,22 @@ def _rows(
     tl.store(out_ptr + 6 * n, channel.to(tl.float32))
 
 
-def triton_channels(a_NC: Tensor, b_NC: Tensor, rows_K: Tensor, sums_PC: Tensor) -> None:
-    """Add Σ (b − a)² over the rows ``rows_K`` to ``sums_PC``, a stretch of them to each part."""
+def triton_channels(
+    a_NC: Tensor, b_NC: Tensor, counts_K: Tensor, every: int, sums_PC: Tensor
+) -> None:
+    """Add Σ (b − a)² of each channel over the rows 0, ``every``, … that count, in parts."""
     a, b = (t if t.stride(1) == 1 else t.contiguous() for t in (a_NC, b_NC))
     parts, c = sums_PC.shape
     with torch.cuda.device_of(a):
         _channels[(triton.cdiv(c, WIDE), parts)](
-            a, b, rows_K, sums_PC, a.stride(0), b.stride(0), len(rows_K), c,
-            PARTS=parts, WIDE=WIDE, TALL=TALL, num_warps=4,
+            a, b, counts_K.view(torch.int8), sums_PC, a.stride(0) * every, b.stride(0) * every,
+            len(counts_K), c, PARTS=parts, WIDE=WIDE, TALL=TALL, num_warps=4,
         )  # fmt: skip
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _channels(
-    a_ptr, b_ptr, rows_ptr, sums_ptr, stride_a, stride_b, rows, channels,
+    a_ptr, b_ptr, counts_ptr, sums_ptr, stride_a, stride_b, rows, channels,
     PARTS: tl.constexpr, WIDE: tl.constexpr, TALL: tl.constexpr,
 ):  # fmt: skip
     at = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
@@ -110,8 +112,9 @@ def _channels(
     sums = tl.zeros((WIDE,), tl.float32)
     for start in range(part * TALL, rows, PARTS * TALL):
         k = start + tl.arange(0, TALL)
-        row = tl.load(rows_ptr + k, mask=k < rows, other=0)[:, None]
-        there = (k < rows)[:, None] & inside[None, :]
+        counts = tl.load(counts_ptr + k, mask=k < rows, other=0) != 0
+        there = counts[:, None] & inside[None, :]
+        row = k.to(tl.int64)[:, None]
         a = tl.load(a_ptr + row * stride_a + at[None, :], mask=there, other=0.0).to(tl.float32)
         b = tl.load(b_ptr + row * stride_b + at[None, :], mask=there, other=0.0).to(tl.float32)
         delta = b - a
