@@ -21,6 +21,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import resolve_max_length
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from evalharness.errors import RunError
 from evalharness.models.load import LoadedModel
 
 Answered = Callable[[int], None]  # told how many more requests are answered
@@ -55,6 +56,7 @@ class LoadedLM(HFLM):  # type: ignore[misc]  # lm-eval ships no types
         return super().generate_until(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
+        require_fit(requests, self.max_length)
         # The rolling form calls with tqdm on, whatever it was told.
         return super()._loglikelihood_tokens(requests, **(options | {"disable_tqdm": True}))
 
@@ -92,6 +94,19 @@ class _FiniteLogits(LogitsProcessor):  # type: ignore[misc]  # a lazy export wit
         bad = ~torch.isfinite(top)
         self.bad = bad if self.bad is None else self.bad | bad
         return scores
+
+
+def require_fit(requests: Any, max_length: int) -> None:
+    """Raise `RunError` where an answer alone is longer than what the models read at a time.
+
+    A context that is too long is cut from the left, as lm-eval does.
+    """
+    longest = max((len(answer) for _, _, answer in requests), default=0)
+    if longest > max_length:
+        raise RunError(
+            f"an answer of {longest} tokens is longer than the {max_length} that both models can "
+            "read. Leave the task out of the suite, or compare models with a longer context"
+        )
 
 
 def common_max_length(reference: LoadedModel, candidate: LoadedModel) -> int:

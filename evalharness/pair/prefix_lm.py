@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lm_eval.api.instance import Instance
 
 from evalharness.models.load import LoadedModel
-from evalharness.pair.lm import LoadedLM
+from evalharness.pair.lm import LoadedLM, require_fit
 from evalharness.pair.prefix import Key, PackedSide, PairedPass
 from evalharness.pair.prefix_check import unsupported, window
 
@@ -37,6 +37,7 @@ class PackedLM(LoadedLM):
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
         if not self._scorer.takes(requests):
             return super()._loglikelihood_tokens(requests, **options)
+        require_fit(requests, self.max_length)
         keys: list[Key] = [(tuple(c), tuple(k)) for _, c, k in requests]
         # The windows of rolling requests come without their items, a few at a time.
         if self._items is not None and self._number == 0:

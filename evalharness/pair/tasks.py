@@ -186,6 +186,8 @@ def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Score
                 bootstrap_iters=0,
                 log_samples=True,
             )
+    except RunError as error:
+        raise RunError(f"task {task.name} on {who}: {error}") from error
     except EvalHarnessError:
         raise
     except Exception as error:  # whatever a task's own code, or the device, raises

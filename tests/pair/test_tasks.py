@@ -146,6 +146,20 @@ def test_a_quantised_head_is_scored_not_the_embedding_it_was_tied_to(tiny: Tiny)
     assert not torch.equal(model.lm_head.weight, before)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_an_answer_longer_than_the_context_is_named(
+    tiny: Tiny, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lm-eval asserts, without a word; a context that is too long is cut, as it does."""
+    if not packed:
+        monkeypatch.setattr("evalharness.pair.prefix_lm.unsupported", lambda side: "says the test")
+    short = [side(tiny, seed, max_position_embeddings=4) for seed in (0, 1)]
+    with pytest.raises(
+        RunError, match=r"task choose on .*: an answer of \d+ tokens is longer than"
+    ):
+        run(*short, "choose.yaml")
+
+
 # -- the rows
 
 
