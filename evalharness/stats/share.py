@@ -23,7 +23,7 @@ from evalharness.stats.means import ratio_se
 from evalharness.stats.resample import canonical_order, resampled
 from evalharness.stats.skewness import log_mean_worst_twice
 
-_GRID = 48  # values at which the share above is tested
+_GRID = 32  # values at which the share above is tested
 _NEAR = 1.0  # standard errors between two of them over which a straight line will do
 
 
