@@ -51,8 +51,8 @@ def main() -> int:
     from evalharness.data import documents, windows
     from evalharness.models.load import load
     from evalharness.pair.cache import HiddenCache, entries
-    from evalharness.pair.side import Side
-    from evalharness.pair.tokens import TokenPass, default_chunk
+    from evalharness.pair.side import Side, default_chunk
+    from evalharness.pair.tokens import TokenPass
     from evalharness.spec.model import load_model_spec
     from evalharness.spec.suite import load_suite
 

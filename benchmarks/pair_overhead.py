@@ -23,9 +23,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from evalharness.models.load import LoadedModel
-from evalharness.pair.side import Side, chunks
+from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.statistics import token_statistics
-from evalharness.pair.tokens import default_chunk
 from evalharness.probes.layers import LayerProbe
 
 SHAPES = {  # hidden, layers, heads, key-value heads, intermediate, vocabulary

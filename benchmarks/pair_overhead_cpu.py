@@ -48,8 +48,8 @@ def main() -> int:
 
     from evalharness.data import documents, windows
     from evalharness.models.load import load
-    from evalharness.pair.side import Side, chunks
-    from evalharness.pair.tokens import TokenPass, default_chunk
+    from evalharness.pair.side import Side, chunks, default_chunk
+    from evalharness.pair.tokens import TokenPass
     from evalharness.probes.layers import LayerProbe
     from evalharness.spec.model import load_model_spec
     from evalharness.spec.suite import load_suite

@@ -68,7 +68,7 @@ def plan_memory(
     reference: ModelSpec, candidate: ModelSpec, suite: Suite, device: str | None = None
 ) -> MemoryPlan:
     """Plan a pass; raise `RunError` where no way of running it fits."""
-    from evalharness.pair.tokens import default_chunk
+    from evalharness.pair.side import default_chunk
 
     sides = (size(reference, device), size(candidate, device))
     vocabulary, element = max(s.vocabulary for s in sides), max(s.element for s in sides)

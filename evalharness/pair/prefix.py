@@ -26,7 +26,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from evalharness.models.load import LoadedModel
-from evalharness.pair.side import Side, chunks
+from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.statistics import token_statistics
 from evalharness.pair.trie import Document, Group, pack
 
@@ -40,8 +40,6 @@ STATISTICS = (
 )  # fmt: skip
 
 Read = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]  # log-probabilities; most likely?
-
-CHUNK = 256  # scored positions whose logits are held at once
 
 
 class Batch:
@@ -153,6 +151,9 @@ class PairedPass:
         self.batch_size, self.max_length = batch_size, max_length  # documents; tokens
         # A CPU is busy with a few dozen tokens; a GPU waits for kernels until there are thousands.
         self.overhead = 4096 if any(s.device.type == "cuda" for s in sides) else 24
+        device, vocabulary = sides[0].device, max(s.side.vocab_size for s in sides)
+        # Scored positions whose logits are held at once.
+        self.chunk = default_chunk(device, vocabulary, max(s.dtype.itemsize for s in sides))
         self.answered = answered
         self.forget()
 
@@ -223,7 +224,7 @@ class PairedPass:
         target = np.concatenate([t for _, _, t in batch.reads])
         log_p = np.zeros((len(sides), len(place)))
         top = np.zeros((len(sides), len(place)), bool)
-        for piece in chunks(len(batch.rows), CHUNK):
+        for piece in chunks(len(batch.rows), self.chunk):
             logits = [s.side.logits(h[piece]) for s, h in zip(sides, hidden, strict=True)]
             here = np.flatnonzero((place >= piece.start) & (place < piece.stop))
             row, token = place[here] - piece.start, target[here]
@@ -280,7 +281,7 @@ def _read(logits_NV: Tensor, row: npt.NDArray[np.int64], token: npt.NDArray[np.i
     On a CPU a few rows at a time, which stay in its cache: 50 MB at once take five times as long.
     """
     log_p, top = np.zeros(len(row)), np.zeros(len(row), bool)
-    for piece in chunks(len(logits_NV), 16 if logits_NV.device.type == "cpu" else CHUNK):
+    for piece in chunks(len(logits_NV), 16 if logits_NV.device.type == "cpu" else 256):
         here = np.flatnonzero((row >= piece.start) & (row < piece.stop))
         z = logits_NV[piece].float()
         i = torch.from_numpy(row[here] - piece.start).to(z.device)

@@ -30,15 +30,14 @@ from evalharness.pair.cache import HiddenCache
 from evalharness.pair.clock import Clock
 from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory
 from evalharness.pair.lockstep import lockstep
-from evalharness.pair.side import Side, chunks
+from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.statistics import token_statistics
 from evalharness.probes.layers import LayerProbe
 from evalharness.probes.matching import match
 
 CONTEXT_TOKENS = 24  # tokens shown before and after an extreme
 EXTREMES = 12  # kept a block and criterion
-MOST_CHUNK, SMALLEST_CHUNK = 1024, 16  # scored positions
-LOGITS_CPU = 256 << 20  # bytes of both sides' logits
+SMALLEST_CHUNK = 16  # scored positions
 
 
 class TokenPass:
@@ -335,18 +334,6 @@ def _laid_out(batch: list[Slot]) -> tuple[Any, Any, Any]:
     row = np.concatenate([np.full(s.scored, i) for i, s in enumerate(batch)])
     col = np.concatenate([np.arange(s.first, s.last) for s in batch])
     return ids, row, col
-
-
-def default_chunk(device: torch.device, vocabulary: int = 0, number: int = 4) -> int:
-    """Scored positions whose logits exist at a time: 1,024, on a CPU fewer where those are large.
-
-    A head of few rows is slow: SmolLM2's takes 104, 54 or 45 µs a token for 256, 512 or 1,024.
-    ``number``: bytes of a logit.
-    """
-    chunk = MOST_CHUNK
-    while device.type == "cpu" and chunk > 128 and 2 * chunk * vocabulary * number > LOGITS_CPU:
-        chunk //= 2
-    return chunk
 
 
 def document_row(document: Document, slots: list[Slot], scored: int) -> dict[str, Any]:
