@@ -18,6 +18,7 @@ from evalharness.models.load import load
 from evalharness.pair import memory as module
 from evalharness.pair.faults import OutOfMemoryError
 from evalharness.pair.memory import MemoryPlan, plan_memory, size
+from evalharness.pair.side import default_chunk
 from evalharness.pair.tokens import SMALLEST_CHUNK, TokenPass
 from evalharness.probes.layers import LayerProbe
 from evalharness.spec.model import ModelSpec
@@ -66,8 +67,18 @@ def test_with_room_enough_the_sizes_are_the_suite_s(
     """And the plan says so in a few lines."""
     free(8 << 30)
     plan = plan_memory(spec(tiny(), "a"), spec(tiny(1), "b"), suite)
-    assert (plan.mode, plan.batch_size, plan.chunk) == ("together", suite.batch_size, 256)
-    assert plan.lines[-1] == "both models at once; 8 windows at a time, logits of 256 positions"
+    assert (plan.mode, plan.batch_size, plan.chunk) == ("together", suite.batch_size, 1024)
+    assert plan.lines[-1] == "both models at once; 8 windows at a time, logits of 1024 positions"
+
+
+def test_both_sides_logits_take_a_quarter_of_a_gibibyte_at_most_on_a_cpu() -> None:
+    """Fewer positions for a large vocabulary and wide numbers; a GPU has the room."""
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert default_chunk(cpu, 49_152, 2) == 1024
+    assert default_chunk(cpu, 128_256, 2) == 512
+    assert default_chunk(cpu, 128_256, 4) == 256
+    assert default_chunk(cpu, 10**7, 4) == 128
+    assert default_chunk(gpu, 128_256, 4) == 1024
 
 
 def test_with_less_room_the_batch_is_halved_and_then_the_chunk(
@@ -76,14 +87,14 @@ def test_with_less_room_the_batch_is_halved_and_then_the_chunk(
     """Never beyond what the estimate asks for."""
     weights = 2 * (size(spec(tiny())).weights or 0)
     seen: list[MemoryPlan] = []
-    for extra in (4e6, 6e5, 3.2e5):
+    for extra in (8e6, 6e5, 3.2e5):
         free((weights + extra) / module.SPARE)
         seen.append(plan_memory(spec(tiny(), "a"), spec(tiny(1), "b"), suite))
     assert [p.mode for p in seen] == ["together"] * 3
     sizes = [(p.batch_size, p.chunk) for p in seen]
-    assert sizes[0] == (8, 256)
+    assert sizes[0] == (8, 1024)
     assert sizes[0][0] > sizes[1][0] >= sizes[2][0]
-    assert sizes[2][1] < 256
+    assert sizes[2][1] < 1024
     assert "batch_size 8 of the suite does not fit" in seen[2].lines
 
 
