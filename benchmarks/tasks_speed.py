@@ -2,9 +2,9 @@
 
 The same items of mmlu_dev_cloze (four choices, scored in full text) on SmolLM2-135M and its 4-bit
 version, twice: by lm-eval's own HFLM and evaluator, once for each model, eight requests a batch in
-its own order (longest first), in a process of its own, and by `run_tasks`, which scores both models in one pass, computes
-their KL and half-range at every scored position besides, and is charged for its trial of each
-model. CPU seconds (user and system) of one thread.
+its own order (longest first), in a process of its own; and by `run_tasks`, which scores both models
+in one pass, computes their KL and half-range at every scored position besides, and is charged for
+its trial of each model. CPU seconds (user and system) of one thread.
 
 Timed in bfloat16, where both ways move a log-likelihood with the shape of its batch and HFLM
 rounds it to 8 bits; equality of log-likelihoods and scores is checked in float32, on fewer items.
