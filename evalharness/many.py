@@ -119,7 +119,9 @@ def compare_many(
             elif isinstance(memory, EvalHarnessError):
                 outcome = Outcome(job, error=memory)
             else:
-                reference = reference or Reference(job, memory, progress)
+                if reference is None:
+                    reference = Reference(job, memory, progress)
+                    reference.prompts = {}
                 result, _ = compare(replace(job, memory=memory), progress, reference)
                 outcome = Outcome(job, result)
         except Interrupted:

@@ -70,6 +70,8 @@ class Reference:
             self.block_tokens *= CUDA_BLOCK
         self.blocks = windows.blocks(self.documents, self.slots, self.block_tokens)
         self.cache: HiddenCache | None = None
+        # Hidden states of task prompts, where other candidates will meet the same; see `many`.
+        self.prompts: dict[bytes, torch.Tensor] | None = None
         self._noise_floor: Floor | None = None
         self._settings = job.suite.noise_floor
         self._batch_size = memory.batch_size
@@ -172,7 +174,7 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
                 _latency(job, reference, candidate, run, progress)
             passed_at = time.perf_counter()
             if job.tasks is not None:
-                _tasks(job, reference.side, candidate, run, progress, say, interrupted)
+                _tasks(job, reference, candidate, run, progress, say, interrupted)
         run.update(
             seconds={
                 "loading": loaded_at - started,
@@ -361,7 +363,7 @@ def _latency(
 
 
 def _tasks(
-    job: Plan, reference: Side, candidate: Side, run: Run, progress: Progress,
+    job: Plan, reference: Reference, candidate: Side, run: Run, progress: Progress,
     say: Callable[[str], None], interrupted: Callable[[], None],
 ) -> None:  # fmt: skip
     """Record every task, with half the batch where memory runs out."""
@@ -374,8 +376,9 @@ def _tasks(
             done = {n.removeprefix("task-") for n in run.done() if n.startswith("task-")}
             try:
                 for task in run_tasks(
-                    reference.loaded, candidate.loaded, job.tasks, batch_size=batch_size,
+                    reference.side.loaded, candidate.loaded, job.tasks, batch_size=batch_size,
                     seed=job.suite.seed, progress=advance.report, done=frozenset(done),
+                    kept=reference.prompts,
                 ):  # fmt: skip
                     if task.notes:
                         known = run.manifest["warnings"]
@@ -393,7 +396,7 @@ def _tasks(
                     ) from None
             batch_size //= 2
             say(f"out of memory: going on with {batch_size} task requests at a time")
-            free_memory(reference.device)
+            free_memory(reference.side.device)
             free_memory(candidate.device)
 
 

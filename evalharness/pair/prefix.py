@@ -14,6 +14,7 @@ the shape of the batch. Where the packed form cannot be exact it is not used: se
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -75,6 +76,14 @@ class Batch:
         self.columns = torch.tensor([c for _, c in places])
         self.first = torch.tensor(first)  # (N,)
 
+    def digest(self, prefix: npt.NDArray[np.int64]) -> bytes:
+        """A hash of all that the hidden states of a model depend on."""
+        found = hashlib.sha256(prefix.tobytes())
+        for part in (self.ids, self.positions, self.allowed, self.rows, self.columns):
+            found.update(repr(tuple(part.shape)).encode())
+            found.update(part.numpy().tobytes())
+        return found.digest()
+
 
 class PackedSide:
     """One model, fed packed documents."""
@@ -84,23 +93,30 @@ class PackedSide:
         self.device = loaded.device
         self.dtype: torch.dtype = self.side.model.dtype
         self._prefix: Any = None
+        self._unfed: npt.NDArray[np.int64] | None = None
 
     def begin(self, group: Group) -> None:
-        """Feed the prefix that the documents of ``group`` share; keep its keys and values."""
+        """From here on, documents go on from the prefix of ``group``."""
         self.end()
-        if len(group.prefix):
-            cache = DynamicCache()
-            ids = torch.from_numpy(group.prefix)[None].to(self.device)
-            self.side.backbone(input_ids=ids, past_key_values=cache, use_cache=True)
-            self._prefix = DynamicCache()
-            self._prefix.layers = [_Shared(layer) for layer in cache.layers]
+        self._unfed = group.prefix if len(group.prefix) else None
 
     def end(self) -> None:
         """Drop the prefix."""
-        self._prefix = None
+        self._prefix = self._unfed = None
+
+    def _feed_prefix(self) -> None:
+        """Keep the keys and values of the prefix; not before a batch needs them."""
+        if self._unfed is not None:
+            cache = DynamicCache()
+            ids = torch.from_numpy(self._unfed)[None].to(self.device)
+            self.side.backbone(input_ids=ids, past_key_values=cache, use_cache=True)
+            self._prefix = DynamicCache()
+            self._prefix.layers = [_Shared(layer) for layer in cache.layers]
+            self._unfed = None
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states (N, C) at the scored places; logits (N, V) of a model without a split."""
+        self._feed_prefix()
         model = self.side.backbone if self.side.split else self.side.model
         # Added to the scores. sdpa takes booleans too, and then makes this of them in every layer.
         forbidden = ~batch.allowed.to(self.device)
@@ -146,8 +162,12 @@ class PairedPass:
         max_length: int,
         answered: Callable[[int], None] = lambda count: None,
         together: bool = True,
+        kept: dict[bytes, Tensor] | None = None,
     ) -> None:
         self.sides, self.together = sides, together
+        # The first side's hidden states, in the machine's memory: other candidates meet the same
+        # batches.
+        self.kept = kept
         self.batch_size, self.max_length = batch_size, max_length  # documents; tokens
         # A CPU is busy with a few dozen tokens; a GPU waits for kernels until there are thousands.
         self.overhead = 4096 if any(s.device.type == "cuda" for s in sides) else 24
@@ -205,7 +225,8 @@ class PairedPass:
                 side.begin(group)
             for documents in group.batches(self.batch_size, self.overhead):
                 batch = Batch(documents, len(group.prefix))
-                for answers, read in zip(found, self._batch(batch, sides), strict=True):
+                hidden = [self._hidden(side, batch, group) for side in sides]
+                for answers, read in zip(found, self._batch(batch, sides, hidden), strict=True):
                     for (request, _, _), answer in zip(batch.reads, read, strict=True):
                         answers[request] = answer
                 if len(sides) > 1:
@@ -217,9 +238,18 @@ class PairedPass:
             side.end()
         return found
 
-    def _batch(self, batch: Batch, sides: Sequence[PackedSide]) -> list[list[Answer]]:
+    def _hidden(self, side: PackedSide, batch: Batch, group: Group) -> Tensor:
+        if self.kept is None or side is not self.sides[0] or not side.side.split:
+            return side.hidden(batch)
+        key = batch.digest(group.prefix)
+        if key not in self.kept:
+            self.kept[key] = side.hidden(batch).cpu()
+        return self.kept[key].to(side.device)
+
+    def _batch(
+        self, batch: Batch, sides: Sequence[PackedSide], hidden: Sequence[Tensor]
+    ) -> list[list[Answer]]:
         """Answers of each of ``sides`` to the requests of ``batch.reads``."""
-        hidden = [side.hidden(batch) for side in sides]
         place = np.concatenate([np.array(a, np.int64) for _, a, _ in batch.reads])
         target = np.concatenate([t for _, _, t in batch.reads])
         log_p = np.zeros((len(sides), len(place)))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 from lm_eval.api.instance import Instance
+from torch import Tensor
 
 from evalharness.models.load import LoadedModel
 from evalharness.pair.lm import LoadedLM, require_fit
@@ -56,6 +57,7 @@ class PrefixScorer:
         batch_size: int,
         max_length: int,
         answered: Callable[[int], None],
+        kept: dict[bytes, Tensor] | None = None,
     ) -> None:
         sides = [PackedSide(side) for side in (reference, candidate)]
         self.notes = [
@@ -68,7 +70,7 @@ class PrefixScorer:
         self._window = min((w for s in sides if (w := window(s)) is not None), default=None)
         self._names = " and ".join(dict.fromkeys(s.side.loaded.name for s in sides))
         self.paired = PairedPass(
-            sides, batch_size=batch_size, max_length=max_length, answered=answered,
+            sides, batch_size=batch_size, max_length=max_length, answered=answered, kept=kept,
             # Different vocabularies: the ids of one side mean nothing to the other.
             together=reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab()
             and sides[0].side.vocab_size == sides[1].side.vocab_size,

@@ -26,6 +26,8 @@ from evalharness.pair.item_rows import Paired, Scored, metric_name, pair_samples
 from evalharness.spec.result import FlippedItem, TaskResult
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from evalharness.pair.prefix_lm import PrefixScorer
 
 Progress = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
@@ -58,6 +60,7 @@ def run_tasks(
     seed: int = 0,
     progress: Progress | None = None,
     done: Collection[str] = (),
+    kept: dict[bytes, Tensor] | None = None,
 ) -> Iterator[TaskRun]:
     """Score each leaf task on both sides; yields it as soon as it is done.
 
@@ -70,6 +73,8 @@ def run_tasks(
     progress : called with (requests answered, all requests, task and model) on the terminal's own
         streams.
     done : names of tasks to leave out (they are recorded already).
+    kept : the reference's hidden states, filled and used: pass the same dict for its other
+        candidates.
 
     Raises
     ------
@@ -83,7 +88,7 @@ def run_tasks(
     loaded = (reference, candidate)
     with quiet():
         try:
-            scorer = _scorer(loaded, batch_size, counter)
+            scorer = _scorer(loaded, batch_size, counter, kept)
         except (RuntimeError, MemoryError) as error:
             raise _failed(error, "trying whether tasks can be packed") from error
     both = f"{reference.name} and {candidate.name}"
@@ -161,14 +166,15 @@ def flipped_items(items: pd.DataFrame) -> list[FlippedItem]:
 
 
 def _scorer(
-    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter
-) -> PrefixScorer:
+    loaded: tuple[LoadedModel, LoadedModel], batch_size: int, counter: _Counter,
+    kept: dict[bytes, Tensor] | None,
+) -> PrefixScorer:  # fmt: skip
     from evalharness.pair.lm import common_max_length
     from evalharness.pair.prefix_lm import PrefixScorer
 
     return PrefixScorer(
         *loaded, batch_size=batch_size, max_length=common_max_length(*loaded),
-        answered=counter.answered,
+        answered=counter.answered, kept=kept,
     )  # fmt: skip
 
 

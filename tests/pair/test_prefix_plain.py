@@ -66,3 +66,34 @@ def test_packed_scores_equal_a_plain_forward_pass_a_request(device: str) -> None
     rows = paired.positions(list(enumerate(keys)))
     assert len(rows["kl"]) == sum(len(c) for _, c in keys)
     assert (rows["kl"] > 0).all()
+
+
+def test_the_references_prompts_are_fed_once_for_all_candidates() -> None:
+    """The second candidate's answers and statistics are those of a pass of its own, to the bit."""
+    reference = side(0, "cpu", torch.float32)
+    kept: dict[bytes, torch.Tensor] = {}
+    keys = requests()
+    asked = list(enumerate(keys))
+    PairedPass(
+        [reference, side(1, "cpu", torch.float32)], batch_size=4, max_length=512, kept=kept
+    ).answers(0, keys)
+    assert kept
+
+    second = side(2, "cpu", torch.float32)
+    alone = PairedPass([reference, second], batch_size=4, max_length=512)
+    expected = [alone.answers(number, keys) for number in (0, 1)]
+
+    calls: list[Any] = []
+    handle = reference.side.backbone.register_forward_pre_hook(lambda *a: calls.append(a))
+    shared = PairedPass([reference, second], batch_size=4, max_length=512, kept=kept)
+    assert [shared.answers(number, keys) for number in (0, 1)] == expected
+    handle.remove()
+    assert not calls
+    found, wanted = shared.positions(asked), alone.positions(asked)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+    # Another batch size makes other batches, which are fed anew.
+    before = len(kept)
+    other = PairedPass([reference, second], batch_size=3, max_length=512, kept=kept)
+    other.answers(0, keys)
+    assert len(kept) > before
