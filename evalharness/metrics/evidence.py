@@ -22,7 +22,7 @@ Floats = npt.NDArray[np.float64]
 
 # Columns of the token records that are read together: most gates need no others.
 _TOGETHER = (
-    ("doc", "nll_ref", "nll_cand", "kl"),
+    ("doc", "position", "nll_ref", "nll_cand", "kl"),
     ("token", "conf_ref", "conf_cand", "argmax_ref", "argmax_cand"),
 )
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from evalharness.stats.interval import Floats
 
-_KEPT = 12_000_000  # weights that may stay in memory between calls: 96 MB
+_KEPT = 12_000_000  # weights that may stay in memory between calls: 24 MB
 _BLOCK = 1 << 18  # weights held at a time: 2 MB, so that they stay in cache
 
 
@@ -35,16 +35,17 @@ def weight_blocks(clusters: int, replicates: int, seed: int) -> Iterator[Floats]
 
 
 @lru_cache(maxsize=1)
-def _kept(clusters: int, replicates: int, seed: int) -> tuple[Floats, ...]:
+def _kept(clusters: int, replicates: int, seed: int) -> tuple[npt.NDArray[np.uint16], ...]:
     """The last weights drawn: a run's metrics resample the same documents, one after another."""
-    return tuple(weight_blocks(clusters, replicates, seed))
+    return tuple(w.astype(np.uint16) for w in weight_blocks(clusters, replicates, seed))
 
 
 def resampled(totals: Floats, replicates: int, seed: int) -> Floats:
     """Return bootstrap totals (R, K) of document totals (G, K): each document drawn w_g times."""
     clusters = totals.shape[0]
-    weights = _kept if clusters * replicates <= _KEPT else weight_blocks
-    blocks = [w @ totals for w in weights(clusters, replicates, seed)]
+    few = clusters < 1 << 16 and clusters * replicates <= _KEPT
+    weights = (_kept if few else weight_blocks)(clusters, replicates, seed)
+    blocks = [w.astype(np.float64, copy=False) @ totals for w in weights]
     return np.concatenate(blocks, axis=0)
 
 
