@@ -490,7 +490,8 @@ def test_out_of_memory_halves_the_batch_and_what_is_said_of_scoring_is_a_warning
         return real(*args, input_ids=input_ids, **options)
 
     pair[1].model.model.forward = forward
-    sides: list[Any] = [SimpleNamespace(loaded=p, device=p.device) for p in pair]
+    reference, candidate = (SimpleNamespace(loaded=p, device=p.device) for p in pair)
+    sides: list[Any] = [SimpleNamespace(side=reference, prompts=None), candidate]
     tables, said = [], []
     for most in (99, 1):
         run = Run.create(tmp_path / str(most), {"warnings": ["before"]})
