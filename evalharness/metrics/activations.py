@@ -23,7 +23,7 @@ CONFIDENCE = 0.95
 
 def activations(evidence: Evidence) -> list[ActivationResult]:
     """One row a module and side, in the order of the model."""
-    frame, outliers = _frame(evidence, "activations"), _frame(evidence, "outliers")
+    frame, outliers = evidence.frame("activations"), evidence.frame("outliers")
     by: dict[Any, pd.DataFrame] = dict(iter(outliers.groupby(["layer", "side"], sort=False)))
     results = []
     order = frame["layer"].drop_duplicates().tolist()
@@ -54,7 +54,7 @@ def activations(evidence: Evidence) -> list[ActivationResult]:
 
 def calibration(evidence: Evidence) -> list[CalibrationResult]:
     """One row a module, where the candidate's calibration text was given."""
-    frame, outliers = _frame(evidence, "activations"), _frame(evidence, "outliers")
+    frame, outliers = evidence.frame("activations"), evidence.frame("outliers")
     seen = dict(iter(frame[frame["side"] == "calibration"].groupby("layer", sort=False)))
     shifts = outliers[outliers["side"] == "reference"].groupby("layer")["range_shift"].first()
     results = []
@@ -98,7 +98,3 @@ def _share(counts: Any, values: Any) -> Interval:
     if found.low is None or found.high is None:
         return found
     return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
-
-
-def _frame(evidence: Evidence, name: str) -> pd.DataFrame:
-    return pd.DataFrame(evidence.run.table(name).to_pandas())

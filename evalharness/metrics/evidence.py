@@ -146,12 +146,18 @@ class Evidence:
         self.run = run
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._masks: dict[str, npt.NDArray[np.bool_] | None] = {}
+        self._frames: dict[str, pd.DataFrame] = {}
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """All records of one kind, read once."""
+        if name not in self._frames:
+            self._frames[name] = pd.DataFrame(self.run.table(name).to_pandas())
+        return self._frames[name]
 
     @cached_property
     def documents(self) -> pd.DataFrame:
         """Documents in cluster order; row i is cluster i."""
-        table = pd.DataFrame(self.run.table("documents").to_pandas())
-        table = table.sort_values("doc", ignore_index=True)
+        table = self.frame("documents").sort_values("doc", ignore_index=True)
         if len(table) and list(table["doc"]) != list(range(len(table))):
             # A run that stopped early, or a document whose windows score nothing: keep the codes.
             table = table.set_index("doc").reindex(range(int(table["doc"].max()) + 1)).reset_index()
@@ -223,10 +229,10 @@ class Evidence:
         """The range of positions that a slice takes, as ``position: "128:512"`` says; None: all."""
         return self.slices[scope["slice"]].positions if "slice" in scope else None
 
-    @cached_property
+    @property
     def items(self) -> pd.DataFrame:
         """Task items, one row an item and lm-eval metric."""
-        return pd.DataFrame(self.run.table("items").to_pandas())
+        return self.frame("items")
 
     @cached_property
     def item_tokens(self) -> pd.DataFrame:
@@ -234,10 +240,10 @@ class Evidence:
         table = self.run.table("item_tokens")
         return pd.DataFrame(table.to_pandas(categories=["task", "cluster"]))
 
-    @cached_property
+    @property
     def tasks(self) -> pd.DataFrame:
         """lm-eval's aggregates."""
-        return pd.DataFrame(self.run.table("tasks").to_pandas())
+        return self.frame("tasks")
 
     @cached_property
     def layers(self) -> dict[tuple[str, str], LayerRows]:
@@ -258,10 +264,10 @@ class Evidence:
         names = (text.partition(" (")[0] for kind in kinds for text in matching.get(kind, []))
         return list(dict.fromkeys(names))
 
-    @cached_property
+    @property
     def timings(self) -> pd.DataFrame:
         """Seconds of each batch on both sides."""
-        return pd.DataFrame(self.run.table("timings").to_pandas())
+        return self.frame("timings")
 
     @cached_property
     def anomalies(self) -> list[tuple[str, str]]:

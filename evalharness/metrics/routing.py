@@ -14,12 +14,11 @@ CONFIDENCE = 0.95
 
 
 def _scopes(evidence: Evidence) -> list[Scope]:
-    names = evidence.run.table("routing", ["layer"])["layer"].unique().to_pylist()
-    return [{"layer": str(name)} for name in names]
+    return [{"layer": str(name)} for name in evidence.frame("routing")["layer"].unique()]
 
 
 def _rows(evidence: Evidence, layer: str) -> pd.DataFrame:
-    frame = pd.DataFrame(evidence.run.table("routing").to_pandas())
+    frame = evidence.frame("routing")
     return frame[frame["layer"] == layer]
 
 

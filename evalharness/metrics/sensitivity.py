@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 
 def sensitivity(evidence: Evidence) -> Sensitivity | None:
     """Modules, the most sensitive first; None where no bisect was run."""
-    frame = pd.DataFrame(evidence.run.table("sensitivity").to_pandas())
+    frame = evidence.frame("sensitivity")
     if frame.empty:
         return None
     known = evidence.run.manifest.get("sensitivity", {})

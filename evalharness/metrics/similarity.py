@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from evalharness.metrics.evidence import Evidence
 from evalharness.spec.result import Similarity
@@ -18,7 +17,7 @@ LEAST = 4  # minibatches for an interval
 
 def similarity(evidence: Evidence) -> Similarity | None:
     """The matrix, and for each block of the reference the candidate's most similar one."""
-    frame = pd.DataFrame(evidence.run.table("cka").to_pandas())
+    frame = evidence.frame("cka")
     if frame.empty:
         return None
     names = [list(dict.fromkeys(frame[side])) for side in ("reference", "candidate")]

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
@@ -18,12 +17,8 @@ from evalharness.stats import Interval
 CONFIDENCE = 0.95
 
 
-def _rows(evidence: Evidence) -> pd.DataFrame:
-    return pd.DataFrame(evidence.run.table("weights").to_pandas())
-
-
 def _scopes(evidence: Evidence) -> list[Scope]:
-    rows = _rows(evidence)
+    rows = evidence.frame("weights")
     named: list[Scope] = [{"layer": str(name)} for name in rows["layer"].unique()]
     if named:  # what has no counterpart is undefined, and passes no gate
         matching = evidence.run.manifest.get("matching") or {}
@@ -39,7 +34,7 @@ def _scopes(evidence: Evidence) -> list[Scope]:
     records="weights", deterministic=True,
 )  # fmt: skip
 def weight_error(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    rows = _rows(evidence)
+    rows = evidence.frame("weights")
     rows = rows[rows["layer"] == scope["layer"]]
     if rows.empty:
         return Measured(undefined("the module has no counterpart on the other side", confidence))
@@ -54,10 +49,9 @@ def weight_error(evidence: Evidence, scope: Scope, confidence: float) -> Measure
 
 def weights(evidence: Evidence) -> list[WeightResult]:
     """One row a tensor, in the order of the model."""
-    rows = _rows(evidence)
     weighted = _weighted(evidence)
     results = []
-    for row in rows.to_dict("records"):
+    for row in evidence.frame("weights").to_dict("records"):
         reason = row["reason"] if isinstance(row["reason"], str) else None
         error = None if reason else relative(row["err_sq"], row["ref_sq"])
         if reason is None and error is None:
@@ -81,7 +75,7 @@ def weights(evidence: Evidence) -> list[WeightResult]:
 
 def _weighted(evidence: Evidence) -> dict[str, Interval]:
     """The error weighted by the reference's inputs, by module, with intervals over documents."""
-    frame = pd.DataFrame(evidence.run.table("activations").to_pandas())
+    frame = evidence.frame("activations")
     frame = frame[(frame["side"] == "reference") & frame["weighted_ref_sq"].notna()]
     found = {}
     for layer, rows in frame.groupby("layer", sort=False):
