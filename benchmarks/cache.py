@@ -25,7 +25,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from plain_forward import DEMO, padded, seconds
+from plain_forward import DEMO, forward, load_demo, seconds
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -49,20 +49,13 @@ def main() -> int:
     import torch
 
     from evalharness.data import documents, windows
-    from evalharness.models.load import load
     from evalharness.pair.cache import HiddenCache, entries
     from evalharness.pair.side import Side, default_chunk
     from evalharness.pair.tokens import TokenPass
-    from evalharness.spec.model import load_model_spec
     from evalharness.spec.suite import load_suite
 
     torch.set_num_threads(1)
-    sides = []
-    for name in ("base", "candidate"):
-        spec = load_model_spec(DEMO / "demo" / f"{name}.yaml")
-        model = spec.model.model_copy(update={"dtype": options.dtype, "device": "cpu"})
-        sides.append(Side(load(spec.model_copy(update={"model": model}))))
-    reference, candidate = sides
+    reference, candidate = map(Side, load_demo(["base", "candidate"], options.dtype))
     suite = load_suite(DEMO / "demo.yaml").model_copy(update={"probes": (), "tasks": ()})
     texts = documents.read_texts(suite)[0][: options.documents]
     docs = documents.tokenize(texts, suite, reference.loaded.tokenizer, reference.vocab_size)
@@ -70,10 +63,8 @@ def main() -> int:
     batches = windows.batches(slots, suite.batch_size)
     tokens = sum(len(s.ids) for s in slots)
 
-    @torch.inference_mode()
-    def forward() -> None:
-        for batch in batches:
-            candidate.model(input_ids=padded(batch), use_cache=False)
+    def kept() -> None:
+        forward(batches, [candidate.model])
 
     def passed(cache: Any) -> Any:
         work = TokenPass(
@@ -83,12 +74,12 @@ def main() -> int:
         return work.measure(slots)["tokens"]
 
     with tempfile.TemporaryDirectory() as folder:
-        cpu(lambda: forward())  # warm
+        cpu(kept)  # warm
         plain, bare, live, cached = [], [], [], []
         for number in range(options.rounds):
             root = Path(folder) / str(number)
             plain += seconds(["candidate"], options.documents, 1, options.dtype)
-            bare.append(cpu(forward)[0])
+            bare.append(cpu(kept)[0])
             took, before = cpu(lambda root=root: passed(HiddenCache(reference, root, print)))
             live.append(took)
             cache = HiddenCache(reference, root, print)

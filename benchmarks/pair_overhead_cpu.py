@@ -30,7 +30,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from plain_forward import DEMO, padded, seconds
+from plain_forward import DEMO, forward, load_demo, seconds
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -47,19 +47,13 @@ def main() -> int:
     import torch
 
     from evalharness.data import documents, windows
-    from evalharness.models.load import load
     from evalharness.pair.side import Side, chunks, default_chunk
     from evalharness.pair.tokens import TokenPass
     from evalharness.probes.layers import LayerProbe
-    from evalharness.spec.model import load_model_spec
     from evalharness.spec.suite import load_suite
 
     torch.set_num_threads(1)
-    sides = []
-    for name in ("base", "candidate"):
-        spec = load_model_spec(DEMO / "demo" / f"{name}.yaml")
-        model = spec.model.model_copy(update={"dtype": "bfloat16", "device": "cpu"})
-        sides.append(Side(load(spec.model_copy(update={"model": model}))))
+    sides = [Side(one) for one in load_demo(["base", "candidate"], "bfloat16")]
     reference, candidate = sides
     suite = load_suite(DEMO / "demo.yaml")
     texts = documents.read_texts(suite)[0]
@@ -73,18 +67,15 @@ def main() -> int:
     probed = [replace(s, probed=True) for s in plain]
     chunk = default_chunk(reference.device, reference.vocab_size, 2)
 
-    @torch.inference_mode()
     def kept(slots: list[Any]) -> None:
-        for batch in windows.batches(slots, suite.batch_size):
-            for side in sides:
-                side.model(input_ids=padded(batch), use_cache=False)
+        forward(windows.batches(slots, suite.batch_size), [side.model for side in sides])
 
     @torch.inference_mode()
     def chunked(slots: list[Any]) -> None:
         for batch in windows.batches(slots, suite.batch_size):
             scored = torch.tensor([s.scored for s in batch])
             for side in sides:
-                hidden = side.hidden(padded(batch))
+                hidden = side.hidden(torch.from_numpy(windows.padded(batch)))
                 rows = torch.cat([h[:n] for h, n in zip(hidden, scored, strict=True)])
                 for piece in chunks(len(rows), chunk):
                     side.logits(rows[piece])

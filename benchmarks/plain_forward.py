@@ -34,14 +34,29 @@ def seconds(
     return [float(line) for line in found.stdout.split()]
 
 
-def padded(batch: list[Any]) -> Any:
-    """The ids of a batch of windows, zero-padded on the right."""
+def load_demo(models: list[str], dtype: str) -> list[Any]:
+    """The demo's models, on the CPU."""
+    from evalharness.models.load import load
+    from evalharness.spec.model import load_model_spec
+
+    loaded = []
+    for name in models:
+        spec = load_model_spec(DEMO / "demo" / f"{name}.yaml")
+        model = spec.model.model_copy(update={"dtype": dtype, "device": "cpu"})
+        loaded.append(load(spec.model_copy(update={"model": model})))
+    return loaded
+
+
+def forward(batches: list[Any], models: list[Any]) -> None:
+    """Each model's own forward pass over the batches, in turn; the logits are thrown away."""
     import torch
 
-    ids = torch.zeros(len(batch), max(len(s.ids) for s in batch), dtype=torch.long)
-    for i, s in enumerate(batch):
-        ids[i, : len(s.ids)] = torch.from_numpy(s.ids)
-    return ids
+    from evalharness.data.windows import padded
+
+    with torch.inference_mode():
+        for batch in batches:
+            for model in models:
+                model(input_ids=torch.from_numpy(padded(batch)), use_cache=False)
 
 
 def main() -> int:
@@ -55,16 +70,11 @@ def main() -> int:
     import torch
 
     from evalharness.data import documents, windows
-    from evalharness.models.load import load
-    from evalharness.spec.model import load_model_spec
     from evalharness.spec.suite import load_suite
 
     torch.set_num_threads(1)
-    loaded = []
-    for name in options.models:
-        spec = load_model_spec(DEMO / "demo" / f"{name}.yaml")
-        model = spec.model.model_copy(update={"dtype": options.dtype, "device": "cpu"})
-        loaded.append(load(spec.model_copy(update={"model": model})))
+    loaded = load_demo(options.models, options.dtype)
+    models = [one.model for one in loaded]
     suite = load_suite(DEMO / "demo.yaml").model_copy(update={"probes": ()})
     texts = documents.read_texts(suite)[0][: options.documents]
     size = loaded[0].model.config.vocab_size
@@ -72,16 +82,10 @@ def main() -> int:
     slots = windows.cut(docs, suite, documents.bos_token(loaded[0].tokenizer))
     batches = windows.batches(slots, suite.batch_size)
 
-    @torch.inference_mode()
-    def forward(some: list[Any]) -> None:
-        for batch in some:
-            for one in loaded:
-                one.model(input_ids=padded(batch), use_cache=False)
-
-    forward(batches[:1])
+    forward(batches[:1], models)
     for _ in range(options.rounds):
         start = time.process_time()
-        forward(batches)
+        forward(batches, models)
         print(time.process_time() - start, flush=True)
     return 0
 

@@ -6,7 +6,6 @@ re-rendered without a model.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
 from evalharness.metrics import activations as inputs
 from evalharness.metrics.layers import EDGES, told_apart, worst_channels
-from evalharness.metrics.numbers import finite, relative
+from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
 from evalharness.metrics.routing import routing
 from evalharness.metrics.sensitivity import sensitivity
 from evalharness.metrics.similarity import similarity
@@ -41,7 +40,6 @@ from evalharness.spec.result import (
     WorstToken,
 )
 
-CONFIDENCE = 0.95  # of the intervals shown; gates take their own from the policy
 SHOWN_TOKENS = 8  # worst tokens shown by each criterion
 SHOWN_FLIPS = 40
 
@@ -131,7 +129,7 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
             for name in ("tokens", "err_sq", "ref_sq", "update_sq", "cos_sum", "pos0_err_sq",
                          "pos0_ref_sq")
         }  # fmt: skip
-        tokens = sums["tokens"]
+        tokens, pooled = sums["tokens"], relative(sums["err_sq"], sums["ref_sq"])
         largest = rows.largest()
         place = None
         if largest is not None:
@@ -142,8 +140,7 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
             LayerResult(
                 layer=layer, kind=cast(Any, rows.text("kind")), type=rows.text("type"),
                 error=error, tokens=int(tokens), median=estimate.value, low=estimate.low,
-                high=estimate.high, pooled=relative(sums["err_sq"], sums["ref_sq"]),
-                sqnr_db=_decibels(relative(sums["err_sq"], sums["ref_sq"])),
+                high=estimate.high, pooled=pooled, sqnr_db=decibels(pooled),
                 cosine_mean=finite(sums["cos_sum"] / tokens) if tokens else None,
                 cosine_p01=finite(1 - away) if tokens else None,
                 max_abs=largest and largest[1], max_abs_at=place,
@@ -285,7 +282,3 @@ def metric_table() -> list[dict[str, Any]]:
         {"id": m.id, "name": m.name, "unit": m.unit, "better": m.direction, "source": m.source}
         for m in REGISTRY.values()
     ]
-
-
-def _decibels(error: float | None) -> float | None:
-    return -20 * math.log10(error) if error else None

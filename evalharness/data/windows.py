@@ -7,7 +7,7 @@ padding is exact, and the fast attention kernels stay available.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +47,7 @@ def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Slot]:
     if "layers" in suite.probes and slots:
         # Spread evenly, from the middle of each stretch, over as many documents as possible.
         count = min(suite.layers.windows, len(slots))
-        chosen = {int((i + 0.5) * len(slots) / count) for i in range(count)}
+        chosen = set(spread(len(slots), count))
         slots = [
             Slot(s.number, s.document, s.start, s.ids, s.first, s.last, s.number in chosen)
             for s in slots
@@ -96,6 +96,19 @@ def blocks(documents: list[Document], slots: list[Slot], tokens: int) -> list[li
         groups[-1] += own
         size += sum(len(s.ids) for s in own)
     return [g for g in groups if g]
+
+
+def spread(size: int, count: int) -> list[int]:
+    """``count`` of ``range(size)``, evenly, each from the middle of its stretch."""
+    return [int((i + 0.5) * size / count) for i in range(count)]
+
+
+def padded(batch: Sequence[Slot]) -> Ids:
+    """The ids of a batch, (B, T), zero-padded on the right."""
+    ids = np.zeros((len(batch), max(len(s.ids) for s in batch)), np.int64)
+    for i, s in enumerate(batch):
+        ids[i, : len(s.ids)] = s.ids
+    return ids
 
 
 def batches(block: list[Slot], batch_size: int) -> list[list[Slot]]:

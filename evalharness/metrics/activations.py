@@ -14,11 +14,9 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence
-from evalharness.metrics.numbers import finite
+from evalharness.metrics.numbers import CONFIDENCE, finite
 from evalharness.spec.result import ActivationResult, CalibrationResult
 from evalharness.stats import Interval
-
-CONFIDENCE = 0.95
 
 
 def activations(evidence: Evidence) -> list[ActivationResult]:

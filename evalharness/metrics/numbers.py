@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+CONFIDENCE = 0.95  # of the intervals shown; gates take their own from the policy
+
 
 def finite(value: Any) -> float | None:
     """``value`` as a float; None where it is missing, NaN or infinite."""
@@ -18,3 +20,8 @@ def relative(top: float, bottom: float) -> float | None:
     if bottom == 0:
         return 0.0 if top == 0 else None
     return math.sqrt(top / bottom)
+
+
+def decibels(error: float | None) -> float | None:
+    """A relative error as a signal-to-noise ratio; None where it is exactly 0 or undefined."""
+    return -20 * math.log10(error) if error else None

@@ -7,10 +7,9 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.metrics.registry import Measured, Scope, metric
 from evalharness.spec.result import RoutingResult
-
-CONFIDENCE = 0.95
 
 
 def _scopes(evidence: Evidence) -> list[Scope]:

@@ -13,9 +13,8 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence
+from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.spec.result import Estimate, SensitiveModule, Sensitivity
-
-CONFIDENCE = 0.95
 
 
 def sensitivity(evidence: Evidence) -> Sensitivity | None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from evalharness.metrics.evidence import Evidence
+from evalharness.metrics.numbers import CONFIDENCE, finite
 from evalharness.spec.result import Similarity
 from evalharness.stats.means import t_interval
 
-CONFIDENCE = 0.95
 LEAST = 4  # minibatches for an interval
 
 
@@ -38,7 +38,7 @@ def similarity(evidence: Evidence) -> Similarity | None:
                      "low": low, "high": high})  # fmt: skip
     return Similarity(
         reference=names[0], candidate=names[1], best=best, minibatches=len(batches),
-        cka=[[float(v) if math.isfinite(v) else None for v in row] for row in value],
+        cka=[[finite(v) for v in row] for row in value],
         tokens=int(frame.drop_duplicates("minibatch")["tokens"].sum()),
     )  # fmt: skip
 

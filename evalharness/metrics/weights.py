@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
-from evalharness.metrics.numbers import finite, relative
+from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
 from evalharness.metrics.registry import Measured, Scope, metric
 from evalharness.spec.result import WeightResult
 from evalharness.stats import Interval
-
-CONFIDENCE = 0.95
 
 
 def _scopes(evidence: Evidence) -> list[Scope]:
@@ -62,7 +59,7 @@ def weights(evidence: Evidence) -> list[WeightResult]:
                 layer=row["layer"], tensor=row["tensor"], kind=row["kind"],
                 storage_reference=row["storage_ref"], storage_candidate=row["storage_cand"],
                 bits_reference=finite(row["bits_ref"]), bits_candidate=finite(row["bits_cand"]),
-                error=error, sqnr_db=-20 * math.log10(error) if error else None,
+                error=error, sqnr_db=decibels(error),
                 max_abs=None if reason else finite(row["max_abs"]),
                 max_abs_at=None if reason else
                 f"row {int(row['max_abs_row'])} column {int(row['max_abs_column'])}",

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from evalharness import records
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot, batches
+from evalharness.data.windows import Slot, batches, padded
 from evalharness.errors import RunError
 from evalharness.models.failures import is_out_of_memory
 from evalharness.pair.cache import HiddenCache
@@ -328,12 +328,9 @@ def _unwatched(*_: Any) -> None:
 
 def _laid_out(batch: list[Slot]) -> tuple[Any, Any, Any]:
     """Ids (B, T), zero-padded on the right; row and column of every scored position."""
-    ids = np.zeros((len(batch), max(len(s.ids) for s in batch)), np.int64)
-    for i, s in enumerate(batch):
-        ids[i, : len(s.ids)] = s.ids
     row = np.concatenate([np.full(s.scored, i) for i, s in enumerate(batch)])
     col = np.concatenate([np.arange(s.first, s.last) for s in batch])
-    return ids, row, col
+    return padded(batch), row, col
 
 
 def document_row(document: Document, slots: list[Slot], scored: int) -> dict[str, Any]:

@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Slot, spread
 from evalharness.pair.side import Side
 from evalharness.probes.matching import PairedModule
 from evalharness.probes.weights import Columns
@@ -38,7 +38,7 @@ def sample(slots: Sequence[Slot], count: int) -> list[Slot]:
     """At most ``count`` windows of two tokens and more, spread evenly."""
     usable = [s for s in slots if len(s.ids) > 1]
     count = min(count, len(usable))
-    return [usable[int((i + 0.5) * len(usable) / count)] for i in range(count)]
+    return [usable[at] for at in spread(len(usable), count)]
 
 
 class _Channels:
@@ -99,7 +99,7 @@ class ActivationSums:
     def _hook(self, name: str, slot: Slot) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             x = args[0] if args else next((v for v in kwargs.values() if _floating(v)), None)
-            if isinstance(x, Tensor) and x.is_floating_point():
+            if _floating(x):
                 self._take(name, x, slot)
 
         return hook
@@ -243,5 +243,5 @@ def activations(
     return {name: pa.concat_tables([t[name] for t in made]) for name in made[0]}
 
 
-def _floating(value: Any) -> bool:
+def _floating(value: Any) -> TypeGuard[Tensor]:
     return isinstance(value, Tensor) and value.is_floating_point()

@@ -16,12 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Slot, padded, spread
 from evalharness.pair.side import Side
 from evalharness.probes.matching import decoder_blocks
 from evalharness.records import CKA
@@ -71,15 +70,12 @@ def hsic(k_Ann: Tensor, l_Bnn: Tensor) -> Tensor:
 
 def _grams(side: Side, batch: Sequence[Slot]) -> dict[str, Tensor]:
     """Gram matrix (n, n) of each block's output at the sampled tokens, float64, no diagonal."""
-    width = max(len(s.ids) for s in batch)
-    ids = np.zeros((len(batch), width), np.int64)
-    picked: list[np.ndarray[Any, Any]] = []
-    for i, slot in enumerate(batch):
-        ids[i, : len(slot.ids)] = slot.ids
-        count = min(TOKENS, len(slot.ids) - 1)
-        at = 1 + np.floor((np.arange(count) + 0.5) * (len(slot.ids) - 1) / max(1, count))
-        picked.append(i * width + at.astype(np.int64))
-    rows = torch.from_numpy(np.concatenate(picked))
+    ids = padded(batch)
+    rows = torch.tensor([
+        i * ids.shape[1] + 1 + at
+        for i, slot in enumerate(batch)
+        for at in spread(len(slot.ids) - 1, min(TOKENS, len(slot.ids) - 1))
+    ], dtype=torch.int64)  # fmt: skip
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:
