@@ -206,7 +206,8 @@ def _runs(z_NV: Tensor, at_NK: Tensor, size: int) -> Tensor:
 def _order(x_NK: Tensor) -> Tensor:
     """Integers in the order of x, no two alike: among equal values the first is the largest."""
     short, k = x_NK.element_size() == 2, x_NK.shape[1]
-    bits = (x_NK + 0.0).view(torch.int16 if short else torch.int32)  # −0 becomes 0
+    x_NK = (x_NK if short else x_NK.float()) + 0.0  # −0 becomes 0
+    bits = x_NK.view(torch.int16 if short else torch.int32)
     bits = bits ^ ((bits >> (15 if short else 31)) & (0x7FFF if short else 0x7FFFFFFF))
     dtype = torch.int32 if short and k < 1 << 16 else torch.int64
     return bits.to(dtype) * k + torch.arange(k - 1, -1, -1, dtype=dtype, device=x_NK.device)
@@ -234,7 +235,7 @@ def _largest_difference(s: Sums, z_NV: Tensor, w_NV: Tensor) -> tuple[Tensor, Te
 
 
 def _absolute(z: Tensor, w: Tensor) -> Tensor:
-    return w.float().sub_(z).abs_()
+    return (w.float() - z).abs_()
 
 
 def _bad(s: Sums, z_NV: Tensor, w_NV: Tensor) -> dict[str, Tensor]:

@@ -102,6 +102,15 @@ def test_every_field_equals_float64(measure, vocabulary, noise, dtype):
     assert_close(measure(z, w, target), oracle(z, w, target))
 
 
+@pytest.mark.parametrize("vocabulary", [300, 3000])
+def test_logits_in_float64_are_ranked_as_in_float32(measure, vocabulary):
+    z, w, target = logits(6, vocabulary, 0.3)
+    wide = measure(z.double(), w.double(), target)
+    narrow = measure(z, w, target)
+    for name in ("argmax_ref", "argmax_cand", "top5_overlap", "max_abs_token"):
+        assert wide[name].tolist() == narrow[name].tolist()
+
+
 @pytest.mark.parametrize("vocabulary", [50257, 128256])
 def test_every_field_equals_float64_at_the_vocabulary_of_a_real_model(measure, vocabulary):
     z, w, target = logits(16, vocabulary, 0.1, torch.bfloat16)
