@@ -23,7 +23,7 @@ from evalharness.stats.means import ratio_se
 from evalharness.stats.resample import canonical_order, resampled
 from evalharness.stats.skewness import log_mean_worst_twice
 
-_GRID = 32  # values at which the share above is tested
+_GRID, _FAR = 32, 16  # values at which the share above is tested; more, further up
 _NEAR = 1.0  # standard errors between two of them over which a straight line will do
 
 
@@ -33,7 +33,11 @@ def share_grid(above: Floats, n: Floats, q: float, confidence: float) -> Floats:
     spread = max(ratio_se(above, n), 0.5 / float(n.sum())) / (p * q)
     t = float(stdtrit(n.size - 1, 0.5 + confidence / 2))
     reach = min((2.2 * t + 2) * spread, 7.0)
-    return np.asarray(1 / (1 + np.exp(-(logit(p) + np.linspace(reach, -reach, _GRID)))))
+    away = np.linspace(reach, -reach, _GRID)
+    least = float(logit(1 / (n.sum() + 1)) - logit(p))  # less than one token
+    if q >= 0.5 and least < -reach:  # `_worst_again` may end anywhere up to the largest value
+        away = np.append(away, np.linspace(-reach, least, _FAR + 1)[1:])
+    return np.asarray(1 / (1 + np.exp(-(logit(p) + away))))
 
 
 def invert(
@@ -66,8 +70,10 @@ def invert(
     too_few[none] = np.inf if spread * q * 2 * student < 1 else -np.inf
     too_many[all_] = np.inf if spread * (1 - q) * 2 * student < 1 else -np.inf
     too_many[none] = too_few[all_] = -np.inf
-    first = int(np.argmax(np.append(too_many <= 0, True)))  # may be the quantile
-    last = grid.size - 1 - int(np.argmax(np.append(too_few[::-1] <= 0, True)))
+    # The share falls: below a value with too many above it, and above one with too few, all are
+    # refused, also where so few tokens are left that their own test can tell nothing.
+    first = int(np.flatnonzero(np.append(True, too_many > 0))[-1])  # may be the quantile
+    last = int(np.flatnonzero(np.append(too_few > 0, True))[0]) - 1
     if q >= 0.5:
         last = _worst_again(above, n, too_few, last, 1 - q, confidence)
     low = None if first == 0 else _crossing(grid, too_many, first - 1, first)

@@ -162,3 +162,17 @@ def test_a_million_tokens_take_seconds_at_most() -> None:
     start = time.process_time()
     quantile_bootstrap(values, codes, 0.99, 0.95)
     assert time.process_time() - start < 10
+
+
+def test_the_tail_of_one_document_does_not_stretch_the_interval_of_a_median() -> None:
+    """Its few tokens far up tell nothing by themselves, but lower values are refused already."""
+    rng = np.random.default_rng(1)
+    sizes = np.array([111, 188, 389, 511, 511, 379, 111, 511, 511, 179, 511, 511])
+    codes = np.repeat(np.arange(12), sizes)
+    values = np.exp(rng.normal(0, 0.3, codes.size) + rng.normal(0, 0.15, 12)[codes])
+    tail = rng.random(codes.size) < np.where(codes == 2, 0.2, 0.01)
+    values[tail] *= 3
+    got = quantile_bootstrap(values, codes, 0.5, 0.95)
+    assert got.value is not None
+    assert got.high is not None
+    assert got.high < 3 * got.value < values.max() / 2
