@@ -49,9 +49,9 @@ def main() -> int:
     import torch
 
     from evalharness.data import documents, windows
-    from evalharness.pair.cache import HiddenCache, entries
     from evalharness.pair.side import Side, default_chunk
-    from evalharness.pair.tokens import TokenPass
+    from evalharness.pair.texts.hidden_cache import HiddenCache, entries
+    from evalharness.pair.texts.token_pass import TokenPass
     from evalharness.spec.suite import load_suite
 
     torch.set_num_threads(1)
@@ -68,9 +68,15 @@ def main() -> int:
 
     def passed(cache: Any) -> Any:
         work = TokenPass(
-            reference, candidate, docs, batch_size=suite.batch_size, probe=None, cache=cache,
-            chunk=default_chunk(candidate.device, candidate.vocab_size, 2), compiled=True,
-        )  # fmt: skip
+            reference,
+            candidate,
+            docs,
+            batch_size=suite.batch_size,
+            probe=None,
+            cache=cache,
+            chunk=default_chunk(candidate.device, candidate.vocab_size, 2),
+            compiled=True,
+        )
         return work.measure(slots)["tokens"]
 
     with tempfile.TemporaryDirectory() as folder:
@@ -97,8 +103,10 @@ def main() -> int:
     ):
         print(f"{what:38}{min(took):8.1f} CPU s   {min(took) / min(plain):.2f}")
     ratio = min(cached) / min(plain)
-    print(f"on disk                         {stored / scored:8.0f} bytes a scored token, of "
-          f"{2 * reference.vocab_size:,} as 16-bit logits")  # fmt: skip
+    print(
+        f"on disk                         {stored / scored:8.0f} bytes a scored token, of "
+        f"{2 * reference.vocab_size:,} as 16-bit logits"
+    )
     same = after.equals(before)
     print("the same numbers, bit for bit" if same else "the numbers DIFFER")
     failed = ratio > LIMIT or not same

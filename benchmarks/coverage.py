@@ -115,8 +115,12 @@ def quantile(q: float) -> Estimator:
     return lambda values, codes, seed: quantile_bootstrap(values, codes, q, 0.95, REPLICATES, seed)
 
 
-PLAIN = {"per-token iid": iid, "blocks of 1024": blocks, "cluster t": ratio_t,
-         "cluster jackknife": jackknife}  # fmt: skip
+PLAIN = {
+    "per-token iid": iid,
+    "blocks of 1024": blocks,
+    "cluster t": ratio_t,
+    "cluster jackknife": jackknife,
+}
 MEAN = {**PLAIN, "cluster bootstrap-t": bootstrap_t, "skewness-adjusted t": skew_t}
 KL = {**PLAIN, "bootstrap-t (log), raised": positive}
 
@@ -152,9 +156,13 @@ class Report:
             if bad:
                 self.short.append(f"{what}, {documents} documents, {name}: {covered:.3f}")
             self.table.add_row(
-                what, str(documents), str(defined), name + (" *" if name == judged else ""),
-                f"{covered:.3f}", "" if must is None else f"{must:.2f}" + (" SHORT" if bad else ""),
-            )  # fmt: skip
+                what,
+                str(documents),
+                str(defined),
+                name + (" *" if name == judged else ""),
+                f"{covered:.3f}",
+                "" if must is None else f"{must:.2f}" + (" SHORT" if bad else ""),
+            )
             what = ""
 
     @staticmethod
@@ -189,8 +197,15 @@ def others(report: Report, corpora: int) -> None:
     rng = np.random.default_rng(3)
     times = corpora // 4
 
-    def add(what: str, documents: int, truth: float, drawn: Iterator[Any], name: str,
-            estimate: Any, judged: bool = True) -> None:  # fmt: skip
+    def add(
+        what: str,
+        documents: int,
+        truth: float,
+        drawn: Iterator[Any],
+        name: str,
+        estimate: Any,
+        judged: bool = True,
+    ) -> None:
         found = coverage(((d,) for d in drawn), truth, {name: estimate})
         report.add(what, documents, found, name if judged else "", kl=False)
 
@@ -201,35 +216,69 @@ def others(report: Report, corpora: int) -> None:
                 n = lengths(rng, g)
                 yield of(n, g), n
 
-        add("flips 5%, beta documents", g, 0.05,
-            totals(lambda n, g: rng.binomial(n, rng.beta(6, 114, g))), "skewness-adjusted t",
-            lambda d, r: cluster_skew_t(*d, 0.95))  # fmt: skip
-        add("RMS shift of probability", g, np.sqrt(1.5),
-            totals(lambda n, g: n * rng.gamma(1.5, 1.0, g)), "root of skewness-adjusted t",
-            lambda d, r: rms_t(*d, 0.95))  # fmt: skip
+        add(
+            "flips 5%, beta documents",
+            g,
+            0.05,
+            totals(lambda n, g: rng.binomial(n, rng.beta(6, 114, g))),
+            "skewness-adjusted t",
+            lambda d, r: cluster_skew_t(*d, 0.95),
+        )
+        add(
+            "RMS shift of probability",
+            g,
+            np.sqrt(1.5),
+            totals(lambda n, g: n * rng.gamma(1.5, 1.0, g)),
+            "root of skewness-adjusted t",
+            lambda d, r: rms_t(*d, 0.95),
+        )
     large = [predictions(np.random.default_rng(90 + i), 3000, 400, 1.4) for i in range(6)]
     for name, shift in (
-        ("calibration score", lambda d, r: cluster_skew_t(*cluster_sums(
-            calibration_score_sums(*d[2:4]) - calibration_score_sums(*d[:2]), d[4]), 0.95)),
+        (
+            "calibration score",
+            lambda d, r: cluster_skew_t(
+                *cluster_sums(
+                    calibration_score_sums(*d[2:4]) - calibration_score_sums(*d[:2]), d[4]
+                ),
+                0.95,
+            ),
+        ),
         ("ce2", lambda d, r: ce2_shift(*d, 0.95)),
         ("temperature", lambda d, r: temperature_shift(*d, 0.95)),
         ("ECE", lambda d, r: ece_shift(*d, 0.95, 199, r)),
-    ):  # fmt: skip
+    ):
         truth = float(np.mean([shift(rows, 0).value for rows in large]))
         drawn = (predictions(rng, 100, 50, 1.4) for _ in range(times))
         add(f"{name} shift", 100, truth, drawn, "as shipped", shift, judged=name != "ECE")
     for g in (12, 50):
-        add("layer error (median)", g, 1.0, (layer_histograms(rng, g, 0.2) for _ in range(times)),
+        add(
+            "layer error (median)",
+            g,
+            1.0,
+            (layer_histograms(rng, g, 0.2) for _ in range(times)),
             "share inversion",
-            lambda d, r: histogram_quantile_bootstrap(*d, 0.5, 0.95, REPLICATES, r))  # fmt: skip
+            lambda d, r: histogram_quantile_bootstrap(*d, 0.5, 0.95, REPLICATES, r),
+        )
     for n, up, down in ((100, 0.02, 0.06), (400, 0.02, 0.04), (2000, 0.02, 0.03)):
         drawn = (rng.multinomial(n, [up, down, 1 - up - down]) for _ in range(corpora))
-        add(f"task score shift {up - down:.0%}", n, up - down, drawn, "Tango",
-            lambda d, r: tango(int(d[0]), int(d[1]), int(d.sum()), 0.95))  # fmt: skip
+        add(
+            f"task score shift {up - down:.0%}",
+            n,
+            up - down,
+            drawn,
+            "Tango",
+            lambda d, r: tango(int(d[0]), int(d[1]), int(d.sum()), 0.95),
+        )
     for n, share in ((50, 0.1), (200, 0.02)):
         drawn = (int(rng.binomial(n, share)) for _ in range(corpora))
-        add(f"share {share:.0%}", n, share, drawn, "Clopper-Pearson",
-            lambda d, r, n=n: clopper_pearson(d, n, 0.95))  # fmt: skip
+        add(
+            f"share {share:.0%}",
+            n,
+            share,
+            drawn,
+            "Clopper-Pearson",
+            lambda d, r, n=n: clopper_pearson(d, n, 0.95),
+        )
 
 
 def recorded(report: Report, run: Path, corpora: int) -> None:
@@ -250,7 +299,7 @@ def recorded(report: Report, run: Path, corpora: int) -> None:
 def recorded_iid(run: Path) -> dict[str, Any]:
     """By quantity, how to draw its token values and document codes."""
     from evalharness.metrics import Evidence
-    from evalharness.run import Run
+    from evalharness.run.directory import Run
 
     column = Evidence(Run.open(run)).column
     codes = np.unique(column("doc"), return_inverse=True)[1]

@@ -22,9 +22,9 @@ from pair_overhead import SHAPES, random_side
 
 from evalharness.data.documents import Document
 from evalharness.data.windows import Slot
-from evalharness.models.load import LoadedModel
+from evalharness.engines.load import LoadedModel
 from evalharness.pair.side import Side, chunks
-from evalharness.pair.tokens import TokenPass
+from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layers import LayerProbe
 
 LENGTH, BATCH, BATCHES = 2048, 8, 4
@@ -91,9 +91,12 @@ def texts(vocabulary: int) -> tuple[list[Document], list[Slot]]:
 
 
 def work(
-    reference: Side, candidate: Side, documents: list[Document], block: list[Slot],
+    reference: Side,
+    candidate: Side,
+    documents: list[Document],
+    block: list[Slot],
     probed: bool = False,
-) -> None:  # fmt: skip
+) -> None:
     """The pass over one block of records."""
     probe = LayerProbe(reference, candidate, linears=False) if probed else None
     TokenPass(reference, candidate, documents, batch_size=BATCH, probe=probe).measure(block)

@@ -150,8 +150,10 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
 
     for documents in (10, 20, 50, 200):
         yield (
-            f"NLL shift, {documents} documents", 0.02,
-            lambda rng, g=documents: nll_totals(rng, g, 0.02), 4 * times,
+            f"NLL shift, {documents} documents",
+            0.02,
+            lambda rng, g=documents: nll_totals(rng, g, 0.02),
+            4 * times,
             [
                 ("skewness-adjusted t", True, skew_t),
                 ("cluster t", False, ratio_t),
@@ -159,54 +161,78 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ("point estimate", False, lambda d, r: float(d[0].sum() / d[1].sum())),
                 ("per-token iid", False, per_token),
             ],
-        )  # fmt: skip
+        )
     for documents in (30, 50, 200):
         yield (
-            f"NLL shift, gamma(1/2) documents, {documents}", 0.0,
+            f"NLL shift, gamma(1/2) documents, {documents}",
+            0.0,
             lambda rng, g=documents: (
-                (n := lengths(rng, g)) * (rng.gamma(0.5, 0.05, g) - 0.025), n), 4 * times,
+                (n := lengths(rng, g)) * (rng.gamma(0.5, 0.05, g) - 0.025),
+                n,
+            ),
+            4 * times,
             [("skewness-adjusted t", documents >= 200, skew_t), ("cluster t", False, ratio_t)],
-        )  # fmt: skip
+        )
     for documents, effect in ((20, 0.5), (30, 0.5), (50, 0.5), (200, 0.5), (50, 1.0), (200, 1.0)):
         yield (
             f"mean KL, {documents} documents, effect {effect}",
             math.exp((1.5**2 + effect**2) / 2),
-            lambda rng, g=documents, e=effect: cluster_sums(*kl_tokens(rng, g, e)), times,
+            lambda rng, g=documents, e=effect: cluster_sums(*kl_tokens(rng, g, e)),
+            times,
             [
-                ("bootstrap-t (log), raised", True, lambda d, r: high(
-                    positive_mean_t(*d, CONFIDENCE, REPLICATES, r))),
+                (
+                    "bootstrap-t (log), raised",
+                    True,
+                    lambda d, r: high(positive_mean_t(*d, CONFIDENCE, REPLICATES, r)),
+                ),
                 ("cluster t", False, ratio_t),
             ],
-        )  # fmt: skip
+        )
     for documents, effect in ((66, 0.3), (66, 0.8), (200, 0.3), (200, 0.8)):
         yield (
             f"KL p99, {documents} documents, effect {effect}",
             math.exp(2.32635 * math.hypot(1.5, effect)),
-            lambda rng, g=documents, e=effect: kl_tokens(rng, g, e), max(times // 3, 100),
+            lambda rng, g=documents, e=effect: kl_tokens(rng, g, e),
+            max(times // 3, 100),
             [
-                ("share inversion", True, lambda d, r: high(
-                    quantile_bootstrap(*d, 0.99, CONFIDENCE, REPLICATES, r))),
+                (
+                    "share inversion",
+                    True,
+                    lambda d, r: high(quantile_bootstrap(*d, 0.99, CONFIDENCE, REPLICATES, r)),
+                ),
                 ("point estimate", False, lambda d, r: float(np.quantile(d[0], 0.99))),
             ],
-        )  # fmt: skip
+        )
     for documents in (12, 40):
         yield (
-            f"layer error, {documents} documents", 1.0,
-            lambda rng, g=documents: layer_histograms(rng, g, 0.2), max(times // 3, 100),
-            [("share inversion", True, lambda d, r: high(
-                histogram_quantile_bootstrap(*d, 0.5, CONFIDENCE, REPLICATES, r)))],
-        )  # fmt: skip
+            f"layer error, {documents} documents",
+            1.0,
+            lambda rng, g=documents: layer_histograms(rng, g, 0.2),
+            max(times // 3, 100),
+            [
+                (
+                    "share inversion",
+                    True,
+                    lambda d, r: high(
+                        histogram_quantile_bootstrap(*d, 0.5, CONFIDENCE, REPLICATES, r)
+                    ),
+                )
+            ],
+        )
     for documents in (50, 200):
         yield (
-            f"RMS shift of probability, {documents} documents", math.sqrt(1.5),
+            f"RMS shift of probability, {documents} documents",
+            math.sqrt(1.5),
             lambda rng, g=documents: (
-                (n := lengths(rng, g)) * rng.gamma(1.5, 1.0, g) * (1 + rng.normal(0, 0.05, g)), n
-            ), 2 * times,
+                (n := lengths(rng, g)) * rng.gamma(1.5, 1.0, g) * (1 + rng.normal(0, 0.05, g)),
+                n,
+            ),
+            2 * times,
             [
                 ("root of skewness-adjusted t", True, lambda d, r: high(rms_t(*d, CONFIDENCE))),
                 ("cluster t", False, lambda d, r: math.sqrt(ratio_t(d, r) or 0.0)),
             ],
-        )  # fmt: skip
+        )
     for name, a, b in (("alike", 6.0, 114.0), ("unlike", 1.5, 28.5)):
         for documents in (50, 100):
 
@@ -217,43 +243,68 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 return rng.binomial(n, rng.beta(a, b, g)), n
 
             yield (
-                f"token flips 5%, {documents} documents, {name}", 0.05, flips, 4 * times,
+                f"token flips 5%, {documents} documents, {name}",
+                0.05,
+                flips,
+                4 * times,
                 [
                     ("skewness-adjusted t", True, skew_t),
                     ("cluster t", False, ratio_t),
                     *([("bootstrap-t", False, boot_t)] if documents == 100 else []),
-                    ("per-token Wald", False, lambda d, r: float(
-                        (p := d[0].sum() / d[1].sum()) + Z * math.sqrt(p * (1 - p) / d[1].sum()))),
+                    (
+                        "per-token Wald",
+                        False,
+                        lambda d, r: float(
+                            (p := d[0].sum() / d[1].sum()) + Z * math.sqrt(p * (1 - p) / d[1].sum())
+                        ),
+                    ),
                 ],
-            )  # fmt: skip
+            )
     for n, changed, drop in ((100, 0.08, 0.05), (400, 0.06, 0.02), (2000, 0.05, 0.01)):
         # the drop is gated from above: right -> wrong less wrong -> right
         yield (
-            f"task drop {drop:.0%}, {n} items, {changed:.0%} flips", drop,
+            f"task drop {drop:.0%}, {n} items, {changed:.0%} flips",
+            drop,
             lambda rng, n=n, f=changed, m=drop: (
-                *rng.multinomial(n, [(f + m) / 2, (f - m) / 2, 1 - f])[:2].tolist(), n),
+                *rng.multinomial(n, [(f + m) / 2, (f - m) / 2, 1 - f])[:2].tolist(),
+                n,
+            ),
             4 * times,
             [
                 ("Tango", True, lambda d, r: high(tango(*d, CONFIDENCE))),
                 ("point estimate", False, lambda d, r: (d[0] - d[1]) / d[2]),
-                ("Wald", False, lambda d, r: (d[0] - d[1]) / d[2] + Z * math.sqrt(
-                    max(d[0] + d[1] - (d[0] - d[1]) ** 2 / d[2], 0)) / d[2]),
+                (
+                    "Wald",
+                    False,
+                    lambda d, r: (
+                        (d[0] - d[1]) / d[2]
+                        + Z * math.sqrt(max(d[0] + d[1] - (d[0] - d[1]) ** 2 / d[2], 0)) / d[2]
+                    ),
+                ),
             ],
-        )  # fmt: skip
+        )
     yield (
-        "task drop 5%, 60 passages of 5 items", 0.05, lambda rng: passages(rng, 60, 0.05),
-        4 * times, [("skewness-adjusted t", True, skew_t), ("cluster t", False, ratio_t)],
-    )  # fmt: skip
+        "task drop 5%, 60 passages of 5 items",
+        0.05,
+        lambda rng: passages(rng, 60, 0.05),
+        4 * times,
+        [("skewness-adjusted t", True, skew_t), ("cluster t", False, ratio_t)],
+    )
     for n, share in ((50, 0.1), (200, 0.02)):
         yield (
-            f"documents beyond a bound {share:.0%}, {n} documents", share,
-            lambda rng, n=n, p=share: (int(rng.binomial(n, p)), n), 4 * times,
+            f"documents beyond a bound {share:.0%}, {n} documents",
+            share,
+            lambda rng, n=n, p=share: (int(rng.binomial(n, p)), n),
+            4 * times,
             [
                 ("Clopper-Pearson", True, lambda d, r: high(clopper_pearson(*d, CONFIDENCE))),
-                ("Wald", False, lambda d, r: d[0] / d[1]
-                 + Z * math.sqrt(d[0] * (d[1] - d[0]) / d[1] ** 3)),
+                (
+                    "Wald",
+                    False,
+                    lambda d, r: d[0] / d[1] + Z * math.sqrt(d[0] * (d[1] - d[0]) / d[1] ** 3),
+                ),
             ],
-        )  # fmt: skip
+        )
     large = [predictions(np.random.default_rng(90 + i), 3000, 400, 1.4) for i in range(6)]
     for documents, rows in ((1000, 1), (100, 100)):
         for name, estimate in (
@@ -264,20 +315,30 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
         ):
             limit = float(np.mean([estimate(rows).value for rows in large]))
             yield (
-                f"{name} shift, {documents} documents of {rows}", limit,
-                lambda rng, g=documents, k=rows: predictions(rng, g, k, 1.4), max(times // 2, 100),
-                [("bootstrap (shown only)" if name == "ECE" else "skewness-adjusted t",
-                  name != "ECE", lambda d, r, f=estimate: high(f(d)))],
-            )  # fmt: skip
+                f"{name} shift, {documents} documents of {rows}",
+                limit,
+                lambda rng, g=documents, k=rows: predictions(rng, g, k, 1.4),
+                max(times // 2, 100),
+                [
+                    (
+                        "bootstrap (shown only)" if name == "ECE" else "skewness-adjusted t",
+                        name != "ECE",
+                        lambda d, r, f=estimate: high(f(d)),
+                    )
+                ],
+            )
 
 
 def of_records(run: Path, times: int) -> Iterable[Any]:
     """The same rows, with the documents of a run as the population."""
     for name, documents, truth, draw, estimate in quantities(run, CONFIDENCE):
         yield (
-            f"{name} (records), {documents} documents", truth, draw, times,
+            f"{name} (records), {documents} documents",
+            truth,
+            draw,
+            times,
             [("as shipped", name != "ECE shift", lambda d, r, f=estimate: high(f(d, r)))],
-        )  # fmt: skip
+        )
 
 
 def early(times: int) -> Iterable[tuple[str, str, dict[str, float], float, bool]]:
@@ -288,18 +349,24 @@ def early(times: int) -> Iterable[tuple[str, str, dict[str, float], float, bool]
     methods: dict[str, tuple[Iterable[int], Callable[..., Interval]]] = {
         "all documents": ([documents], lambda s, n, k: cluster_skew_t(s, n, CONFIDENCE)),
         "five looks *": (
-            looks, lambda s, n, k: cluster_skew_t(
-                s, n, look_confidence(CONFIDENCE, FIVE_LOOKS[: k + 1])),
+            looks,
+            lambda s, n, k: cluster_skew_t(s, n, look_confidence(CONFIDENCE, FIVE_LOOKS[: k + 1])),
         ),
         "confidence sequence *": (
-            often, lambda s, n, k: mean_sequence(s, n, CONFIDENCE, documents // 5),
+            often,
+            lambda s, n, k: mean_sequence(s, n, CONFIDENCE, documents // 5),
         ),
         "naive peeking": (often, lambda s, n, k: cluster_ratio_t(s, n, CONFIDENCE)),
-    }  # fmt: skip
+    }
     rng = np.random.default_rng(9)
-    error = float(np.mean([
-        cluster_ratio_t(*nll_totals(rng, documents, 0.0), CONFIDENCE).se or 0.0 for _ in range(50)
-    ]))  # fmt: skip
+    error = float(
+        np.mean(
+            [
+                cluster_ratio_t(*nll_totals(rng, documents, 0.0), CONFIDENCE).se or 0.0
+                for _ in range(50)
+            ]
+        )
+    )
     for away in (-10.0, -9.0, -7.5, -6.0, 0.0, 6.0, 7.5, 9.0, 10.0):
         truth = f"{abs(away):g} errors {'inside' if away < 0 else 'outside'}"
         rng = np.random.default_rng(1)
@@ -335,9 +402,9 @@ def early(times: int) -> Iterable[tuple[str, str, dict[str, float], float, bool]
 
 def copies(run: Path) -> int:
     """Judge resampled runs of a rounding-only copy under gates/default.yaml."""
-    from evalharness import assets
-    from evalharness.finish import judge
     from evalharness.gates import load_policy
+    from evalharness.run import assets
+    from evalharness.workflow.seal import judge
 
     if not (run / "result.json").exists():
         with tempfile.TemporaryDirectory() as folder:
@@ -378,8 +445,16 @@ def main() -> int:
     times = 300 if arguments.quick else 1500
     rows = of_records(arguments.records, times) if arguments.records else at_limit(times)
     console, bad = Console(width=WIDTH), []
-    table = Table("truth at the limit", "gate", "corpora", "false PASS", "width", "power",
-                  "no interval", box=None)  # fmt: skip
+    table = Table(
+        "truth at the limit",
+        "gate",
+        "corpora",
+        "false PASS",
+        "width",
+        "power",
+        "no interval",
+        box=None,
+    )
     for what, limit, draw, count, gates in rows:
         rng = np.random.default_rng(0)
         ends: dict[str, list[float | None]] = {name: [] for name, *_ in gates}
@@ -400,9 +475,14 @@ def main() -> int:
             if plain.size and name not in UNPRICED:
                 power = np.mean(known < inside)
                 costs = [f"{np.median(known) / np.median(plain):.2f}", f"{power:.2f}"]
-            table.add_row("" if number else what, name + (" *" if judged else ""), str(count),
-                          f"{passed:.3f}" + (" OVER" if over else ""), *costs,
-                          f"{missing:.2f}" if missing else "")  # fmt: skip
+            table.add_row(
+                "" if number else what,
+                name + (" *" if judged else ""),
+                str(count),
+                f"{passed:.3f}" + (" OVER" if over else ""),
+                *costs,
+                f"{missing:.2f}" if missing else "",
+            )
     console.print(table)
     if not arguments.records:
         bad += stopping(console, times)
@@ -416,15 +496,21 @@ def stopping(console: Console, times: int) -> list[str]:
     bad = []
     table = Table("truth", "stopping", "PASS", "FAIL", "tokens used", box=None)
     for truth, method, shares, used, ours in early(max(times // 2, 150)):
-        table.add_row(truth, method, f"{shares.get('PASS', 0):.3f}",
-                      f"{shares.get('FAIL', 0):.3f}", f"{used:.0%}")  # fmt: skip
+        table.add_row(
+            truth,
+            method,
+            f"{shares.get('PASS', 0):.3f}",
+            f"{shares.get('FAIL', 0):.3f}",
+            f"{used:.0%}",
+        )
         if ours and "at the limit" in truth:
             count = max(times // 2, 150) // (4 if "documents" in truth else 1)
             most = PROMISED + 2 * simulation_error(count)
             bad += [
                 f"{truth}, {method}: {v} {shares.get(v, 0):.4f}"
-                for v in ("PASS", "FAIL") if shares.get(v, 0) > most
-            ]  # fmt: skip
+                for v in ("PASS", "FAIL")
+                if shares.get(v, 0) > most
+            ]
     console.print(table)
     return bad
 

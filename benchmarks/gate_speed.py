@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from evalharness import records
-from evalharness.finish import finish
 from evalharness.gates import load_policy
-from evalharness.run import Run
+from evalharness.run import records
+from evalharness.run.directory import Run
 from evalharness.spec.result import SideManifest
+from evalharness.workflow.seal import finish
 
 POLICY = """version: 1
 gates:
@@ -41,24 +41,34 @@ def synthetic(path: Path, tokens: int, documents: int) -> None:
     """Write a run of so many tokens in blocks of whole documents."""
     random = np.random.default_rng(0)
     side = SideManifest(
-        name="x", source="synthetic", architecture="None", dtype="bfloat16", parameters=1000,
-        bits_per_weight=16, weight_bytes=2000, groups=[], fingerprint="a",
+        name="x",
+        source="synthetic",
+        architecture="None",
+        dtype="bfloat16",
+        parameters=1000,
+        bits_per_weight=16,
+        weight_bytes=2000,
+        groups=[],
+        fingerprint="a",
         tokenizer_fingerprint="t",
-    )  # fmt: skip
+    )
     smaller = side.model_copy(
         update={"bits_per_weight": 4.5, "weight_bytes": 562, "fingerprint": "b"}
     )
     run = Run.create(
         path,
         {
-            "suite": {"name": "synthetic", "slices": []}, "created": "2026-01-01T00:00:00+00:00",
+            "suite": {"name": "synthetic", "slices": []},
+            "created": "2026-01-01T00:00:00+00:00",
             "sides": {
                 "reference": {"manifest": side.model_dump()},
                 "candidate": {"manifest": smaller.model_dump()},
             },
-            "candidate": {"simulate": {}}, "token_stream": "s", "tokenizers": ["t"],
+            "candidate": {"simulate": {}},
+            "token_stream": "s",
+            "tokenizers": ["t"],
         },
-    )  # fmt: skip
+    )
     per = tokens // documents
     step = max(1, 16384 // per)
     for block, start in enumerate(range(0, documents, step)):
@@ -70,35 +80,50 @@ def synthetic(path: Path, tokens: int, documents: int) -> None:
         kl = random.gamma(0.7, 0.06, n)
         conf = random.beta(2, 2, n)
         table = {
-            "doc": doc, "window": doc, "position": np.tile(np.arange(per), len(numbers)),
-            "token": random.integers(0, 1000, n), "nll_ref": nll,
-            "nll_cand": nll + effect + 0.2 * random.standard_normal(n), "kl": kl,
-            "kl_reverse": kl, "entropy_ref": nll, "entropy_cand": nll, "conf_ref": conf,
+            "doc": doc,
+            "window": doc,
+            "position": np.tile(np.arange(per), len(numbers)),
+            "token": random.integers(0, 1000, n),
+            "nll_ref": nll,
+            "nll_cand": nll + effect + 0.2 * random.standard_normal(n),
+            "kl": kl,
+            "kl_reverse": kl,
+            "entropy_ref": nll,
+            "entropy_cand": nll,
+            "conf_ref": conf,
             "conf_cand": np.clip(conf + 0.02 * random.standard_normal(n), 0, 1),
-            "argmax_ref": np.where(random.random(n) < conf, 1, 2), "argmax_cand": np.ones(n),
-            "top5_overlap": np.full(n, 4), "max_abs": kl, "max_abs_token": np.zeros(n),
+            "argmax_ref": np.where(random.random(n) < conf, 1, 2),
+            "argmax_cand": np.ones(n),
+            "top5_overlap": np.full(n, 4),
+            "max_abs": kl,
+            "max_abs_token": np.zeros(n),
             "half_range": 5 * kl,
-        }  # fmt: skip
+        }
         texts = {
-            "doc": numbers, "corpus": ["c"] * len(numbers), "id": [str(i) for i in numbers],
-            "attributes": ["{}"] * len(numbers), "tokens": np.full(len(numbers), per),
+            "doc": numbers,
+            "corpus": ["c"] * len(numbers),
+            "id": [str(i) for i in numbers],
+            "attributes": ["{}"] * len(numbers),
+            "tokens": np.full(len(numbers), per),
             "scored_tokens": np.full(len(numbers), per),
             "bytes_ref": np.full(len(numbers), 4 * per),
             "bytes_cand": np.full(len(numbers), 4 * per),
             "nll_ref": np.add.reduceat(nll, np.arange(0, n, per)),
             "nll_cand": np.add.reduceat(table["nll_cand"], np.arange(0, n, per)),
-        }  # fmt: skip
+        }
         run.write_block(
             f"{block:05d}",
             {
                 name: pa.table(
-                    [pa.array(columns[c]).cast(records.SCHEMAS[name].field(c).type)
-                     for c in records.SCHEMAS[name].names],
+                    [
+                        pa.array(columns[c]).cast(records.SCHEMAS[name].field(c).type)
+                        for c in records.SCHEMAS[name].names
+                    ],
                     schema=records.SCHEMAS[name],
                 )
                 for name, columns in (("tokens", table), ("documents", texts))
             },
-        )  # fmt: skip
+        )
     run.seal()
     run.close()
 
@@ -116,7 +141,7 @@ def main() -> int:
         finish(Run.open(run), load_policy(policy))  # what `compare` ends with
         for command in (["gate", str(run), "--gates", str(policy)], ["report", str(run)]):
             code = (
-                f"import sys; sys.argv[1:] = {command!r}\nfrom evalharness.cli import main\n"
+                f"import sys; sys.argv[1:] = {command!r}\nfrom evalharness.cli.main import main\n"
                 "try: main()\nexcept SystemExit: pass\n"
                 # Not ru_maxrss, which starts from the parent's peak.
                 "peak = next(x for x in open('/proc/self/status') if x.startswith('VmHWM'))\n"
@@ -125,17 +150,22 @@ def main() -> int:
             before = resource.getrusage(resource.RUSAGE_CHILDREN)
             started = time.perf_counter()
             done = subprocess.run(
-                [sys.executable, "-c", code], capture_output=True, text=True,
+                [sys.executable, "-c", code],
+                capture_output=True,
+                text=True,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
+            )
             wall = time.perf_counter() - started
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             torch, peak = (int(x) for x in done.stderr.split()[-2:])
             row = {
-                "command": command[0], "wall_s": round(wall, 2), "cpu_s": round(cpu, 2),
-                "peak_mib": round(peak / 1024), "torch": bool(torch),
-            }  # fmt: skip
+                "command": command[0],
+                "wall_s": round(wall, 2),
+                "cpu_s": round(cpu, 2),
+                "peak_mib": round(peak / 1024),
+                "torch": bool(torch),
+            }
             print(json.dumps(row))
             failed |= cpu > 2 or peak > 1024 * 1024 or bool(torch)
     return int(failed)

@@ -21,8 +21,8 @@ import pandas as pd
 import torch
 from pair_overhead import SHAPES, random_side
 
-from evalharness.compare import measure, plan
 from evalharness.progress import Progress
+from evalharness.workflow.compare import measure, plan
 
 ROOM = 0.5  # of both models' weights
 SUITE = """version: 1
@@ -102,9 +102,13 @@ def compared(
     release()
     torch.cuda.reset_peak_memory_stats(device)
     job = plan(
-        folder / "base.yaml", folder / "candidate.yaml", suite=folder / "suite.yaml",
-        gates=folder / "gates.yaml", out=folder / out, device=str(device),
-    )  # fmt: skip
+        folder / "base.yaml",
+        folder / "candidate.yaml",
+        suite=folder / "suite.yaml",
+        gates=folder / "gates.yaml",
+        out=folder / out,
+        device=str(device),
+    )
     start = time.perf_counter()
     run = measure(job, Progress(quiet=True))
     seconds = time.perf_counter() - start

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evalharness.models.load import LoadedModel
+from evalharness.engines.load import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
-from evalharness.pair.statistics import token_statistics
+from evalharness.pair.texts.statistics import token_statistics
 from evalharness.probes.layers import LayerProbe
 
 SHAPES = {  # hidden, layers, heads, key-value heads, intermediate, vocabulary
@@ -147,10 +147,15 @@ def random_side(shape: str, device: torch.device, seed: int) -> Side:
     """A model of random weights."""
     hidden, layers, heads, kv_heads, intermediate, vocabulary = SHAPES[shape]
     config = LlamaConfig(
-        hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, intermediate_size=intermediate, vocab_size=vocabulary,
-        tie_word_embeddings=shape != "8b", dtype=torch.bfloat16,
-    )  # fmt: skip
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        intermediate_size=intermediate,
+        vocab_size=vocabulary,
+        tie_word_embeddings=shape != "8b",
+        dtype=torch.bfloat16,
+    )
     torch.manual_seed(seed)
     torch.set_default_dtype(torch.bfloat16)
     with device:

@@ -15,8 +15,9 @@ CPU seconds of one thread, variants in turn, the median of the rounds' ratios.
     python benchmarks/pair_overhead_cpu.py [--documents 64] [--rounds 2]
 
 Exits 1 if a variant is beyond its limit. Two more rows are no part of the claim: ``kept``, the bare
-passes in this process, which keeps freed memory as a run does (`models.memory`), and ``chunked``,
-backbones, and heads in the pass's chunks at scored positions: the least that any pass can cost.
+passes in this process, which keeps freed memory as a run does (`engines.device_memory`), and
+``chunked``, backbones, and heads in the pass's chunks at scored positions: the least that any pass
+can cost.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> int:
 
     from evalharness.data import documents, windows
     from evalharness.pair.side import Side, chunks, default_chunk
-    from evalharness.pair.tokens import TokenPass
+    from evalharness.pair.texts.token_pass import TokenPass
     from evalharness.probes.layers import LayerProbe
     from evalharness.spec.suite import load_suite
 
@@ -82,9 +83,14 @@ def main() -> int:
 
     def passed(probe: Any) -> Callable[[list[Any]], Any]:
         work = TokenPass(
-            reference, candidate, docs, batch_size=suite.batch_size, probe=probe, chunk=chunk,
+            reference,
+            candidate,
+            docs,
+            batch_size=suite.batch_size,
+            probe=probe,
+            chunk=chunk,
             compiled=not options.plain,
-        )  # fmt: skip
+        )
         return work.measure
 
     blocks = LayerProbe(reference, candidate, linears=False)

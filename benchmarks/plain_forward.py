@@ -2,7 +2,7 @@
 
 What running the models costs without evalharness: transformers, the windows in padded batches,
 logits of every position thrown away, and the allocator as it comes (a pass of ours keeps freed
-memory, `models.memory`, which would make these passes faster too).
+memory, `engines.device_memory`, which would make these passes faster too).
 
     python benchmarks/plain_forward.py [--models base candidate] [--documents 64] [--rounds 1]
 
@@ -28,15 +28,25 @@ def seconds(
     models: list[str], documents: int, rounds: int = 1, dtype: str = "bfloat16"
 ) -> list[float]:
     """Run this script, and return what it prints."""
-    command = [sys.executable, __file__, "--models", *models, "--documents", str(documents),
-               "--rounds", str(rounds), "--dtype", dtype]  # fmt: skip
+    command = [
+        sys.executable,
+        __file__,
+        "--models",
+        *models,
+        "--documents",
+        str(documents),
+        "--rounds",
+        str(rounds),
+        "--dtype",
+        dtype,
+    ]
     found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return [float(line) for line in found.stdout.split()]
 
 
 def load_demo(models: list[str], dtype: str) -> list[Any]:
     """The demo's models, on the CPU."""
-    from evalharness.models.load import load
+    from evalharness.engines.load import load
     from evalharness.spec.model import load_model_spec
 
     loaded = []

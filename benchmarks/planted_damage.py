@@ -36,23 +36,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from evalharness import assets
+from evalharness.bisect.rank import gradient_scores
+from evalharness.bisect.search import TrialLog
+from evalharness.bisect.trials import Trials
 from evalharness.data.documents import Document
 from evalharness.data.windows import Slot
+from evalharness.engines.load import load
+from evalharness.engines.simulate import quantize_weight
 from evalharness.gates import load_policy
-from evalharness.models.load import load
-from evalharness.models.simulate import quantize_weight
-from evalharness.pair.noise import noise_floor
+from evalharness.pair.matching import match
 from evalharness.pair.side import Side
-from evalharness.pair.tokens import TokenPass
-from evalharness.pair.trial import Trials
+from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layers import LayerProbe
-from evalharness.probes.matching import match
-from evalharness.probes.sensitivity import gradient_scores
-from evalharness.search import TrialLog
+from evalharness.run import assets
 from evalharness.spec.model import ModelSpec, WeightQuantizer, load_model_spec
 from evalharness.spec.policy import Policy
 from evalharness.spec.suite import NoiseFloor
+from evalharness.workflow.noise_floor import noise_floor
 
 # The damages, each in strengths that are tried in turn.
 DAMAGES: dict[str, tuple[Any, ...]] = {
@@ -90,18 +90,26 @@ def main() -> int:
 def summary(rows: list[dict[str, Any]]) -> int:
     """Print the shares over all seeds; 1 when one is below its target."""
     failed = False
-    for key, wanted in (("own_first", 0.95), ("total_first", None), ("exact", 0.90),
-                        ("passes", 0.90)):  # fmt: skip
+    for key, wanted in (
+        ("own_first", 0.95),
+        ("total_first", None),
+        ("exact", 0.90),
+        ("passes", 0.90),
+    ):
         share = sum(r[key] for r in rows) / len(rows)
         failed |= wanted is not None and share < wanted
         target = "" if wanted is None else f"  (wanted: at least {wanted:.0%})"
         print(f"{key:<12} {sum(r[key] for r in rows)}/{len(rows)} = {share:.0%}{target}")
     blamed, behind = (sum(r[k] for r in rows) for k in ("blamed", "blamed_behind"))
-    print(f"undamaged modules among the first by total error: {blamed}, {behind} of them behind a "
-          "damaged one")  # fmt: skip
-    print(f"evaluations: median {np.median([r['evaluations'] for r in rows]):.0f}, "
-          f"most {max(r['evaluations'] for r in rows)}; {sum(r['drawn_again'] for r in rows)} "
-          f"modules drawn again; {time.process_time() / 60:.1f} min of CPU")  # fmt: skip
+    print(
+        f"undamaged modules among the first by total error: {blamed}, {behind} of them behind a "
+        "damaged one"
+    )
+    print(
+        f"evaluations: median {np.median([r['evaluations'] for r in rows]):.0f}, "
+        f"most {max(r['evaluations'] for r in rows)}; {sum(r['drawn_again'] for r in rows)} "
+        f"modules drawn again; {time.process_time() / 60:.1f} min of CPU"
+    )
     return int(failed)
 
 
@@ -120,8 +128,9 @@ class Bench:
         self.documents = [
             Document(i, "c", str(i), ids, None, {}) for i, ids in enumerate(self._texts(model))
         ]
-        slots = [Slot(d.number, d.number, 0, d.tokens, 0, len(d.tokens) - 1)
-                 for d in self.documents]  # fmt: skip
+        slots = [
+            Slot(d.number, d.number, 0, d.tokens, 0, len(d.tokens) - 1) for d in self.documents
+        ]
         self.search, self.held_out = slots[:DOCUMENTS], slots[DOCUMENTS:]
         floor = noise_floor(self.reference, self.documents, slots, 2, NoiseFloor()).values
         self.manifest: dict[str, Any] = {"noise_floor": floor}
@@ -135,8 +144,12 @@ class Bench:
         )
         verdicts = [t.decide(()).verdict for t in (self.trial_search, self.trial_held_out)]
         assert verdicts == ["PASS", "PASS"]
-        self.facts = {"kl_noise_floor": floor.get("kl.mean"), "kl_copy_upper": bounds,
-                      "limit": self.limit, "linears": len(self.linears)}  # fmt: skip
+        self.facts = {
+            "kl_noise_floor": floor.get("kl.mean"),
+            "kl_copy_upper": bounds,
+            "limit": self.limit,
+            "linears": len(self.linears),
+        }
 
     def _texts(self, model: str) -> list[np.ndarray]:
         if model == "tiny":
@@ -151,9 +164,15 @@ class Bench:
     def trials(self, slots: list[Slot], policy: Policy) -> Trials:
         """What decides ``policy`` on ``slots``."""
         return Trials(
-            self.reference, self.candidate, self.linears.values(), self.documents, slots, policy,
-            manifest=dict(self.manifest), batch_size=DOCUMENTS,
-        )  # fmt: skip
+            self.reference,
+            self.candidate,
+            self.linears.values(),
+            self.documents,
+            slots,
+            policy,
+            manifest=dict(self.manifest),
+            batch_size=DOCUMENTS,
+        )
 
     def trial(self, seed: int, count: int, damage: str) -> dict[str, Any]:
         """Damage, rank, repair, undo."""
@@ -165,8 +184,12 @@ class Bench:
         )
         try:
             planted, again = self.plant(seed, 1 if damage == "head" else count, damage, kept)
-            row: dict[str, Any] = {"seed": seed, "damage": damage, "planted": planted,
-                                   "drawn_again": again}  # fmt: skip
+            row: dict[str, Any] = {
+                "seed": seed,
+                "damage": damage,
+                "planted": planted,
+                "drawn_again": again,
+            }
             own, total = self.errors()
             for key, found in (("own_first", own), ("total_first", total)):
                 first = sorted(found, key=lambda n: -found[n])[: len(planted)]
@@ -242,9 +265,13 @@ class Bench:
             found = log.search(ordered, lambda text: None)
         restored = set(found.restored or ())
         held = found.restored is not None and self.trial_held_out.decide(restored).verdict == "PASS"
-        return {"exact": restored == set(planted), "passes": held, "evaluations": len(log.known),
-                "missed": sorted(set(planted) - restored),
-                "needless": sorted(restored - set(planted))}  # fmt: skip
+        return {
+            "exact": restored == set(planted),
+            "passes": held,
+            "evaluations": len(log.known),
+            "missed": sorted(set(planted) - restored),
+            "needless": sorted(restored - set(planted)),
+        }
 
 
 def _policy(limit: float) -> Policy:
@@ -286,10 +313,17 @@ def tiny_spec() -> ModelSpec:
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4,
-        num_key_value_heads=2, vocab_size=len(tokenizer), max_position_embeddings=256,
-        tie_word_embeddings=False, bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=len(tokenizer),
+        max_position_embeddings=256,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=0,
+    )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
         for parameter in model.parameters():

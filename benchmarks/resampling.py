@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from evalharness.metrics import Evidence, calibration
 from evalharness.metrics.layers import EDGES
-from evalharness.run import InMemory, Run
+from evalharness.run.directory import InMemory, Run
 from evalharness.stats import (
     Interval,
     calibration_score_sums,
@@ -80,59 +80,79 @@ def quantities(path: Path, confidence: float) -> Iterator[Quantity]:
     kl = col("kl")
     for q in (0.5, 0.99, 0.999):
         yield (
-            f"KL quantile {q:g}", g, float(np.quantile(kl, q)),
+            f"KL quantile {q:g}",
+            g,
+            float(np.quantile(kl, q)),
             lambda rng: (kl[(found := rows(rng))[0]], found[1]),
             lambda d, r, q=q: quantile_bootstrap(*d, q, confidence, REPLICATES, r),
-        )  # fmt: skip
+        )
     largest = np.zeros(g)
     np.maximum.at(largest, codes, col("half_range"))
     beyond = largest > np.median(largest) * 1.2
     yield (
-        "documents beyond a bound", g, float(beyond.mean()),
+        "documents beyond a bound",
+        g,
+        float(beyond.mean()),
         lambda rng: int(beyond[rng.integers(0, g, g)].sum()),
         lambda d, r: clopper_pearson(d, g, confidence),
-    )  # fmt: skip
+    )
 
     def drawn_sides(rng: np.random.Generator) -> Any:
         picked, new = rows(rng)
         return *(s[picked] for s in sides), new
 
     yield (
-        "temperature shift", g, float(temperature_shift(*sides, codes, confidence).value or 0),
-        drawn_sides, lambda d, r: temperature_shift(*d, confidence),
-    )  # fmt: skip
+        "temperature shift",
+        g,
+        float(temperature_shift(*sides, codes, confidence).value or 0),
+        drawn_sides,
+        lambda d, r: temperature_shift(*d, confidence),
+    )
     yield (
-        "ce2 shift", g, _plug_in(*sides[2:]) - _plug_in(*sides[:2]),
-        drawn_sides, lambda d, r: ce2_shift(*d, confidence),
-    )  # fmt: skip
+        "ce2 shift",
+        g,
+        _plug_in(*sides[2:]) - _plug_in(*sides[:2]),
+        drawn_sides,
+        lambda d, r: ce2_shift(*d, confidence),
+    )
     yield (
-        "ECE shift", g, float(ece_shift(*sides, codes, confidence, 199).value or 0),
-        drawn_sides, lambda d, r: ece_shift(*d, confidence, 199, r),
-    )  # fmt: skip
+        "ECE shift",
+        g,
+        float(ece_shift(*sides, codes, confidence, 199).value or 0),
+        drawn_sides,
+        lambda d, r: ece_shift(*d, confidence, 199, r),
+    )
     layers = [key for key in evidence.layers if key[0] == "total"]
     if layers:
         counts = evidence.layers[layers[-1]].histogram("rel")
         counts = counts[counts.sum(axis=1) > 0]
         k = len(counts)
         yield (
-            "layer error (median)", k, histogram_quantile(counts.sum(axis=0), EDGES, 0.5),
+            "layer error (median)",
+            k,
+            histogram_quantile(counts.sum(axis=0), EDGES, 0.5),
             lambda rng: counts[rng.integers(0, k, k)],
             lambda d, r: histogram_quantile_bootstrap(d, EDGES, 0.5, confidence, REPLICATES, r),
-        )  # fmt: skip
+        )
     items = evidence.items
     if len(items):
         first = items[(items["task"] == items["task"][0]) & (items["metric"] == items["metric"][0])]
         change = (first["score_cand"] - first["score_ref"]).to_numpy()
         m = len(change)
         yield (
-            "task score shift", m, float(change.mean()), lambda rng: change[rng.integers(0, m, m)],
+            "task score shift",
+            m,
+            float(change.mean()),
+            lambda rng: change[rng.integers(0, m, m)],
             lambda d, r: tango(int((d > 0).sum()), int((d < 0).sum()), m, confidence),
-        )  # fmt: skip
+        )
         yield (
-            "task flips", m, float((change != 0).mean()),
+            "task flips",
+            m,
+            float((change != 0).mean()),
             lambda rng: int((change[rng.integers(0, m, m)] != 0).sum()),
             lambda d, r: clopper_pearson(d, m, confidence),
-        )  # fmt: skip
+        )
 
 
 def _plug_in(conf: Any, correct: Any) -> float:

@@ -28,8 +28,10 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {
-    "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1",
-}  # fmt: skip
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OMP_NUM_THREADS": "1",
+}
 TIMINGS = ("created", "cost", "command")
 
 
@@ -53,9 +55,14 @@ def tiny_project(folder: Path) -> list[str]:
     tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-        vocab_size=len(tokenizer), bos_token_id=None, eos_token_id=0,
-    )  # fmt: skip
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=0,
+    )
     LlamaForCausalLM(config).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     rows = [{"id": i, "text": TEXT[i % 90 :] + TEXT[: 3 * i]} for i in range(160)]
@@ -166,9 +173,15 @@ def main() -> int:
         else:
             demo = ROOT / "suites" / "demo"
             arguments = [
-                str(demo / "base.yaml"), str(demo / "candidate.yaml"), "--suite", "demo",
-                "--gates", "demo", "--limit", str(options.limit),
-            ]  # fmt: skip
+                str(demo / "base.yaml"),
+                str(demo / "candidate.yaml"),
+                "--suite",
+                "demo",
+                "--gates",
+                "demo",
+                "--limit",
+                str(options.limit),
+            ]
         whole, code = undisturbed(arguments, folder)
         expected = stable(folder / "whole")
         print(f"undisturbed: {whole.end:.1f} s, {len(whole.done)} blocks, exit {code}", flush=True)

@@ -35,16 +35,20 @@ def one(tokens: int, vocabulary: int) -> dict[str, float]:
 
     from evalharness.data.documents import Document
     from evalharness.data.windows import blocks, cut
-    from evalharness.environment import peak_memory
     from evalharness.pair.side import Side
-    from evalharness.pair.tokens import TokenPass
+    from evalharness.pair.texts.token_pass import TokenPass
+    from evalharness.run.environment import peak_memory
     from evalharness.spec.suite import Suite
 
     torch.set_num_threads(1)
     config = LlamaConfig(
-        hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
-        vocab_size=vocabulary, tie_word_embeddings=True,
-    )  # fmt: skip
+        hidden_size=256,
+        intermediate_size=768,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        vocab_size=vocabulary,
+        tie_word_embeddings=True,
+    )
     sides = []
     for seed in (0, 1):
         torch.manual_seed(seed)
@@ -86,13 +90,17 @@ def main() -> int:
     for tokens, vocabulary in wanted:
         done = subprocess.run(
             [sys.executable, __file__, str(options.plot), "--one", str(tokens), str(vocabulary)],
-            capture_output=True, text=True, env=os.environ | ENVIRONMENT, check=True,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            env=os.environ | ENVIRONMENT,
+            check=True,
+        )
         r = found[tokens, vocabulary] = json.loads(done.stdout.splitlines()[-1])
         print(
             f"{vocabulary:10,} {tokens:8,} {1e6 * r['seconds'] / tokens:13.0f} "
-            f"{r['bytes'] / 2**20:9.0f}", flush=True,
-        )  # fmt: skip
+            f"{r['bytes'] / 2**20:9.0f}",
+            flush=True,
+        )
     plot(options.plot, found, wanted)
     least, most = found[wanted[0]], found[wanted[len(TIMES) - 1]]
     growth = most["bytes"] / least["bytes"]

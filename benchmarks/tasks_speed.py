@@ -34,7 +34,7 @@ TOLERANCE = 1e-3  # nats, float32
 
 def load_pair(dtype: str) -> tuple[Any, Any]:
     """SmolLM2-135M and a 4-bit round-to-nearest simulation of it, heads apart."""
-    from evalharness.models.load import load
+    from evalharness.engines.load import load
     from evalharness.spec.model import ModelSpec
 
     base = {"name": "base", "model": {"path": MODEL, "dtype": dtype, "device": "cpu"}}
@@ -50,8 +50,8 @@ def by_lm_eval(dtype: str, entry: dict[str, Any], batch_size: int) -> tuple[floa
     from lm_eval.evaluator import evaluate
     from lm_eval.models.huggingface import HFLM
 
+    from evalharness.compat.silence import quiet
     from evalharness.data.items import prepare_tasks
-    from evalharness.models.quiet import quiet
     from evalharness.spec.suite import Task
 
     torch.set_num_threads(1)
@@ -65,10 +65,12 @@ def by_lm_eval(dtype: str, entry: dict[str, Any], batch_size: int) -> tuple[floa
             samples = None if task.samples is None else {task.name: list(task.samples)}
             found.append(
                 evaluate(
-                    lm, {"tasks": {task.name: task.fresh()}, "groups": {}}, samples=samples,
+                    lm,
+                    {"tasks": {task.name: task.fresh()}, "groups": {}},
+                    samples=samples,
                     bootstrap_iters=0,
                 )
-            )  # fmt: skip
+            )
     taken = time.process_time() - start
     return taken, [
         {"results": f["results"], "samples": [s["resps"] for s in f["samples"][task.name]]}
@@ -78,7 +80,7 @@ def by_lm_eval(dtype: str, entry: dict[str, Any], batch_size: int) -> tuple[floa
 
 def by_prefix(sides: tuple[Any, Any], prepared: Any, batch_size: int) -> tuple[float, Any, Any]:
     """CPU seconds, the run, and both sides' samples, of the packed pass over both models."""
-    import evalharness.pair.tasks as module
+    import evalharness.pair.tasks.run as module
 
     kept: list[Any] = []
     real = module.pair_samples
@@ -115,7 +117,7 @@ def measure(dtype: str, shots: int, items: int, batch_size: int) -> tuple[float,
     prepared = prepare_tasks((Task(**entry),), seed=0)
     task = prepared.tasks[0]
     ours, run, kept = by_prefix(load_pair(dtype), prepared, batch_size)
-    # In a process of its own: ours changes what becomes of freed memory (`models.memory`).
+    # In a process of its own: ours changes what becomes of freed memory (`engines.device_memory`).
     with ProcessPoolExecutor(1, get_context("spawn")) as alone:
         theirs, found = alone.submit(by_lm_eval, dtype, entry, batch_size).result()
     worst = largest_difference(found, kept)

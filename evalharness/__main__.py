@@ -1,5 +1,5 @@
 """``python -m evalharness``."""
 
-from evalharness.cli import main
+from evalharness.cli.main import main
 
 main()

@@ -13,11 +13,11 @@ from functools import cached_property
 from pathlib import Path
 
 from evalharness.errors import InputError
-from evalharness.finish import judge, load_result
 from evalharness.gates import Decision, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
-from evalharness.run import Run
+from evalharness.run.directory import Run
 from evalharness.spec.result import Anomaly, Estimate, Result
+from evalharness.workflow.seal import judge, load_result
 
 
 class LoadedRun:
@@ -77,11 +77,17 @@ def compare(
     limit: int | None = None,
 ) -> LoadedRun:
     """Compare two models and return the finished run; see the command of the same name."""
-    from evalharness.compare import compare as run_compare
-    from evalharness.compare import plan
+    from evalharness.workflow.compare import compare as run_compare
+    from evalharness.workflow.compare import plan
 
     job = plan(
-        base, candidate, suite=suite, gates=gates, out=out, device=device, limit=limit,
+        base,
+        candidate,
+        suite=suite,
+        gates=gates,
+        out=out,
+        device=device,
+        limit=limit,
         command=f"evalharness compare {base} {candidate} --suite {suite} --gates {gates}",
-    )  # fmt: skip
+    )
     return LoadedRun(run_compare(job)[1])

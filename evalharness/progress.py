@@ -69,10 +69,15 @@ class Progress:
         started = time.monotonic()
         if self._live:
             columns = (
-                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-                TextColumn(unit), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
-                TextColumn("left"), TimeRemainingColumn(),
-            )  # fmt: skip
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn(unit),
+                TextColumn("{task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
             with Bar(*columns, console=self.console, transient=True) as bar:
                 yield Advance(bar, bar.add_task(text, total=total, rate=""))
         else:

@@ -32,11 +32,17 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
             path = tmp_path_factory.mktemp("model") / f"tiny{seed}"
             tokenizer = tiny_tokenizer()
             settings = {
-                "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
-                "num_attention_heads": 4, "num_key_value_heads": 2,
-                "vocab_size": len(tokenizer), "max_position_embeddings": 256,
-                "tie_word_embeddings": False, "bos_token_id": None, "eos_token_id": 0,
-            }  # fmt: skip
+                "hidden_size": 32,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "vocab_size": len(tokenizer),
+                "max_position_embeddings": 256,
+                "tie_word_embeddings": False,
+                "bos_token_id": None,
+                "eos_token_id": 0,
+            }
             torch.manual_seed(seed)
             model = LlamaForCausalLM(LlamaConfig(**(settings | config)))
             # The default initialisation gives nearly uniform predictions, which test little.

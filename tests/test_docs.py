@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from evalharness.cli import app
+from evalharness.cli.main import app
 from evalharness.metrics import REGISTRY
 
 ROOT = Path(__file__).resolve().parents[1]

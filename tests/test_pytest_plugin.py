@@ -332,9 +332,16 @@ def test_workers_of_xdist_share_one_comparison(
         """
     )
     result = pytester.runpytest_subprocess(
-        *PLUGIN, "-n", "2", "--dist", "loadfile", "--evalharness-base", "b.yaml",
-        "--evalharness-candidate", "c.yaml",
-    )  # fmt: skip
+        *PLUGIN,
+        "-n",
+        "2",
+        "--dist",
+        "loadfile",
+        "--evalharness-base",
+        "b.yaml",
+        "--evalharness-candidate",
+        "c.yaml",
+    )
     result.assert_outcomes(passed=6)
     assert len((pytester.path / "compared.txt").read_text().splitlines()) == 1
 
@@ -397,7 +404,10 @@ def test_unused_it_imports_nothing_of_weight() -> None:
         "'evalharness.gates', 'evalharness.api') if m in sys.modules])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
         cwd=Path(evalharness.__file__).parent.parent,
-    )  # fmt: skip
+    )
     assert result.stdout.strip() == "[]"

@@ -59,9 +59,10 @@ def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
         ]
         if not found:
             raise InputError(
-                f"corpus {corpus.name!r} is empty", key=f"corpora.{corpus.name}",
+                f"corpus {corpus.name!r} is empty",
+                key=f"corpora.{corpus.name}",
                 remedy="Give a source that holds at least one document with text.",
-            )  # fmt: skip
+            )
         # The order depends on the seed and the documents' names alone, not on how files are listed.
         found.sort(key=lambda t: _draw(suite.seed, t))
         if corpus.documents is not None and len(found) < corpus.documents:
@@ -83,9 +84,10 @@ def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -
         if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
             raise InputError(
                 f"document {text.id!r} holds token id {int(ids.max())}, outside the model's "
-                f"vocabulary of {vocab_size}", key=f"corpora.{text.corpus}",
+                f"vocabulary of {vocab_size}",
+                key=f"corpora.{text.corpus}",
                 remedy="Tokenise it with this model's tokenizer.",
-            )  # fmt: skip
+            )
         longest = max(longest, len(ids))
         if len(ids) >= shortest(suite):
             documents.append(
@@ -95,9 +97,10 @@ def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -
         if not any(d.corpus == corpus.name for d in documents):
             raise InputError(
                 f"corpus {corpus.name!r} has no document of {shortest(suite)} tokens or more "
-                f"(longest: {longest})", key=f"corpora.{corpus.name}",
+                f"(longest: {longest})",
+                key=f"corpora.{corpus.name}",
                 remedy="Shorten window.tokens or min_tokens, or give longer documents.",
-            )  # fmt: skip
+            )
     return documents
 
 
@@ -238,8 +241,10 @@ def _read_files(corpus: Corpus) -> Iterator[Text]:
                 if not isinstance(text, str):
                     raise InputError(
                         f"row has no text under {corpus.text_key!r} (keys: {', '.join(row)})",
-                        path=path, line=number, key=f"corpora.{corpus.name}.text_key",
-                    )  # fmt: skip
+                        path=path,
+                        line=number,
+                        key=f"corpora.{corpus.name}.text_key",
+                    )
                 kept = _kept(row, corpus)
                 name = str(row.get("id", number))
                 yield Text(corpus.name, f"{path.name}:{name}", text, None, kept)
@@ -258,8 +263,9 @@ def _read_tokens(corpus: Corpus) -> Iterator[Text]:
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise InputError(
                 f"must be a 1-D array of integers (got {ids.ndim}-D {ids.dtype})",
-                path=path, key=key,
-            )  # fmt: skip
+                path=path,
+                key=key,
+            )
         yield Text(corpus.name, path.name, None, ids.astype(np.int64), {})
         return
     for number, row in _rows(path, corpus):
@@ -289,9 +295,11 @@ def _rows(path: Path, corpus: Corpus) -> Iterator[tuple[int, dict[str, Any]]]:
             raise InputError(f"not JSON ({error})", path=path, line=number) from None
         if not isinstance(row, dict):
             raise InputError(
-                f"must be an object (got {type(row).__name__})", path=path, line=number,
+                f"must be an object (got {type(row).__name__})",
+                path=path,
+                line=number,
                 key=f"corpora.{corpus.name}",
-            )  # fmt: skip
+            )
         yield number, row
 
 

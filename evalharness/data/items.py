@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from evalharness.compat.silence import quiet
 from evalharness.data.task_errors import explain
 from evalharness.data.task_names import SHIPPED, default_folder, mentioned, read_names
 from evalharness.errors import InputError, nearest
-from evalharness.models.quiet import quiet
 from evalharness.spec.suite import Task
 
 # lm-eval's own default: the few-shot examples are those that its command draws.
@@ -99,9 +99,10 @@ def prepare_tasks(tasks: tuple[Task, ...], *, seed: int) -> PreparedTasks:
             for name, leaf in leaves.items():
                 if name in prepared:
                     raise InputError(
-                        f"task {name!r} is already part of the suite", key=key,
+                        f"task {name!r} is already part of the suite",
+                        key=key,
                         remedy="Give every task once, alone or in one group.",
-                    )  # fmt: skip
+                    )
                 with _reported(entry, key, name):
                     prepared[name] = _prepare(name, leaf, entry, seed, messages)
     return PreparedTasks(tuple(prepared.values()), groups, tuple(dict.fromkeys(messages)))
@@ -227,9 +228,10 @@ def _declared() -> set[str]:
 
 def _unknown(name: str, key: str, known: set[str]) -> InputError:
     return InputError(
-        f"no lm-eval task, group or tag is named {name!r}", key=key,
+        f"no lm-eval task, group or tag is named {name!r}",
+        key=key,
         remedy=nearest(name, known) or "`lm_eval ls tasks` lists them; path: takes a task YAML.",
-    )  # fmt: skip
+    )
 
 
 @contextlib.contextmanager

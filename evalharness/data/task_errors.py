@@ -11,9 +11,15 @@ from evalharness.errors import InputError
 
 _OFFLINE = re.compile(r"OfflineModeIsEnabled|Couldn't reach|offline mode|Connection|NotOnDisk")
 _UNREACHABLE = (
-    "OfflineModeIsEnabled", "DatasetNotFoundError", "DataFilesNotFoundError", "EmptyDatasetError",
-    "LocalEntryNotFoundError", "RepositoryNotFoundError", "GatedRepoError", "HfHubHTTPError",
-)  # fmt: skip
+    "OfflineModeIsEnabled",
+    "DatasetNotFoundError",
+    "DataFilesNotFoundError",
+    "EmptyDatasetError",
+    "LocalEntryNotFoundError",
+    "RepositoryNotFoundError",
+    "GatedRepoError",
+    "HfHubHTTPError",
+)
 
 
 def explain(error: Exception, name: str, path: str | None, key: str) -> InputError:
@@ -32,17 +38,20 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
         if isinstance(e, ModuleNotFoundError):
             return InputError(
                 f"{what} needs the Python package {e.name!r}, which is not installed",
-                path=path, key=key, remedy=f"Install it (pip install {e.name}).",
-            )  # fmt: skip
+                path=path,
+                key=key,
+                remedy=f"Install it (pip install {e.name}).",
+            )
     for e in chain:
         if isinstance(e, ConnectionError | FileNotFoundError) or type(e).__name__ in _UNREACHABLE:
             offline = " offline" if _OFFLINE.search(_first(e)) else ""
             return InputError(
                 f"the data of {what} is not available{offline} ({_first(e)})",
-                path=path, key=key,
+                path=path,
+                key=key,
                 remedy="Run once with a network (without HF_HUB_OFFLINE, HF_DATASETS_OFFLINE or "
                 "--offline), or give a task YAML over local files with path:.",
-            )  # fmt: skip
+            )
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
     if isinstance(error, TypeError) and unknown:
         return InputError(f"unknown key {unknown[1]!r} in the task", path=path, key=key)
@@ -50,8 +59,10 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
         return InputError("a task YAML must have a key task: or group:", path=path, key=key)
     return InputError(
         f"lm-eval could not build {what} ({type(error).__name__}: {_first(error)})",
-        path=path, key=key, remedy="Check the task's YAML, its data and num_fewshot.",
-    )  # fmt: skip
+        path=path,
+        key=key,
+        remedy="Check the task's YAML, its data and num_fewshot.",
+    )
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,12 +7,11 @@ from evalharness.gates.baseline import (
     load_baseline,
     save_baseline,
 )
-from evalharness.gates.check import check_layers, check_policy, load_policy, policy_from
-from evalharness.gates.decide import decide, expired_waivers, result_ids
-from evalharness.gates.explain import explain
+from evalharness.gates.explanation import explain
 from evalharness.gates.limits import refuse_noise
 from evalharness.gates.overall import Decision
-from evalharness.gates.plan import (
+from evalharness.gates.policy_check import check_layers, check_policy, load_policy, policy_from
+from evalharness.gates.resolvable import (
     Need,
     Sizes,
     Spread,
@@ -21,6 +20,7 @@ from evalharness.gates.plan import (
     resolved,
     spreads_from,
 )
+from evalharness.gates.verdicts import decide, expired_waivers, result_ids
 from evalharness.gates.waivers import waiver_id
 from evalharness.spec.policy import Policy
 

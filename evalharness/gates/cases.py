@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from evalharness.gates.interfaces import Baseline, Estimates, Registry
-from evalharness.gates.judge import Judgement, finite, judge, two_sided
+from evalharness.gates.judgement import Judgement, finite, judge, two_sided
 from evalharness.gates.limits import Side, Threshold, check_noise, threshold
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers

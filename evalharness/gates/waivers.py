@@ -11,10 +11,10 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from evalharness.gates.policy_files import default_id
 from evalharness.gates.scopes import covers
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, GivenWaiver, Policy, WaiverSpec
-from evalharness.spec.resolve import default_id
 from evalharness.spec.result import GateResult, Verdict, Waiver
 
 EXPIRING = dt.timedelta(days=14)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from evalharness.gates.judge import Judgement
+from evalharness.gates.judgement import Judgement
 from evalharness.gates.limits import Threshold
 from evalharness.gates.scopes import label
 from evalharness.spec.policy import Gate

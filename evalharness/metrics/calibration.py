@@ -38,9 +38,7 @@ class Predictions:
     @property
     def both(self) -> tuple[Array, Array, Array, Array, Array]:
         """In the order the estimators take them."""
-        return (
-            self.conf_ref, self.correct_ref, self.conf_cand, self.correct_cand, self.clusters
-        )  # fmt: skip
+        return (self.conf_ref, self.correct_ref, self.conf_cand, self.correct_cand, self.clusters)
 
     def side(self, name: str) -> tuple[Array, Array]:
         """(confidence, correct) of one side."""
@@ -75,23 +73,31 @@ def predictions(evidence: Evidence, scope: Scope) -> Predictions | str:
         rows = rows[rows["metric"] == scope.get("metric", rows["metric"].iloc[0])]
         codes, _ = pd.factorize(rows["cluster"])
         return Predictions(
-            rows["conf_ref"].to_numpy(float), rows["correct_ref"].to_numpy(bool),
-            rows["conf_cand"].to_numpy(float), rows["correct_cand"].to_numpy(bool), codes,
-        )  # fmt: skip
+            rows["conf_ref"].to_numpy(float),
+            rows["correct_ref"].to_numpy(bool),
+            rows["conf_cand"].to_numpy(float),
+            rows["correct_cand"].to_numpy(bool),
+            codes,
+        )
     view = evidence.tokens(scope)
     reason = view.bad("conf_ref", "conf_cand")
     if reason:
         return reason
     token = view.column("token")
     return Predictions(
-        np.clip(view.column("conf_ref"), 0, 1), view.column("argmax_ref") == token,
-        np.clip(view.column("conf_cand"), 0, 1), view.column("argmax_cand") == token, view.doc,
-    )  # fmt: skip
+        np.clip(view.column("conf_ref"), 0, 1),
+        view.column("argmax_ref") == token,
+        np.clip(view.column("conf_cand"), 0, 1),
+        view.column("argmax_cand") == token,
+        view.doc,
+    )
 
 
 _common: Any = {
-    "scopes": scopes, "scope_keys": (*TEXT_KEYS, *TASK_KEYS), "records": "tokens",
-}  # fmt: skip
+    "scopes": scopes,
+    "scope_keys": (*TEXT_KEYS, *TASK_KEYS),
+    "records": "tokens",
+}
 
 
 def _over(estimator: Any, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
@@ -105,18 +111,28 @@ def _side_ece(side: str, found: Predictions, confidence: float) -> Interval:
     conf, correct = found.side(side)
     ece = stats.ece(conf, correct)
     return Interval(
-        ece.value, None, None, confidence, ece.n, len(np.unique(found.clusters)),
+        ece.value,
+        None,
+        None,
+        confidence,
+        ece.n,
+        len(np.unique(found.clusters)),
         "15 equal-mass bins",
         reason=f"a plug-in ECE is biased upwards: {ece.noise_floor:.4f} is expected of a perfectly "
         "calibrated model at this size; gate the shift of ce2 or of the calibration score",
-    )  # fmt: skip
+    )
 
 
 for _side in ("reference", "candidate"):
     metric(
-        f"ece.{_side}", f"ECE, {_side}", unit="fraction", direction="lower", identity=None,
-        source="Σ (n_b/n)·|acc_b − conf_b|, 15 equal-mass bins; Roelofs 2012.08668", **_common,
-    )(partial(_over, partial(_side_ece, _side)))  # fmt: skip
+        f"ece.{_side}",
+        f"ECE, {_side}",
+        unit="fraction",
+        direction="lower",
+        identity=None,
+        source="Σ (n_b/n)·|acc_b − conf_b|, 15 equal-mass bins; Roelofs 2012.08668",
+        **_common,
+    )(partial(_over, partial(_side_ece, _side)))
 
 
 def _ece_shift(found: Predictions, confidence: float) -> Interval:
@@ -142,23 +158,51 @@ def _temperature_shift(found: Predictions, confidence: float) -> Interval:
 
 _SHIFTS: tuple[tuple[str, str, str, Any, Literal["lower", "none"]], ...] = (
     ("ece.shift", "ECE shift", "ECE of candidate − ECE of reference", _ece_shift, "lower"),
-    ("ce2.shift", "Squared calibration error, shift", "debiased, Kumar 1909.10155", _ce2_shift,
-     "lower"),
-    ("temperature.shift", "Fitted temperature, shift", "T in σ(logit(p̂)/T) of least NLL",
-     _temperature_shift, "none"),
-)  # fmt: skip
+    (
+        "ce2.shift",
+        "Squared calibration error, shift",
+        "debiased, Kumar 1909.10155",
+        _ce2_shift,
+        "lower",
+    ),
+    (
+        "temperature.shift",
+        "Fitted temperature, shift",
+        "T in σ(logit(p̂)/T) of least NLL",
+        _temperature_shift,
+        "none",
+    ),
+)
 for _id, _name, _source, _estimator, _direction in _SHIFTS:
     metric(
-        _id, _name, unit="1" if _id == "temperature.shift" else "fraction",
-        direction=_direction, difference=True, identity=0.0, symmetric="odd", source=_source,
+        _id,
+        _name,
+        unit="1" if _id == "temperature.shift" else "fraction",
+        direction=_direction,
+        difference=True,
+        identity=0.0,
+        symmetric="odd",
+        source=_source,
         **_common,
-    )(partial(_over, _estimator))  # fmt: skip
+    )(partial(_over, _estimator))
 for _id, _name, _source, _of in (
-    ("calibration.score.shift", "Calibration score, shift", "mean of logit(p̂)·(p̂ − y)",
-     stats.calibration_score_sums),
+    (
+        "calibration.score.shift",
+        "Calibration score, shift",
+        "mean of logit(p̂)·(p̂ − y)",
+        stats.calibration_score_sums,
+    ),
     ("brier.shift", "Brier score of the top prediction, shift", "mean of (p̂ − y)²", stats.brier),
-):  # fmt: skip
+):
     mean_metric(
-        _id, _name, partial(_row_totals, _of), unit="fraction", direction="lower", difference=True,
-        identity=0.0, symmetric="odd", source=_source, **_common,
-    )  # fmt: skip
+        _id,
+        _name,
+        partial(_row_totals, _of),
+        unit="fraction",
+        direction="lower",
+        difference=True,
+        identity=0.0,
+        symmetric="odd",
+        source=_source,
+        **_common,
+    )

@@ -27,18 +27,26 @@ def _exact(value: float, confidence: float) -> Measured:
 
 
 @metric(
-    "weights.bits_per_weight", "Bits per weight, candidate", unit="bits", identity=None,
-    source="stored bits, scales and zero points included, over parameters", **_counted,
-)  # fmt: skip
+    "weights.bits_per_weight",
+    "Bits per weight, candidate",
+    unit="bits",
+    identity=None,
+    source="stored bits, scales and zero points included, over parameters",
+    **_counted,
+)
 def bits_per_weight(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     side = evidence.run.manifest["sides"]["candidate"]["manifest"]
     return _exact(float(side["bits_per_weight"]), confidence)
 
 
 @metric(
-    "memory.weights.ratio", "Weight memory, candidate / reference", unit="ratio", identity=1.0,
-    source="bytes of stored weights", **_counted,
-)  # fmt: skip
+    "memory.weights.ratio",
+    "Weight memory, candidate / reference",
+    unit="ratio",
+    identity=1.0,
+    source="bytes of stored weights",
+    **_counted,
+)
 def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     sides = evidence.run.manifest["sides"]
     return _exact(
@@ -49,10 +57,13 @@ def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measur
 
 
 @metric(
-    "memory.peak.ratio", "Peak memory, candidate / reference", unit="ratio", identity=None,
+    "memory.peak.ratio",
+    "Peak memory, candidate / reference",
+    unit="ratio",
+    identity=None,
     source="weights and activations of one batch, CUDA only",
     **(_counted | {"scopes": lambda e: [{}] if e.run.manifest.get("peak_bytes") else []}),
-)  # fmt: skip
+)
 def peak_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     peaks = evidence.run.manifest["peak_bytes"]
     return _exact(peaks["candidate"] / peaks["reference"], confidence)
@@ -77,7 +88,13 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
 
 for _kind in ("prefill", "decode"):
     metric(
-        f"latency.{_kind}.ratio", f"Latency, {_kind}, candidate / reference", unit="ratio",
-        direction="lower", identity=None, source="seconds of the same batches",
-        scopes=partial(_timed, _kind), scope_keys=(), records="timings",
-    )(partial(_ratio, _kind))  # fmt: skip
+        f"latency.{_kind}.ratio",
+        f"Latency, {_kind}, candidate / reference",
+        unit="ratio",
+        direction="lower",
+        identity=None,
+        source="seconds of the same batches",
+        scopes=partial(_timed, _kind),
+        scope_keys=(),
+        records="timings",
+    )(partial(_ratio, _kind))

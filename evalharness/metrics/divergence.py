@@ -47,10 +47,17 @@ for _id, _name, _column, _which in (
     ("kl.reverse.mean", "KL divergence, reverse, mean", "kl_reverse", "candidate ‖ reference"),
 ):
     mean_metric(
-        _id, _name, over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
-        worst=partial(_largest, _column), interval=positive_mean_t,
-        unit="nats/token", direction="lower", identity=0.0, source=f"{_KL}; {_which}", **_tokens,
-    )  # fmt: skip
+        _id,
+        _name,
+        over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
+        worst=partial(_largest, _column),
+        interval=positive_mean_t,
+        unit="nats/token",
+        direction="lower",
+        identity=0.0,
+        source=f"{_KL}; {_which}",
+        **_tokens,
+    )
 
 
 def _quantile(
@@ -72,22 +79,37 @@ def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -
         return Measured(undefined(reason, confidence, len(values)))
     clusters = len(np.unique(view.doc))
     interval = Interval(
-        float(values.max()), None, None, confidence, len(values), clusters, "maximum",
+        float(values.max()),
+        None,
+        None,
+        confidence,
+        len(values),
+        clusters,
+        "maximum",
         reason="a maximum grows with the sample: it has no interval; gate a quantile or a rate",
-    )  # fmt: skip
+    )
     return Measured(interval, _largest(column, evidence, scope))
 
 
 for _id, _q in (("median", 0.5), ("p99", 0.99), ("p999", 0.999)):
     metric(
-        f"kl.{_id}", f"KL divergence, {'median' if _q == 0.5 else f'{_q:.1%} quantile'}",
-        unit="nats/token", direction="lower", identity=0.0, source="pooled quantile of KL",
+        f"kl.{_id}",
+        f"KL divergence, {'median' if _q == 0.5 else f'{_q:.1%} quantile'}",
+        unit="nats/token",
+        direction="lower",
+        identity=0.0,
+        source="pooled quantile of KL",
         **_tokens,
-    )(partial(_quantile, "kl", _q))  # fmt: skip
+    )(partial(_quantile, "kl", _q))
 metric(
-    "kl.max", "KL divergence, largest", unit="nats/token", direction="lower", identity=0.0,
-    source="largest KL over tokens", **_tokens,
-)(partial(_maximum, "kl"))  # fmt: skip
+    "kl.max",
+    "KL divergence, largest",
+    unit="nats/token",
+    direction="lower",
+    identity=0.0,
+    source="largest KL over tokens",
+    **_tokens,
+)(partial(_maximum, "kl"))
 
 
 def _same_top(view: View) -> Any:
@@ -95,24 +117,39 @@ def _same_top(view: View) -> Any:
 
 
 mean_metric(
-    "top1.agreement", "Top-1 agreement", over_tokens("kl", of=_same_top),
-    unit="fraction", direction="higher", identity=1.0, symmetric="even",
-    source="share of tokens with the same arg-max (ties: lowest id)", **_tokens,
-)  # fmt: skip
+    "top1.agreement",
+    "Top-1 agreement",
+    over_tokens("kl", of=_same_top),
+    unit="fraction",
+    direction="higher",
+    identity=1.0,
+    symmetric="even",
+    source="share of tokens with the same arg-max (ties: lowest id)",
+    **_tokens,
+)
 mean_metric(
-    "top5.overlap", "Top-5 overlap",
+    "top5.overlap",
+    "Top-5 overlap",
     over_tokens("kl", of=lambda view: view.column("top5_overlap") / 5),
-    unit="fraction", direction="higher", identity=1.0, symmetric="even",
-    source="mean of |top5 ∩ top5′| / 5", **_tokens,
-)  # fmt: skip
+    unit="fraction",
+    direction="higher",
+    identity=1.0,
+    symmetric="even",
+    source="mean of |top5 ∩ top5′| / 5",
+    **_tokens,
+)
 
 
 @metric(
-    "prob.rms_shift", "RMS shift of the true token's probability", unit="fraction",
-    direction="lower", identity=0.0, symmetric="even",
+    "prob.rms_shift",
+    "RMS shift of the true token's probability",
+    unit="fraction",
+    direction="lower",
+    identity=0.0,
+    symmetric="even",
     source="√mean (p_cand − p_ref)²; llama.cpp Δp",
     **_text,
-)  # fmt: skip
+)
 def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     view = evidence.tokens(scope)
     reason = view.bad("nll_ref", "nll_cand")
@@ -123,24 +160,48 @@ def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measu
 
 
 mean_metric(
-    "entropy.shift", "Entropy shift",
+    "entropy.shift",
+    "Entropy shift",
     over_tokens("entropy_ref", "entropy_cand", of=partial(difference, "entropy")),
-    unit="nats/token", direction="none", difference=True, identity=0.0, symmetric="odd",
-    source="mean of H(q) − H(p)", **_tokens,
-)  # fmt: skip
+    unit="nats/token",
+    direction="none",
+    difference=True,
+    identity=0.0,
+    symmetric="odd",
+    source="mean of H(q) − H(p)",
+    **_tokens,
+)
 metric(
-    "logit.max_abs_diff", "Largest logit difference", unit="logits", direction="lower",
-    identity=0.0, symmetric="even", shift_invariant=False,
-    source="max over tokens and vocabulary of |z′ − z|", **_tokens,
-)(partial(_maximum, "max_abs"))  # fmt: skip
+    "logit.max_abs_diff",
+    "Largest logit difference",
+    unit="logits",
+    direction="lower",
+    identity=0.0,
+    symmetric="even",
+    shift_invariant=False,
+    source="max over tokens and vocabulary of |z′ − z|",
+    **_tokens,
+)(partial(_maximum, "max_abs"))
 metric(
-    "logit.half_range", "Largest logit half-range", unit="logits", direction="lower", identity=0.0,
-    symmetric="even", source="max over tokens of (max Δ − min Δ)/2; bounds KL ≤ (2h)²/8", **_tokens,
-)(partial(_maximum, "half_range"))  # fmt: skip
+    "logit.half_range",
+    "Largest logit half-range",
+    unit="logits",
+    direction="lower",
+    identity=0.0,
+    symmetric="even",
+    source="max over tokens of (max Δ − min Δ)/2; bounds KL ≤ (2h)²/8",
+    **_tokens,
+)(partial(_maximum, "half_range"))
 metric(
-    "logit.half_range.p999", "Logit half-range, 99.9% quantile", unit="logits", direction="lower",
-    identity=0.0, symmetric="even", source="pooled quantile of (max Δ − min Δ)/2", **_tokens,
-)(partial(_quantile, "half_range", 0.999))  # fmt: skip
+    "logit.half_range.p999",
+    "Logit half-range, 99.9% quantile",
+    unit="logits",
+    direction="lower",
+    identity=0.0,
+    symmetric="even",
+    source="pooled quantile of (max Δ − min Δ)/2",
+    **_tokens,
+)(partial(_quantile, "half_range", 0.999))
 
 
 BOUNDS = ("0.5", "1", "2", "4", "8", "16")  # logits; a policy picks one: scope: {bound: "4"}
@@ -170,9 +231,18 @@ def _of_documents(sums: Any, counts: Any, confidence: float) -> Interval:
 
 
 mean_metric(
-    "logit.exceed_rate", "Documents beyond a logit bound", _beyond, interval=_of_documents,
-    worst=lambda evidence, scope: _largest("half_range", evidence, _within(scope)), share=True,
-    unit="fraction", direction="lower", identity=0.0, symmetric="even", scopes=_bounds,
-    scope_keys=("bound", *TEXT_KEYS), records="tokens",
+    "logit.exceed_rate",
+    "Documents beyond a logit bound",
+    _beyond,
+    interval=_of_documents,
+    worst=lambda evidence, scope: _largest("half_range", evidence, _within(scope)),
+    share=True,
+    unit="fraction",
+    direction="lower",
+    identity=0.0,
+    symmetric="even",
+    scopes=_bounds,
+    scope_keys=("bound", *TEXT_KEYS),
+    records="tokens",
     source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
-)  # fmt: skip
+)

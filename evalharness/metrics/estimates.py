@@ -62,10 +62,12 @@ class Estimates:
             measured = metric.compute(self.evidence, scope, look_confidence(confidence, taken))
         except TooFewReplicates:
             return self._bare(
-                metric, scope, confidence,
+                metric,
+                scope,
+                confidence,
                 f"look {len(taken)} asks for more confidence than resampling can give: a later "
                 "look can decide it",
-            )  # fmt: skip
+            )
         method = f"{measured.interval.method}, O'Brien-Fleming look {len(taken)}"
         found = replace(measured.interval, confidence=confidence, method=method)
         return replace(measured, interval=found)
@@ -74,9 +76,12 @@ class Estimates:
         """The value without an interval."""
         measured = metric.compute(self.evidence, scope, confidence)
         bare = replace(
-            measured.interval, low=None, high=None, se=None,
+            measured.interval,
+            low=None,
+            high=None,
+            se=None,
             reason=measured.interval.reason or reason,
-        )  # fmt: skip
+        )
         return replace(measured, interval=bare)
 
     def all(self, confidence: float) -> list[Estimate]:
@@ -101,12 +106,22 @@ class Estimates:
             measured = self._sequential(metric, scope, confidence, stop["tuned_for"])
         found = measured.interval
         return Estimate(
-            id=id, scope=scope, value=_finite(found.value), low=_finite(found.low),
-            high=_finite(found.high), confidence=found.confidence, method=found.method, n=found.n,
-            clusters=found.clusters, unit=metric.unit, direction=metric.direction,
+            id=id,
+            scope=scope,
+            value=_finite(found.value),
+            low=_finite(found.low),
+            high=_finite(found.high),
+            confidence=found.confidence,
+            method=found.method,
+            n=found.n,
+            clusters=found.clusters,
+            unit=metric.unit,
+            direction=metric.direction,
             noise_floor=None if "task" in scope else self.noise.get(id),
-            se=_finite(found.se), reason=found.reason, worst=measured.worst,
-        )  # fmt: skip
+            se=_finite(found.se),
+            reason=found.reason,
+            worst=measured.worst,
+        )
 
 
 def _finite(value: float | None) -> float | None:

@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from evalharness.metrics.registry import Scope
-from evalharness.records import BINS
-from evalharness.run import InMemory, Run
+from evalharness.run.directory import InMemory, Run
+from evalharness.run.records import BINS
 from evalharness.spec.slices import Doc, Subset, subsets
 from evalharness.stats import Interval
 
@@ -169,7 +169,7 @@ class Evidence:
         return [
             Doc(str(c), str(i), json.loads(a) if isinstance(a, str) else {}, None if t != t else t)
             for c, i, a, t in zip(*columns, strict=True)
-        ]  # fmt: skip
+        ]
 
     @cached_property
     def slices(self) -> dict[str, Subset]:

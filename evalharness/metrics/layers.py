@@ -10,7 +10,7 @@ import numpy as np
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.registry import Measured, Scope, metric
-from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
+from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 from evalharness.spec.result import LayerResult
 
 # Edge 0 opens bin 0, which holds exact zeros; then EDGE_MIN · 2^(i / BINS_PER_OCTAVE).
@@ -61,10 +61,16 @@ for _error, _what in (
 ):
     _more: Any = {"identity": 0.0, "shift_invariant": False}
     metric(
-        f"layer.error.{_error}", f"Layer error, {_error}", unit="relative L2", direction="lower",
-        source=f"median over tokens of ‖Δh‖/‖h‖; {_what}", scopes=partial(_scopes, _error),
-        scope_keys=("layer", "slice"), records="layers", **_more,
-    )(partial(_median, _error))  # fmt: skip
+        f"layer.error.{_error}",
+        f"Layer error, {_error}",
+        unit="relative L2",
+        direction="lower",
+        source=f"median over tokens of ‖Δh‖/‖h‖; {_what}",
+        scopes=partial(_scopes, _error),
+        scope_keys=("layer", "slice"),
+        records="layers",
+        **_more,
+    )(partial(_median, _error))
 
 
 RANKED, NAMED = 20, 10  # modules of each ranking told apart; neighbours named of each
@@ -107,8 +113,9 @@ def told_apart(rows: list[LayerResult]) -> list[LayerResult]:
         for i in members[:RANKED]:
             low, high = rows[i].low or 0.0, rows[i].high or 0.0
             near = [
-                rows[k].layer for k in members
+                rows[k].layer
+                for k in members
                 if k != i and (rows[k].low or 0.0) <= high and (rows[k].high or 0.0) >= low
-            ]  # fmt: skip
+            ]
             result[i] = rows[i].model_copy(update={"alike": near[:NAMED], "alike_count": len(near)})
     return result

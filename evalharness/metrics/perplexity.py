@@ -45,21 +45,42 @@ def _worst_document(evidence: Evidence, scope: Scope) -> str | None:
 
 
 mean_metric(
-    "nll.shift", "NLL shift", _shift, worst=_worst_document, unit="nats/token", direction="lower",
-    difference=True, identity=0.0, symmetric="odd",
-    source="mean of candidate NLL − reference NLL; Miller 2411.00640", **_text,
-)  # fmt: skip
+    "nll.shift",
+    "NLL shift",
+    _shift,
+    worst=_worst_document,
+    unit="nats/token",
+    direction="lower",
+    difference=True,
+    identity=0.0,
+    symmetric="odd",
+    source="mean of candidate NLL − reference NLL; Miller 2411.00640",
+    **_text,
+)
 mean_metric(
-    "perplexity.ratio", "Perplexity ratio", _shift, worst=_worst_document, transform=exp_interval,
-    unit="ratio", direction="lower", identity=1.0, source="exp(nll.shift)", **_text,
-)  # fmt: skip
+    "perplexity.ratio",
+    "Perplexity ratio",
+    _shift,
+    worst=_worst_document,
+    transform=exp_interval,
+    unit="ratio",
+    direction="lower",
+    identity=1.0,
+    source="exp(nll.shift)",
+    **_text,
+)
 for _side, _column in (("reference", "nll_ref"), ("candidate", "nll_cand")):
     mean_metric(
-        f"perplexity.{_side}", f"Perplexity, {_side}",
+        f"perplexity.{_side}",
+        f"Perplexity, {_side}",
         over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
-        transform=exp_interval, unit="1", direction="lower", identity=None,
-        source="exp of mean NLL over scored tokens", **_text,
-    )  # fmt: skip
+        transform=exp_interval,
+        unit="1",
+        direction="lower",
+        identity=None,
+        source="exp of mean NLL over scored tokens",
+        **_text,
+    )
 
 
 def _byte_scopes(evidence: Evidence) -> list[Scope]:
@@ -93,8 +114,17 @@ def _per_byte(sums: Any, counts: Any, confidence: float) -> Interval:
 
 
 mean_metric(
-    "bits_per_byte.shift", "Bits per byte, shift", _byte_totals, interval=_per_byte,
-    unit="bits/byte", direction="lower", difference=True, identity=0.0, symmetric="odd",
-    scopes=_byte_scopes, scope_keys=TEXT_KEYS, records="documents",
+    "bits_per_byte.shift",
+    "Bits per byte, shift",
+    _byte_totals,
+    interval=_per_byte,
+    unit="bits/byte",
+    direction="lower",
+    difference=True,
+    identity=0.0,
+    symmetric="odd",
+    scopes=_byte_scopes,
+    scope_keys=TEXT_KEYS,
+    records="documents",
     source="NLL / (ln 2 · UTF-8 bytes of the scored text), paired by document",
-)  # fmt: skip
+)

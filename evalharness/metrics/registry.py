@@ -98,9 +98,24 @@ def metric(
         if difference and identity != 0:
             raise ValueError(f"{id}: a difference is 0 for a model against itself")
         REGISTRY[id] = Metric(
-            id, name, unit, direction, source, difference, identity, symmetric, shift_invariant,
-            deterministic, scope_keys, records, scopes, compute, totals, transform, share,
-        )  # fmt: skip
+            id,
+            name,
+            unit,
+            direction,
+            source,
+            difference,
+            identity,
+            symmetric,
+            shift_invariant,
+            deterministic,
+            scope_keys,
+            records,
+            scopes,
+            compute,
+            totals,
+            transform,
+            share,
+        )
         return compute
 
     return register

@@ -22,10 +22,16 @@ def _rows(evidence: Evidence, layer: str) -> pd.DataFrame:
 
 
 @metric(
-    "router.agreement", "Router agreement", unit="fraction", direction="higher", identity=1.0,
+    "router.agreement",
+    "Router agreement",
+    unit="fraction",
+    direction="higher",
+    identity=1.0,
     source="share of the reference's choices of experts that the candidate makes too",
-    scopes=_scopes, scope_keys=("layer",), records="routing",
-)  # fmt: skip
+    scopes=_scopes,
+    scope_keys=("layer",),
+    records="routing",
+)
 def agreement(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope["layer"])
     if rows.empty:
@@ -45,12 +51,16 @@ def routing(evidence: Evidence) -> list[RoutingResult]:
         sent = by_expert.to_numpy(np.int64)
         results.append(
             RoutingResult(
-                layer=scope["layer"], tokens=int(rows.drop_duplicates("doc")["tokens"].sum()),
-                agreement=found.value, low=found.low, high=found.high,
-                reference=sent[:, 0].tolist(), candidate=sent[:, 1].tolist(),
+                layer=scope["layer"],
+                tokens=int(rows.drop_duplicates("doc")["tokens"].sum()),
+                agreement=found.value,
+                low=found.low,
+                high=found.high,
+                reference=sent[:, 0].tolist(),
+                candidate=sent[:, 1].tolist(),
                 not_measured=[
                     int(e) for e, n in zip(by_expert.index, sent.sum(1), strict=True) if not n
                 ],
             )
-        )  # fmt: skip
+        )
     return results

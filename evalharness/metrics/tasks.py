@@ -48,27 +48,46 @@ def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
             return Measured(interval)
     return Measured(
         Interval(
-            float(value), None, None, confidence, len(rows), len(rows), "lm-eval",
+            float(value),
+            None,
+            None,
+            confidence,
+            len(rows),
+            len(rows),
+            "lm-eval",
             reason="lm-eval's aggregate is not a mean over items",
         )
-    )  # fmt: skip
+    )
 
 
 for _side in ("reference", "candidate"):
     metric(
-        f"task.score.{_side}", f"Task score, {_side}", unit="as the task", direction="none",
-        identity=None, source="lm-evaluation-harness", scopes=_aggregate_scopes,
-        scope_keys=TASK_KEYS, records="items",
-    )(partial(_score, _side))  # fmt: skip
+        f"task.score.{_side}",
+        f"Task score, {_side}",
+        unit="as the task",
+        direction="none",
+        identity=None,
+        source="lm-evaluation-harness",
+        scopes=_aggregate_scopes,
+        scope_keys=TASK_KEYS,
+        records="items",
+    )(partial(_score, _side))
 
 
 @metric(
-    "task.score.shift", "Task score, shift", unit="as the task", direction="higher",
-    difference=True, identity=0.0, symmetric="odd", scopes=task_scopes(), scope_keys=TASK_KEYS,
+    "task.score.shift",
+    "Task score, shift",
+    unit="as the task",
+    direction="higher",
+    difference=True,
+    identity=0.0,
+    symmetric="odd",
+    scopes=task_scopes(),
+    scope_keys=TASK_KEYS,
     records="items",
     source="paired mean of candidate − reference, signed so that higher is better; binary items: "
     "Tango 1998; other scores, and items that share a passage: skewness-adjusted cluster t",
-)  # fmt: skip
+)
 def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope)
     bad = _bad(rows, confidence)
@@ -87,11 +106,17 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
 
 
 @metric(
-    "task.flips", "Items whose correctness changed", unit="fraction", direction="lower",
-    identity=0.0, symmetric="even", scope_keys=TASK_KEYS, records="items",
+    "task.flips",
+    "Items whose correctness changed",
+    unit="fraction",
+    direction="lower",
+    identity=0.0,
+    symmetric="even",
+    scope_keys=TASK_KEYS,
+    records="items",
     scopes=task_scopes(lambda rows: bool(rows["binary"].all())),
     source="share of items right on one side only; Dutta 2407.09141",
-)  # fmt: skip
+)
 def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope)
     bad = _bad(rows, confidence)

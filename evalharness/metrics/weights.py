@@ -26,10 +26,17 @@ def _scopes(evidence: Evidence) -> list[Scope]:
 
 
 @metric(
-    "layer.weight_error", "Weight error", unit="relative L2", direction="lower", identity=0.0,
-    source="‖W̃ − W‖ / ‖W‖ over all weights of a module", scopes=_scopes, scope_keys=("layer",),
-    records="weights", deterministic=True,
-)  # fmt: skip
+    "layer.weight_error",
+    "Weight error",
+    unit="relative L2",
+    direction="lower",
+    identity=0.0,
+    source="‖W̃ − W‖ / ‖W‖ over all weights of a module",
+    scopes=_scopes,
+    scope_keys=("layer",),
+    records="weights",
+    deterministic=True,
+)
 def weight_error(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = evidence.frame("weights")
     rows = rows[rows["layer"] == scope["layer"]]
@@ -56,17 +63,25 @@ def weights(evidence: Evidence) -> list[WeightResult]:
         found = weighted.get(row["layer"]) if row["kind"] == "linear" else None
         results.append(
             WeightResult(
-                layer=row["layer"], tensor=row["tensor"], kind=row["kind"],
-                storage_reference=row["storage_ref"], storage_candidate=row["storage_cand"],
-                bits_reference=finite(row["bits_ref"]), bits_candidate=finite(row["bits_cand"]),
-                error=error, sqnr_db=decibels(error),
+                layer=row["layer"],
+                tensor=row["tensor"],
+                kind=row["kind"],
+                storage_reference=row["storage_ref"],
+                storage_candidate=row["storage_cand"],
+                bits_reference=finite(row["bits_ref"]),
+                bits_candidate=finite(row["bits_cand"]),
+                error=error,
+                sqnr_db=decibels(error),
                 max_abs=None if reason else finite(row["max_abs"]),
-                max_abs_at=None if reason else
-                f"row {int(row['max_abs_row'])} column {int(row['max_abs_column'])}",
-                weighted=found and found.value, weighted_low=found and found.low,
-                weighted_high=found and found.high, reason=reason,
+                max_abs_at=None
+                if reason
+                else f"row {int(row['max_abs_row'])} column {int(row['max_abs_column'])}",
+                weighted=found and found.value,
+                weighted_low=found and found.low,
+                weighted_high=found and found.high,
+                reason=reason,
             )
-        )  # fmt: skip
+        )
     return results
 
 

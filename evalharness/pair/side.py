@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evalharness.engines.device_memory import keep_freed_memory
+from evalharness.engines.load import LoadedModel
+from evalharness.engines.load_errors import is_out_of_memory
 from evalharness.errors import InputError
-from evalharness.models.failures import is_out_of_memory
-from evalharness.models.load import LoadedModel
-from evalharness.models.memory import keep_freed_memory
 
 MOST_CHUNK = 1024  # scored positions
 LOGITS_CPU = 256 << 20  # bytes of both sides' logits
@@ -36,8 +36,9 @@ class Side:
         if head is None:
             raise InputError(
                 f"{loaded.name}: {type(self.model).__name__} has no language-model head",
-                key="model.path", remedy="Give a causal language model.",
-            )  # fmt: skip
+                key="model.path",
+                remedy="Give a causal language model.",
+            )
         self.head: nn.Module = head
         self.backbone: nn.Module = self.model.base_model
         self.vocab_size = _head_rows(head, self.model)

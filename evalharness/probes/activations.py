@@ -23,15 +23,25 @@ import torch
 from torch import Tensor, nn
 
 from evalharness.data.windows import Slot, spread
+from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
-from evalharness.probes.matching import PairedModule
 from evalharness.probes.weights import Columns
-from evalharness.records import ACTIVATIONS, OUTLIERS
+from evalharness.run.records import ACTIVATIONS, OUTLIERS
 
 TOP = 8  # outlier channels of a module kept in the records
 SHARE = 0.01  # of the channels: those whose share of the energy is told
-_SUMS = ("sum", "sum_sq", "sum_cube", "sum_quad", "max_abs", "pos0_max_abs", "weighted_err_sq",
-         "weighted_ref_sq", "beyond_range", "beyond_channel")  # fmt: skip
+_SUMS = (
+    "sum",
+    "sum_sq",
+    "sum_cube",
+    "sum_quad",
+    "max_abs",
+    "pos0_max_abs",
+    "weighted_err_sq",
+    "weighted_ref_sq",
+    "beyond_range",
+    "beyond_channel",
+)
 
 
 def sample(slots: Sequence[Slot], count: int) -> list[Slot]:
@@ -119,8 +129,10 @@ class ActivationSums:
         weighted = beyond = (nothing, nothing)
         if name in self.columns:
             norms = self.columns[name]
-            weighted = (energy_C @ norms.error.to(self.device),
-                        energy_C @ norms.reference.to(self.device))  # fmt: skip
+            weighted = (
+                energy_C @ norms.error.to(self.device),
+                energy_C @ norms.reference.to(self.device),
+            )
         if self.seen is not None and name in self.seen.channels:
             size = self.seen.channels[name].largest
             rows_NC = x.reshape(-1, x.shape[-1])[1:].to(self.device).abs()
@@ -139,11 +151,14 @@ class ActivationSums:
         first, rows_NC = rows_NC[0].abs().max(), rows_NC[1:]
         square_NC = rows_NC.square()
         energy_C = square_NC.sum(0, dtype=torch.float64)
-        powers = torch.stack([
-            rows_NC.sum(dtype=torch.float64), energy_C.sum(),
-            (square_NC * rows_NC).sum(dtype=torch.float64),
-            square_NC.square_().sum(dtype=torch.float64),
-        ])  # fmt: skip
+        powers = torch.stack(
+            [
+                rows_NC.sum(dtype=torch.float64),
+                energy_C.sum(),
+                (square_NC * rows_NC).sum(dtype=torch.float64),
+                square_NC.square_().sum(dtype=torch.float64),
+            ]
+        )
         found = (first, rows_NC.abs().amax(0), energy_C, powers)
         self._last = (x, found)
         return found
@@ -159,16 +174,23 @@ class ActivationSums:
             found = dict(zip(_SUMS, (float(v) for v in row), strict=True))
             key = (name, doc)
             if key not in merged:
-                merged[key] = {"layer": name, "side": self.label, "doc": doc, "channels": width,
-                               "values": values, **found}  # fmt: skip
+                merged[key] = {
+                    "layer": name,
+                    "side": self.label,
+                    "doc": doc,
+                    "channels": width,
+                    "values": values,
+                    **found,
+                }
                 continue
             old = merged[key]
             old["values"] += values
             for column, value in found.items():
                 old[column] = (
                     float(np.fmax(old[column], value))
-                    if column.endswith("max_abs") else old[column] + value
-                )  # fmt: skip
+                    if column.endswith("max_abs")
+                    else old[column] + value
+                )
         for row in merged.values():
             if (
                 row["weighted_ref_sq"] != row["weighted_ref_sq"]
@@ -187,17 +209,24 @@ class ActivationSums:
             share = energy / whole if whole else np.zeros_like(energy)
             count = max(1, int(SHARE * len(share)))
             common = {
-                "layer": name, "side": self.label,
+                "layer": name,
+                "side": self.label,
                 "top_energy": float(np.sort(share)[-count:].sum()),
                 "range_shift": self._range_shift(name, largest),
-            }  # fmt: skip
+            }
             for by, values in (("max", largest), ("energy", share)):
                 order = np.argsort(-values, kind="stable")[:TOP]
                 rows += [
-                    {"by": by, "rank": rank, "channel": int(c), "max_abs": float(largest[c]),
-                     "energy": float(share[c]), **common}
+                    {
+                        "by": by,
+                        "rank": rank,
+                        "channel": int(c),
+                        "max_abs": float(largest[c]),
+                        "energy": float(share[c]),
+                        **common,
+                    }
                     for rank, c in enumerate(order)
-                ]  # fmt: skip
+                ]
         return pa.Table.from_pylist(rows, schema=OUTLIERS)
 
     def _range_shift(self, name: str, largest: Any) -> float | None:
@@ -217,8 +246,9 @@ def inputs_of(pairs: Sequence[PairedModule], side: str) -> list[tuple[str, nn.Mo
     """
     return [
         (p.name, p.reference if side == "reference" else p.candidate)
-        for p in pairs if p.kind in ("linear", "experts")
-    ]  # fmt: skip
+        for p in pairs
+        if p.kind in ("linear", "experts")
+    ]
 
 
 def activations(

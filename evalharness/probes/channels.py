@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from evalharness.probes.sums import has_triton
-from evalharness.records import CHANNELS
+from evalharness.run.records import CHANNELS
 
 EVERY = 17  # prime, so that these are no fixed places of a window
 TOP = 8  # channels of a module kept in the records

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from evalharness.data.windows import Slot, padded, spread
+from evalharness.pair.matching import decoder_blocks
 from evalharness.pair.side import Side
-from evalharness.probes.matching import decoder_blocks
-from evalharness.records import CKA
+from evalharness.run.records import CKA
 
 WINDOWS = 2  # in a minibatch
 TOKENS = 128  # of each
@@ -51,11 +51,17 @@ def similarity(
         own = [hsic(k, k).diagonal() for k in (ref, cand)]
         for i, a in enumerate(grams[0]):
             rows += [
-                {"reference": a, "candidate": b, "minibatch": number, "tokens": n,
-                 "hsic": float(both[i, j]), "hsic_ref": float(own[0][i]),
-                 "hsic_cand": float(own[1][j])}
+                {
+                    "reference": a,
+                    "candidate": b,
+                    "minibatch": number,
+                    "tokens": n,
+                    "hsic": float(both[i, j]),
+                    "hsic_ref": float(own[0][i]),
+                    "hsic_cand": float(own[1][j]),
+                }
                 for j, b in enumerate(grams[1])
-            ]  # fmt: skip
+            ]
     return pa.Table.from_pylist(rows, schema=CKA)
 
 
@@ -71,11 +77,14 @@ def hsic(k_Ann: Tensor, l_Bnn: Tensor) -> Tensor:
 def _grams(side: Side, batch: Sequence[Slot]) -> dict[str, Tensor]:
     """Gram matrix (n, n) of each block's output at the sampled tokens, float64, no diagonal."""
     ids = padded(batch)
-    rows = torch.tensor([
-        i * ids.shape[1] + 1 + at
-        for i, slot in enumerate(batch)
-        for at in spread(len(slot.ids) - 1, min(TOKENS, len(slot.ids) - 1))
-    ], dtype=torch.int64)  # fmt: skip
+    rows = torch.tensor(
+        [
+            i * ids.shape[1] + 1 + at
+            for i, slot in enumerate(batch)
+            for at in spread(len(slot.ids) - 1, min(TOKENS, len(slot.ids) - 1))
+        ],
+        dtype=torch.int64,
+    )
     found: dict[str, Tensor] = {}
 
     def keep(name: str) -> Callable[..., None]:

@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from evalharness import records
 from evalharness.data.windows import Slot
 from evalharness.pair.side import Side
+from evalharness.run import records
 
 PROMPTS, PROMPT_TOKENS, STEPS = 8, 64, 16
 

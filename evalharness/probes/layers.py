@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from evalharness.errors import RunError
 from evalharness.pair.lockstep import lockstep
+from evalharness.pair.matching import PairedModule, match
 from evalharness.pair.side import Side
 from evalharness.probes.channels import ChannelSums
-from evalharness.probes.matching import PairedModule, match
 from evalharness.probes.routing import RoutingSums, chosen, scored
 from evalharness.probes.sums import LayerSums
 
@@ -105,9 +105,13 @@ class LayerProbe:
         return self._watched(ids_ref, ids_cand, slots_BT, positions_BT)
 
     def _watched(
-        self, ids_ref: Tensor, ids_cand: Tensor, slots_BT: Tensor, positions_BT: Tensor,
+        self,
+        ids_ref: Tensor,
+        ids_cand: Tensor,
+        slots_BT: Tensor,
+        positions_BT: Tensor,
         rehearsal: bool = False,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor]:
         batch = _Batch(self, slots_BT, positions_BT, rehearsal)
         with batch.hooks():
             return lockstep(
@@ -131,9 +135,15 @@ class LayerProbe:
             self.add("own", self.head.name, mine[None], z_cand_NV[None], slots, at)
 
     def add(
-        self, error: str, name: str, ref: Tensor, cand: Tensor, slots: Tensor, at: Tensor,
+        self,
+        error: str,
+        name: str,
+        ref: Tensor,
+        cand: Tensor,
+        slots: Tensor,
+        at: Tensor,
         x: Tensor | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take in one module's outputs for one kind of error, if it is asked for."""
         if error in self._sums:
             self._sums[error].add(self._index[error][name], ref, cand, slots, at, x)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from evalharness.records import ROUTING
+from evalharness.run.records import ROUTING
 
 
 class RoutingSums:
@@ -27,9 +27,14 @@ class RoutingSums:
         self._tokens: dict[str, Tensor] = {}  # (D,)
 
     def add(
-        self, name: str, experts: int, ref_Nk: Tensor, cand_Nk: Tensor, slots_BT: Tensor,
+        self,
+        name: str,
+        experts: int,
+        ref_Nk: Tensor,
+        cand_Nk: Tensor,
+        slots_BT: Tensor,
         positions_BT: Tensor,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Take in the experts that both sides chose for the tokens of one batch."""
         slots, at = slots_BT.reshape(-1), positions_BT.reshape(-1)
         if not len(slots) == len(ref_Nk) == len(cand_Nk):
@@ -55,11 +60,19 @@ class RoutingSums:
             tokens = self._tokens[name].long().tolist()
             ref, cand, both = counts.long().tolist()
             rows += [
-                {"layer": name, "doc": documents[d], "expert": e, "tokens": tokens[d],
-                 "tokens_ref": ref[d][e], "tokens_cand": cand[d][e], "tokens_both": both[d][e]}
-                for d in range(self.documents) if tokens[d]
+                {
+                    "layer": name,
+                    "doc": documents[d],
+                    "expert": e,
+                    "tokens": tokens[d],
+                    "tokens_ref": ref[d][e],
+                    "tokens_cand": cand[d][e],
+                    "tokens_both": both[d][e],
+                }
+                for d in range(self.documents)
+                if tokens[d]
                 for e in range(counts.shape[2])
-            ]  # fmt: skip
+            ]
         return pa.Table.from_pylist(rows, schema=ROUTING)
 
 

@@ -23,7 +23,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN, LAYERS
+from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN, LAYERS
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -131,9 +131,15 @@ class LayerSums:
         if rows_RMN.is_cuda and has_triton():
             from evalharness.probes.sums_triton import triton_fold as fold
         values_5MN, top_MD = fold(
-            rows_RMN, index, batch.slots, batch.later, batch.counted, batch.order,
-            self._histogram_2MDB, self._bad_2M,
-        )  # fmt: skip
+            rows_RMN,
+            index,
+            batch.slots,
+            batch.later,
+            batch.counted,
+            batch.order,
+            self._histogram_2MDB,
+            self._bad_2M,
+        )
         # One-hot products instead of scatter-adds: float64 in a fixed order.
         total = (values_5MN @ batch.hot).view(5, -1, 2, self.documents).movedim(2, 0)
         spoilt_MD = total[:, 4].sum(0) > 0
@@ -234,9 +240,14 @@ class _Batch:
         order[by_order] = torch.arange(len(by_order), device=by_order.device)
         hot_ND = slots_N[:, None] == torch.arange(documents, device=slots_N.device)
         return cls(
-            slots_N, positions_N, counted, later, by_order, order,
+            slots_N,
+            positions_N,
+            counted,
+            later,
+            by_order,
+            order,
             torch.cat([hot_ND & later[:, None], hot_ND & first[:, None]], 1).double(),
-        )  # fmt: skip
+        )
 
 
 @functools.cache

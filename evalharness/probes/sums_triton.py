@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
+from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 
 EACH = tl.constexpr(8)  # channels a lane takes at a time
 FOLD = 128  # tokens a program folds
@@ -32,16 +32,35 @@ def triton_rows(a_NC: Tensor, b_NC: Tensor, x_NC: Tensor | None, out_RN: Tensor)
     warps = 1 if c <= 16384 else 4
     with torch.cuda.device_of(a):
         _rows[(n,)](
-            a, b, x, out_RN, a.stride(0), b.stride(0), x.stride(0), c, n,
-            UPDATE=x_NC is not None, LANES=32 * warps, num_warps=warps,
-        )  # fmt: skip
+            a,
+            b,
+            x,
+            out_RN,
+            a.stride(0),
+            b.stride(0),
+            x.stride(0),
+            c,
+            n,
+            UPDATE=x_NC is not None,
+            LANES=32 * warps,
+            num_warps=warps,
+        )
 
 
 @triton.jit
 def _rows(
-    a_ptr, b_ptr, x_ptr, out_ptr, stride_a, stride_b, stride_x, channels, n,
-    UPDATE: tl.constexpr, LANES: tl.constexpr,
-):  # fmt: skip
+    a_ptr,
+    b_ptr,
+    x_ptr,
+    out_ptr,
+    stride_a,
+    stride_b,
+    stride_x,
+    channels,
+    n,
+    UPDATE: tl.constexpr,
+    LANES: tl.constexpr,
+):
     row = tl.program_id(0).to(tl.int64)
     a_ptr += row * stride_a
     b_ptr += row * stride_b
@@ -96,16 +115,35 @@ def triton_channels(
     parts, c = sums_PC.shape
     with torch.cuda.device_of(a):
         _channels[(triton.cdiv(c, WIDE), parts)](
-            a, b, counts_K.view(torch.int8), sums_PC, a.stride(0) * every, b.stride(0) * every,
-            len(counts_K), c, PARTS=parts, WIDE=WIDE, TALL=TALL, num_warps=4,
-        )  # fmt: skip
+            a,
+            b,
+            counts_K.view(torch.int8),
+            sums_PC,
+            a.stride(0) * every,
+            b.stride(0) * every,
+            len(counts_K),
+            c,
+            PARTS=parts,
+            WIDE=WIDE,
+            TALL=TALL,
+            num_warps=4,
+        )
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _channels(
-    a_ptr, b_ptr, counts_ptr, sums_ptr, stride_a, stride_b, rows, channels,
-    PARTS: tl.constexpr, WIDE: tl.constexpr, TALL: tl.constexpr,
-):  # fmt: skip
+    a_ptr,
+    b_ptr,
+    counts_ptr,
+    sums_ptr,
+    stride_a,
+    stride_b,
+    rows,
+    channels,
+    PARTS: tl.constexpr,
+    WIDE: tl.constexpr,
+    TALL: tl.constexpr,
+):
     at = tl.program_id(0) * WIDE + tl.arange(0, WIDE)
     part = tl.program_id(1)
     inside = at < channels
@@ -141,10 +179,23 @@ def triton_fold(
     top = torch.full((m, documents), -1, dtype=torch.int64, device=rows_RMN.device)
     with torch.cuda.device_of(rows_RMN):
         _fold[(triton.cdiv(n, FOLD), m)](
-            rows_RMN, index_M, slots_N, later_N.view(torch.int8), counted_N.view(torch.int8),
-            order_N, histogram_2MDB, bad_2M.view(torch.int8), values, top,
-            m, n, modules, documents, FOLD=FOLD, num_warps=4,
-        )  # fmt: skip
+            rows_RMN,
+            index_M,
+            slots_N,
+            later_N.view(torch.int8),
+            counted_N.view(torch.int8),
+            order_N,
+            histogram_2MDB,
+            bad_2M.view(torch.int8),
+            values,
+            top,
+            m,
+            n,
+            modules,
+            documents,
+            FOLD=FOLD,
+            num_warps=4,
+        )
     return values, top
 
 
@@ -158,10 +209,22 @@ def _bin(value):
 
 @triton.jit(do_not_specialize=["m", "modules"])  # 1 would become a Python int
 def _fold(
-    rows_ptr, index_ptr, slots_ptr, later_ptr, counted_ptr, order_ptr, histogram_ptr, bad_ptr,
-    values_ptr, top_ptr, m, n, modules, documents,
+    rows_ptr,
+    index_ptr,
+    slots_ptr,
+    later_ptr,
+    counted_ptr,
+    order_ptr,
+    histogram_ptr,
+    bad_ptr,
+    values_ptr,
+    top_ptr,
+    m,
+    n,
+    modules,
+    documents,
     FOLD: tl.constexpr,
-):  # fmt: skip
+):
     at = tl.program_id(0) * FOLD + tl.arange(0, FOLD)
     module = tl.program_id(1)
     inside = at < n

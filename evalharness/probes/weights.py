@@ -20,11 +20,11 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from evalharness.models.dense import dense_weight
-from evalharness.models.storage import stored
+from evalharness.engines.dequantize import dense_weight
+from evalharness.engines.storage import stored
+from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
-from evalharness.probes.matching import PairedModule
-from evalharness.records import WEIGHTS
+from evalharness.run.records import WEIGHTS
 
 SLICE = 1 << 24  # weights compared at a time: 64 MiB of float32 a side
 
@@ -48,10 +48,12 @@ def weight_errors(
     for name, kind, members in _modules(reference, candidate, pairs):
         for tensor, a, b in _tensors(kind, members, (reference, candidate)):
             row = {
-                "layer": name, "tensor": tensor, "kind": kind,
+                "layer": name,
+                "tensor": tensor,
+                "kind": kind,
                 **{f"storage_{s}": b.storage(m) for s, b, m in zip(("ref", "cand"), bits, members)},
                 **{f"bits_{s}": b.of(m) for s, b, m in zip(("ref", "cand"), bits, members)},
-            }  # fmt: skip
+            }
             if isinstance(a, str) or isinstance(b, str):
                 rows.append(row | {"reason": a if isinstance(a, str) else b})
                 continue
@@ -141,9 +143,14 @@ def _compare(
         if not float(most) <= largest:  # a NaN is larger than anything
             largest, place = float(most), start * width + int(at)
     found: dict[str, Any] = {
-        "rows": rows, "columns": width, "err_sq": float(error.sum()), "ref_sq": float(square.sum()),
-        "max_abs": largest, "max_abs_row": place // width, "max_abs_column": place % width,
-    }  # fmt: skip
+        "rows": rows,
+        "columns": width,
+        "err_sq": float(error.sum()),
+        "ref_sq": float(square.sum()),
+        "max_abs": largest,
+        "max_abs_row": place // width,
+        "max_abs_column": place % width,
+    }
     return found, Columns(error, square)
 
 

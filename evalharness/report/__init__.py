@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from evalharness.report.combined import combined_text, render_combined
 from evalharness.report.github import annotations as github_annotations
-from evalharness.report.html import render_html
 from evalharness.report.junit import render_junit
 from evalharness.report.markdown import render_markdown
-from evalharness.report.sections import Section, register
+from evalharness.report.page import render_html
+from evalharness.report.sections.registry import Section, register
 from evalharness.report.terminal import print_summary, text_summary
 
 __all__ = [

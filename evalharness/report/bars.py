@@ -13,7 +13,7 @@ from typing import Literal
 
 from markupsafe import Markup, escape
 
-from evalharness.report.depth import Grid
+from evalharness.report.layer_tables import Grid
 from evalharness.report.numbers import number
 from evalharness.report.text import short, visible
 

@@ -32,8 +32,8 @@ from evalharness.spec.result import Histogram, ReliabilityBin
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from evalharness.report.depth import BlockCurve
-    from evalharness.report.figures import DocumentRow
+    from evalharness.report.chart_data import DocumentRow
+    from evalharness.report.layer_tables import BlockCurve
 
 WIDTH = 1080  # CSS pixels; the page scrolls a chart sideways where it is narrower
 _CHAR_PX = 0.62 * FONT_PX  # a generous width of one character
@@ -70,9 +70,13 @@ def kl_histogram(histogram: Histogram, marks: Mapping[str, float]) -> str:
         for text, x, centre, row in labels:
             axes.axvline(x, color=INK, lw=1, ls=(0, (4, 2)))
             axes.annotate(
-                text, (centre / across, 1), xytext=(0, 5 + 15 * row), xycoords="axes fraction",
-                textcoords="offset points", ha="center",
-            )  # fmt: skip
+                text,
+                (centre / across, 1),
+                xytext=(0, 5 + 15 * row),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+            )
         return to_svg(
             figure,
             "kl",
@@ -192,15 +196,29 @@ def layer_curves(curves: Sequence[BlockCurve], labels: Sequence[str]) -> str:
             x = [place + shift for place in curve.places]
             _whiskers(upper, x, curve.low, curve.high, colour)
             upper.plot(
-                x, curve.median, color=colour, marker=marker, ms=size, lw=1.1, ls=dashes,
-                mec=PAPER, mew=0.5, label=short(curve.error.replace("_", " "), 24),
-            )  # fmt: skip
+                x,
+                curve.median,
+                color=colour,
+                marker=marker,
+                ms=size,
+                lw=1.1,
+                ls=dashes,
+                mec=PAPER,
+                mew=0.5,
+                label=short(curve.error.replace("_", " "), 24),
+            )
             decibels = [(p, d) for p, d in zip(x, curve.sqnr_db, strict=True) if d is not None]
             if decibels:
                 lower.plot(
-                    *zip(*decibels, strict=True), color=colour, marker=marker,
-                    ms=size * 0.75, lw=1, ls=dashes, mec=PAPER, mew=0.4,
-                )  # fmt: skip
+                    *zip(*decibels, strict=True),
+                    color=colour,
+                    marker=marker,
+                    ms=size * 0.75,
+                    lw=1,
+                    ls=dashes,
+                    mec=PAPER,
+                    mew=0.4,
+                )
         for axes in (upper, lower):
             axes.set_xlim(-0.8, n - 0.2)
             step = next(s for s in (1, 2, 4, 5, 10, 20, 50, 100, n) if n / s <= 33)
@@ -248,9 +266,15 @@ def document_strip(rows: Sequence[DocumentRow]) -> str:
                 chosen = [k for k, (_, tokens) in enumerate(points) if least <= tokens < most]
                 spread = [y - 0.03 + 0.4 * ((k * 0.618034) % 1) for k in chosen]
                 axes.plot(
-                    [points[k][0] for k in chosen], spread, ls="", marker="o", ms=size,
-                    color=REFERENCE, alpha=0.55, mew=0,
-                )  # fmt: skip
+                    [points[k][0] for k in chosen],
+                    spread,
+                    ls="",
+                    marker="o",
+                    ms=size,
+                    color=REFERENCE,
+                    alpha=0.55,
+                    mew=0,
+                )
             if row.value is not None:
                 low, high = (
                     (row.low, row.high)
@@ -315,9 +339,11 @@ def trade_off(points: Mapping[int, Candidate], key: str, label: str) -> str:
                     _whiskers(axes, [c.bits], [c.low], [c.high], colour)
                 axes.plot([c.bits], [c.value], color=colour, marker=marker, ms=8, mec=colour)
                 axes.annotate(
-                    str(number), (c.bits, c.value), xytext=(8, 6 if k % 2 else -12),
+                    str(number),
+                    (c.bits, c.value),
+                    xytext=(8, 6 if k % 2 else -12),
                     textcoords="offset points",
-                )  # fmt: skip
+                )
             if any(c.verdict == verdict for c in points.values()):
                 axes.plot(
                     [], [], color=colour, marker=marker, ms=7, mec=colour, ls="", label=verdict
@@ -326,8 +352,12 @@ def trade_off(points: Mapping[int, Candidate], key: str, label: str) -> str:
         axes.set_xlabel("bits per weight, measured (left: smaller)")
         axes.set_ylabel(label)
         axes.legend(
-            loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=4, columnspacing=1.2,
-            handletextpad=0.2, borderaxespad=0.2,
-        )  # fmt: skip
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=4,
+            columnspacing=1.2,
+            handletextpad=0.2,
+            borderaxespad=0.2,
+        )
         told = (f"{k}: {c.name}, {c.bits:.2f} bits, {c.value:.4g}" for k, c in points.items())
         return to_svg(figure, key, f"Bits per weight against {label}", "; ".join(told))

@@ -15,9 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evalharness.report import charts, depth, numbers, sections, view
+from evalharness.report import charts, numbers
+from evalharness.report import layer_tables as depth
+from evalharness.report import tables as view
+from evalharness.report.glossary import SYMBOLS, tile_name
+from evalharness.report.sections import registry as sections
 from evalharness.report.text import short
-from evalharness.report.words import SYMBOLS, tile_name
 from evalharness.spec.result import Estimate, GateResult, Result
 
 METRICS = ("perplexity.ratio", "kl.mean", "top1.agreement", "latency.decode.ratio")
@@ -130,9 +133,14 @@ def combined_text(results: list[Result]) -> str:
             Text(", ".join(short(g.id, 24) for g in row.objections) or "none"),
         )
     console = Console(
-        file=io.StringIO(), width=_COLUMNS, color_system=None, force_terminal=False,
-        no_color=True, force_jupyter=False, _environ={},
-    )  # fmt: skip
+        file=io.StringIO(),
+        width=_COLUMNS,
+        color_system=None,
+        force_terminal=False,
+        no_color=True,
+        force_jupyter=False,
+        _environ={},
+    )
     with console.capture() as captured:
         for difference in differences(results):
             console.print(Text(f"differs, compare with care: {difference}"))

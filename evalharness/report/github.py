@@ -4,9 +4,10 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions: 
 ``%``, CR and LF are escaped, in a property ``:`` and ``,`` as well.
 """
 
-from evalharness.report import numbers, view
+from evalharness.report import numbers
+from evalharness.report import tables as view
+from evalharness.report.glossary import objects, unit_words
 from evalharness.report.text import plural, sentence, visible
-from evalharness.report.words import objects, unit_words
 from evalharness.spec.result import GateResult, Result
 
 

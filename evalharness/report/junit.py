@@ -11,9 +11,10 @@ import re
 from datetime import datetime
 from xml.etree import ElementTree as ET
 
-from evalharness.report import numbers, view
+from evalharness.report import numbers
+from evalharness.report import tables as view
+from evalharness.report.glossary import EXIT_CODES, is_waived, objects, unit_words
 from evalharness.report.text import plural, sentence, visible
-from evalharness.report.words import EXIT_CODES, is_waived, objects, unit_words
 from evalharness.spec.result import GateResult, Result
 
 # What XML 1.0 cannot hold even escaped; visible() spells most of it out before.

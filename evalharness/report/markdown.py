@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evalharness.report import depth, numbers, view
-from evalharness.report.text import plural, sentence, visible
-from evalharness.report.words import (
+from evalharness.report import layer_tables as depth
+from evalharness.report import numbers
+from evalharness.report import tables as view
+from evalharness.report.glossary import (
     ARROWS,
     EXIT_CODES,
     SYMBOLS,
     metric_name,
     unit_words,
 )
+from evalharness.report.text import plural, sentence, visible
 from evalharness.spec.result import GateResult, Result, SideManifest
 
 # What starts something in GitHub's Markdown, or in the HTML that it lets through.

@@ -11,15 +11,17 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from evalharness.report import depth, numbers, view
+from evalharness.report import layer_tables as depth
+from evalharness.report import numbers
+from evalharness.report import tables as view
+from evalharness.report.glossary import ARROWS, SYMBOLS, tile_name, unit_words
 from evalharness.report.text import plural, scope_words, sentence, short, visible
-from evalharness.report.words import ARROWS, SYMBOLS, tile_name, unit_words
 from evalharness.spec.result import Result, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from evalharness.report.view import GateRow
+    from evalharness.report.tables import GateRow
 
 COLUMNS = 100
 _LEAST = 80
@@ -32,9 +34,26 @@ STYLES: dict[Verdict, str] = {
 }
 # Where the terminal's encoding is not a Unicode one.
 _ASCII = str.maketrans(
-    {"✓": "+", "✕": "x", "≤": "<=", "≥": ">=", "→": "->", "↓": "v", "↑": "^", "—": "-", "…": "~",
-     "−": "-", "÷": "/", "·": "-", "≠": "!=", "␣": "_", "⟨": "<", "⟩": ">", "─": "-"}
-)  # fmt: skip
+    {
+        "✓": "+",
+        "✕": "x",
+        "≤": "<=",
+        "≥": ">=",
+        "→": "->",
+        "↓": "v",
+        "↑": "^",
+        "—": "-",
+        "…": "~",
+        "−": "-",
+        "÷": "/",
+        "·": "-",
+        "≠": "!=",
+        "␣": "_",
+        "⟨": "<",
+        "⟩": ">",
+        "─": "-",
+    }
+)
 _ROOM = 8  # columns kept for the signs above that become two
 
 
@@ -65,9 +84,15 @@ def text_summary(result: Result) -> str:
 def _plain(part: RenderableType, width: int) -> str:
     """Render without colour, whatever the environment asks for."""
     console = Console(
-        file=io.StringIO(), width=width, color_system=None, force_terminal=False, no_color=True,
-        force_jupyter=False, force_interactive=False, _environ={},
-    )  # fmt: skip
+        file=io.StringIO(),
+        width=width,
+        color_system=None,
+        force_terminal=False,
+        no_color=True,
+        force_jupyter=False,
+        force_interactive=False,
+        _environ={},
+    )
     with console.capture() as captured:
         console.print(part, width=width, highlight=False)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"

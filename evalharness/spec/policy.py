@@ -1,8 +1,8 @@
 """``gates/*.yaml``: the rules a candidate must keep, and the waivers that suspend one for a time.
 
-Here is what a file may say, and what it comes to once `spec.resolve` has worked in the policies it
-extends. What a rule means for a metric (its direction, its unit, its scopes) is checked by
-`evalharness.gates.load_policy`, which knows metrics.
+Here is what a file may say, and what it comes to once `gates.policy_files` has worked in the
+policies it extends. What a rule means for a metric (its direction, its unit, its scopes) is checked
+by `evalharness.gates.load_policy`, which knows metrics.
 
     version: 1
     extends: evalharness:recommended     # its gates first; one of the same id changes what it names

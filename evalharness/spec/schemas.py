@@ -43,7 +43,8 @@ def schema_text(kind: str) -> str:
     if kind not in known:
         hint = nearest(kind, known)
         raise InputError(
-            f"unknown kind {kind!r}", key="KIND",
+            f"unknown kind {kind!r}",
+            key="KIND",
             remedy=(hint[:1].upper() + hint[1:]) or f"Known: {', '.join(known)}.",
-        )  # fmt: skip
+        )
     return json.dumps(known[kind], indent=1, ensure_ascii=False) + "\n"

@@ -8,7 +8,6 @@ one-sided 95% bound asks for 0.90 and reads one end.
 from evalharness.stats.bootstrap import cluster_bootstrap, cluster_bootstrap_t
 from evalharness.stats.calibration import LOGIT_EPSILON, brier, calibration_score_sums
 from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
-from evalharness.stats.curve import ReliabilityCurve, smooth_reliability
 from evalharness.stats.interval import Interval, exp_interval
 from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums
 from evalharness.stats.multiple import holm, interval_p_value, p_value_beyond
@@ -26,6 +25,7 @@ from evalharness.stats.reliability import (
     ece,
     ece_shift,
 )
+from evalharness.stats.reliability_curve import ReliabilityCurve, smooth_reliability
 from evalharness.stats.resample import TooFewReplicates
 from evalharness.stats.sequential import FIVE_LOOKS, look_confidence, obrien_fleming
 from evalharness.stats.skewness import cluster_skew_t, positive_mean_t, rms_t

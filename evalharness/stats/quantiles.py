@@ -26,7 +26,7 @@ from evalharness.stats.interval import (
     no_interval,
 )
 from evalharness.stats.resample import check_replicates
-from evalharness.stats.share import invert, share_grid
+from evalharness.stats.tail_share import invert, share_grid
 
 _FEW_BEYOND = 10  # documents with a token at or beyond the quantile, or no interval
 _SOME_BEYOND = 30  # or the method says approximate

@@ -58,7 +58,7 @@ def test_jsonl_rows_keep_their_attributes(tmp_path: Path) -> None:
         ('{"body": "x"}', "a.jsonl:1: corpora.c.text_key: row has no text under 'text'"),
         ("", "corpora.c: corpus 'c' is empty"),
     ],
-)  # fmt: skip
+)
 def test_a_bad_corpus_file_is_refused(tmp_path: Path, content: str, expected: str) -> None:
     """File, line and key are named."""
     path = tmp_path / "a.jsonl"

@@ -23,8 +23,11 @@ def evalharness(
     """Run the command as a user would."""
     return subprocess.run(
         [sys.executable, "-m", "evalharness", *map(str, arguments)],
-        capture_output=True, text=True, cwd=cwd, env=os.environ | {"HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    )
 
 
 @pytest.fixture(scope="session")
@@ -52,7 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Ran]:
 @pytest.fixture(scope="session")
 def real_pair() -> Any:
     """SmolLM2-135M and its 4-bit simulation in float32, as two sides."""
-    from evalharness.models.load import load
+    from evalharness.engines.load import load
     from evalharness.pair.side import Side
     from evalharness.spec.model import load_model_spec
 

@@ -10,7 +10,7 @@ import pytest
 from evalharness import stats
 from evalharness.data.documents import read_texts, tokenize
 from evalharness.spec.suite import Suite
-from tests.pair.test_tokens import brute_force, measure
+from tests.pair.texts.test_token_pass import brute_force, measure
 
 pytestmark = pytest.mark.e2e
 
@@ -23,12 +23,16 @@ def both(real_pair: Any) -> tuple[Any, Any]:
         {
             "name": "s",
             "corpora": [
-                {"name": "pydoc", "source": "python:pydoc_data.topics", "documents": 4,
-                 "max_windows": 1}
+                {
+                    "name": "pydoc",
+                    "source": "python:pydoc_data.topics",
+                    "documents": 4,
+                    "max_windows": 1,
+                }
             ],
             "window": {"tokens": 96},
         }
-    )  # fmt: skip
+    )
     documents = tokenize(
         read_texts(suite)[0], suite, reference.loaded.tokenizer, reference.vocab_size
     )
@@ -42,8 +46,18 @@ def test_token_metrics_equal_brute_force(both: Any) -> None:
     """Relative 1e-5 on every mean, identical arg-maxes."""
     found, expected = (x.sort_values(["doc", "position"], ignore_index=True) for x in both)
     assert len(found) == len(expected) > 300
-    for column in ("nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand",
-                   "conf_ref", "conf_cand", "half_range", "max_abs"):  # fmt: skip
+    for column in (
+        "nll_ref",
+        "nll_cand",
+        "kl",
+        "kl_reverse",
+        "entropy_ref",
+        "entropy_cand",
+        "conf_ref",
+        "conf_cand",
+        "half_range",
+        "max_abs",
+    ):
         assert found[column].astype("float64").mean() == pytest.approx(
             expected[column].mean(), rel=1e-5
         ), column

@@ -68,10 +68,21 @@ def test_every_gate_is_a_pytest_item(demo: Callable[[int], Ran]) -> None:
     for bits in (8, 2):
         _, path, _, _ = demo(bits)
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", str(policy), "--evalharness-run", str(path), "-q",
-             "-p", "no:cacheprovider"],
-            capture_output=True, text=True, cwd=path,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "pytest",
+                str(policy),
+                "--evalharness-run",
+                str(path),
+                "-q",
+                "-p",
+                "no:cacheprovider",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=path,
+        )
         outcomes[bits] = (done.returncode, done.stdout)
     assert outcomes[8][0] == 0, outcomes[8][1]
     assert outcomes[2][0] == 1
@@ -93,9 +104,16 @@ def test_a_model_against_itself_passes_the_default_policy(tmp_path: Path) -> Non
     same = tmp_path / "same.yaml"
     same.write_text(f"from: {DEMO / 'base.yaml'}\nname: copy\n")
     done = evalharness(
-        "compare", DEMO / "base.yaml", same, "--suite", "quick", "--gates", "default",
-        "--out", tmp_path / "run",
-    )  # fmt: skip
+        "compare",
+        DEMO / "base.yaml",
+        same,
+        "--suite",
+        "quick",
+        "--gates",
+        "default",
+        "--out",
+        tmp_path / "run",
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     found = result(tmp_path / "run")
     assert found["compared"]["same_model"]
@@ -111,26 +129,40 @@ def test_a_model_against_itself_passes_the_default_policy(tmp_path: Path) -> Non
 def test_the_wheel_runs_the_demo_outside_the_clone(tmp_path: Path) -> None:
     """Suites, policies and templates ship in it."""
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation",
-         "--wheel-dir", str(tmp_path), str(ROOT)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--wheel-dir",
+            str(tmp_path),
+            str(ROOT),
+        ],
+        check=True,
+        capture_output=True,
+    )
     wheel = next(tmp_path.glob("evalharness-*.whl"))
     subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run(
         [str(python), "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)],
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     # The dependencies are those of this environment, without the clone itself.
     import torch
 
     dependencies = Path(torch.__file__).parents[1]
-    code = f"import site, sys; sys.path.append({str(dependencies)!r}); import evalharness; print(evalharness.__file__); from evalharness.cli import main; main()"  # noqa: E501
+    code = f"import site, sys; sys.path.append({str(dependencies)!r}); import evalharness; print(evalharness.__file__); from evalharness.cli.main import main; main()"  # noqa: E501
     done = subprocess.run(
         [str(python), "-c", code, "demo", "--limit", "20", "--out", "run"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
     assert str(tmp_path / "venv") in done.stdout, done.stdout + done.stderr
     assert done.returncode in (0, 1, 3), done.stdout + done.stderr
     assert (tmp_path / "run" / "report.html").stat().st_size > 50_000

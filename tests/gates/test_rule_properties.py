@@ -38,17 +38,22 @@ def scope(task: str) -> dict[str, str]:
 
 IDENTITY = {"data": "d1", "tokenizer": "t1", "metrics": "m1"}
 STORED = StoredBaseline(
-    "main.json", "runs/main", IDENTITY,
+    "main.json",
+    "runs/main",
+    IDENTITY,
     tuple(estimate("task.score.shift", 0.01, 0.0, 0.02, scope=scope(t)) for t in TASKS),
-)  # fmt: skip
+)
 
 
 def decided(kind: str, allowed: int, how: str, estimates: list[Estimate]) -> Decision:
     rule = RULES[kind].format(allowed, how)
     return decide(
-        policy(f"gates:\n  - {rule}\n"), FakeEstimates(*estimates), metrics=METRICS,
-        baseline=STORED, identity=IDENTITY,
-    )  # fmt: skip
+        policy(f"gates:\n  - {rule}\n"),
+        FakeEstimates(*estimates),
+        metrics=METRICS,
+        baseline=STORED,
+        identity=IDENTITY,
+    )
 
 
 @st.composite
@@ -100,9 +105,14 @@ def test_one_broken_part_never_passes(
 @properties
 @given(kinds, points, ways, runs(), st.data(), widths, widths)
 def test_widening_any_interval_never_makes_a_pass(
-    kind: str, allowed: int, how: str, run: list[Estimate], data: st.DataObject,
-    below: float, above: float,
-) -> None:  # fmt: skip
+    kind: str,
+    allowed: int,
+    how: str,
+    run: list[Estimate],
+    data: st.DataObject,
+    below: float,
+    above: float,
+) -> None:
     """Also that of the reference's own score, and of what earns a looser limit."""
     before = decided(kind, allowed, how, run)
     which = data.draw(st.sampled_from(touched(kind)))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from evalharness.assets import shipped
 from evalharness.gates import Policy, Sizes, check_resolvable, decide, load_policy
 from evalharness.gates.interfaces import registry
+from evalharness.run.assets import shipped
 from evalharness.spec.result import Estimate
 
 NAMES = ("default", "demo", "recommended", "strict")

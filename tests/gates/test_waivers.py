@@ -71,11 +71,12 @@ def test_an_expired_waiver_is_named_where_it_is_missed() -> None:
     [
         (PASSING, "PASS", "nothing needs it now: remove it."),
         (
-            estimate("kl.mean", 0.05, 0.04, 0.06), "INCONCLUSIVE",
+            estimate("kl.mean", 0.05, 0.04, 0.06),
+            "INCONCLUSIVE",
             "the gate does not pass without it: renew it with a new date, or remove it.",
         ),
     ],
-)  # fmt: skip
+)
 def test_an_expired_waiver_fails_whatever_its_gate_does(one: Estimate, own: str, why: str) -> None:
     """With a row of its own, at the waiver's line, that names reason, owner and date."""
     decision = waived(", owner: ann", expires="2026-02-28", one=one)

@@ -16,9 +16,10 @@ from tests.metrics.conftest import Tables, swapped, synthetic
 
 Make = Callable[[Tables], Estimates]
 MEASURED = [
-    i for i in REGISTRY
+    i
+    for i in REGISTRY
     if not i.startswith(("latency.", "memory.peak", "layer.error.own", "layer.error.inherited"))
-]  # fmt: skip
+]
 
 
 def values(estimates: Estimates, confidence: float = 0.95) -> dict[tuple[str, str], Any]:
@@ -170,17 +171,25 @@ def test_a_nan_on_a_task_prompt_is_never_averaged(estimates: Make) -> None:
         ("kl.max", lambda t: t["kl"].max()),
         ("top1.agreement", lambda t: (t["argmax_ref"] == t["argmax_cand"]).mean()),
         ("top5.overlap", lambda t: t["top5_overlap"].mean() / 5),
-        ("prob.rms_shift",
-         lambda t: np.sqrt(((np.exp(-t["nll_cand"]) - np.exp(-t["nll_ref"])) ** 2).mean())),
+        (
+            "prob.rms_shift",
+            lambda t: np.sqrt(((np.exp(-t["nll_cand"]) - np.exp(-t["nll_ref"])) ** 2).mean()),
+        ),
         ("entropy.shift", lambda t: (t["entropy_cand"] - t["entropy_ref"]).mean()),
-        ("bits_per_byte.shift",
-         lambda t: (t["nll_cand"] - t["nll_ref"]).sum() / np.log(2) / (4 * len(t))),
+        (
+            "bits_per_byte.shift",
+            lambda t: (t["nll_cand"] - t["nll_ref"]).sum() / np.log(2) / (4 * len(t)),
+        ),
         ("logit.half_range", lambda t: t["half_range"].max()),
-        ("brier.shift",
-         lambda t: ((t["conf_cand"] - (t["argmax_cand"] == t["token"])) ** 2).mean()
-         - ((t["conf_ref"] - (t["argmax_ref"] == t["token"])) ** 2).mean()),
+        (
+            "brier.shift",
+            lambda t: (
+                ((t["conf_cand"] - (t["argmax_cand"] == t["token"])) ** 2).mean()
+                - ((t["conf_ref"] - (t["argmax_ref"] == t["token"])) ** 2).mean()
+            ),
+        ),
     ],
-)  # fmt: skip
+)
 def test_values_equal_plain_pandas(estimates: Make, id: str, expected: Any) -> None:
     """The definition, written down again."""
     tables = synthetic()

@@ -21,7 +21,7 @@ def side(tiny: Callable[..., Path]) -> Load:
     """Load a tiny model as one side; ``bits`` simulates quantisation."""
 
     def make(seed: int = 0, bits: int | None = None, dtype: str = "float32", **config: Any) -> Any:
-        from evalharness.models.load import load
+        from evalharness.engines.load import load
         from evalharness.pair.side import Side
 
         data: dict[str, Any] = {

@@ -45,8 +45,11 @@ def test_an_error_in_either_model_reaches_the_caller(broken: int) -> None:
     ignore: Any = lambda *_: None  # noqa: E731
     with pytest.raises(ValueError, match="module broke"):
         lockstep(
-            lambda: models[0](x), lambda: models[1](x),
-            list(zip(*models, strict=True)), ignore, ignore,
-        )  # fmt: skip
+            lambda: models[0](x),
+            lambda: models[1](x),
+            list(zip(*models, strict=True)),
+            ignore,
+            ignore,
+        )
     assert not models[0][0]._forward_hooks
     assert not models[1][0]._forward_hooks

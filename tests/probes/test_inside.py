@@ -13,14 +13,14 @@ from scipy.stats import kurtosis
 
 from evalharness.api import compare
 from evalharness.data.windows import Slot
-from evalharness.metrics.activations import kurtosis as from_sums
-from evalharness.models.dense import dense_weight
+from evalharness.engines.dequantize import dense_weight
+from evalharness.pair.matching import match
 from evalharness.probes.activations import activations
 from evalharness.probes.cka import hsic
 from evalharness.probes.layers import LayerProbe
-from evalharness.probes.matching import match
 from evalharness.probes.routing import RoutingSums
 from evalharness.probes.weights import weight_errors
+from evalharness.results.activations import kurtosis as from_sums
 
 UP = "model.layers.0.mlp.up_proj"
 
@@ -66,8 +66,9 @@ def test_activations_are_those_of_whole_inputs(side: Callable) -> None:
                 reference.hidden(torch.from_numpy(slot.ids)[None])
         handle.remove()
     x, seen = (np.concatenate([g[1:] for g in given[k]]) for k in ("windows", "text"))
-    rows = [r for r in found["activations"].to_pylist()
-            if (r["layer"], r["side"]) == (UP, "reference")]  # fmt: skip
+    rows = [
+        r for r in found["activations"].to_pylist() if (r["layer"], r["side"]) == (UP, "reference")
+    ]
     assert sum(r["values"] for r in rows) == x.size
     assert max(r["max_abs"] for r in rows) == pytest.approx(np.abs(x).max())
     assert max(r["pos0_max_abs"] for r in rows) == pytest.approx(
@@ -80,8 +81,11 @@ def test_activations_are_those_of_whole_inputs(side: Callable) -> None:
     assert sum(r["weighted_err_sq"] for r in rows) == pytest.approx(brute, rel=1e-5)
     assert sum(r["beyond_range"] for r in rows) == (np.abs(x) > np.abs(seen).max()).sum()
     assert sum(r["beyond_channel"] for r in rows) == (np.abs(x) > np.abs(seen).max(0)).sum()
-    out = [r for r in found["outliers"].to_pylist()
-           if (r["layer"], r["side"], r["by"]) == (UP, "reference", "max")]  # fmt: skip
+    out = [
+        r
+        for r in found["outliers"].to_pylist()
+        if (r["layer"], r["side"], r["by"]) == (UP, "reference", "max")
+    ]
     order = np.argsort(-np.abs(x).max(0), kind="stable")
     assert [r["channel"] for r in out] == order[:8].tolist()
     energy = (x**2).sum(0) / (x**2).sum()
@@ -147,8 +151,11 @@ def test_routing_counts_are_those_of_a_loop() -> None:
     sums = RoutingSums(2, torch.device("cpu"))
     sums.add("r", 5, a, b, slots_BT, at)
     for row in sums.table([7, 9]).to_pylist():
-        kept = [n for n in range(8)
-                if slots_BT.flatten()[n] == (row["doc"] == 9) and at.flatten()[n] > 0]  # fmt: skip
+        kept = [
+            n
+            for n in range(8)
+            if slots_BT.flatten()[n] == (row["doc"] == 9) and at.flatten()[n] > 0
+        ]
         sent = [[row["expert"] in t[n].tolist() for n in kept] for t in (a, b)]
         assert row["tokens"] == len(kept)
         assert [row["tokens_ref"], row["tokens_cand"]] == [sum(s) for s in sent]
@@ -162,9 +169,14 @@ def test_a_mixture_of_experts_has_its_routers_and_experts_measured(
     import transformers
 
     sizes: dict[str, Any] = {
-        "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "num_experts_per_tok": 2,
-    }  # fmt: skip
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_experts_per_tok": 2,
+    }
     if family == "Mixtral":
         config: Any = transformers.MixtralConfig(**sizes, num_local_experts=4)
     else:
@@ -187,8 +199,11 @@ def test_a_mixture_of_experts_has_its_routers_and_experts_measured(
     with torch.inference_mode():
         probe.run(ids, ids, torch.zeros(2, 20).long(), torch.arange(20).expand(2, 20))
     tables = probe.tables()
-    own = {r["layer"]: r["err_sq"] for r in tables["layers"].to_pylist()
-           if r["error"] == "own" and r["kind"] != "block"}  # fmt: skip
+    own = {
+        r["layer"]: r["err_sq"]
+        for r in tables["layers"].to_pylist()
+        if r["error"] == "own" and r["kind"] != "block"
+    }
     bad = "model.layers.0.mlp.experts"
     assert {k for k, v in own.items() if v > 0} == {bad}
     assert "model.layers.1.mlp.gate" in own
@@ -214,9 +229,12 @@ def test_a_run_with_everything_says_it_in_its_result(project: Path) -> None:
     (project / "calib.txt").write_text("Sphinx of black quartz, judge my vow. " * 40)
     (project / "candidate.yaml").write_text(text + "manifest: {calibration_data: calib.txt}\n")
     result = compare(
-        project / "base.yaml", project / "candidate.yaml", suite=project / "suite.yaml",
-        gates=project / "gates.yaml", out=project / "run",
-    ).result  # fmt: skip
+        project / "base.yaml",
+        project / "candidate.yaml",
+        suite=project / "suite.yaml",
+        gates=project / "gates.yaml",
+        out=project / "run",
+    ).result
     up = next(w for w in result.weights if w.layer == UP)
     assert up.error
     assert up.weighted_low <= up.weighted <= up.weighted_high
@@ -233,8 +251,16 @@ def test_a_ranking_says_which_neighbours_it_cannot_tell_apart() -> None:
     from evalharness.spec.result import LayerResult
 
     def row(layer: str, low: float, high: float, kind: Any = "linear") -> LayerResult:
-        return LayerResult(layer=layer, kind=kind, type="T", error="own", tokens=9,
-                           median=(low + high) / 2, low=low, high=high)  # fmt: skip
+        return LayerResult(
+            layer=layer,
+            kind=kind,
+            type="T",
+            error="own",
+            tokens=9,
+            median=(low + high) / 2,
+            low=low,
+            high=high,
+        )
 
     rows = [row("a", 0.1, 0.2), row("b", 0.3, 0.5), row("c", 0.4, 0.6), row("d", 0.4, 0.6, "block")]
     found = {r.layer: r.alike for r in told_apart(rows)}
@@ -257,9 +283,12 @@ def test_a_student_of_another_depth_and_width_gets_cka(project: Path, tiny: Call
         "dtype: float32, device: cpu}\n"
     )
     found = compare(
-        project / "base.yaml", project / "candidate.yaml", suite=project / "suite.yaml",
-        gates=project / "gates.yaml", out=project / "run",
-    ).result.similarity  # fmt: skip
+        project / "base.yaml",
+        project / "candidate.yaml",
+        suite=project / "suite.yaml",
+        gates=project / "gates.yaml",
+        out=project / "run",
+    ).result.similarity
     assert found is not None
     assert (len(found.reference), len(found.candidate)) == (2, 1)
     assert all(v is None or v <= 1.5 for row in found.cka for v in row)

@@ -78,9 +78,11 @@ def test_streaming_equals_whole_model_hooks_and_a_second_call_by_hand(side: Call
             again, alone = f(x_tilde, *args, **kwargs), g(x, *args_c, **kwargs_c)
         again, alone = (o[0] if isinstance(o, tuple) else o for o in (again, alone))
         a, b = {
-            "total": (y, y_tilde), "own": (again, y_tilde), "inherited": (y, again),
+            "total": (y, y_tilde),
+            "own": (again, y_tilde),
+            "inherited": (y, again),
             "own_on_clean": (y, alone),
-        }[error]  # fmt: skip
+        }[error]
         keep = (slots == doc) & (at > 0)
         delta = (b - a)[keep].double()
         assert row["tokens"] == int(keep.sum())
@@ -198,8 +200,9 @@ def test_a_block_that_writes_into_its_input_is_measured_as_one_that_does_not(
     found = probe_once(*pair)
     assert probe_once.last.in_place == {"model.layers.0", "model.layers.1"}  # type: ignore[attr-defined]
     keys = ("doc", "tokens", "err_sq", "ref_sq", "update_sq")
-    blocks = [[{k: r[k] for k in keys} for r in rows if r["kind"] == "block"]
-              for rows in (plain, found)]  # fmt: skip
+    blocks = [
+        [{k: r[k] for k in keys} for r in rows if r["kind"] == "block"] for rows in (plain, found)
+    ]
     for one, other in zip(*blocks, strict=True):
         assert other == pytest.approx(one, rel=1e-6)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from evalharness.probes.sums import LayerSums
-from evalharness.records import BINS, BINS_PER_OCTAVE, EDGE_MIN, LAYERS
+from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN, LAYERS
 
 DEVICES = [
     "cpu",

@@ -9,9 +9,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evalharness.report import charts, depth, figures
+from evalharness.report import chart_data as figures
+from evalharness.report import charts
+from evalharness.report import layer_tables as depth
+from evalharness.report.chart_data import DocumentRow
 from evalharness.report.charts import Candidate
-from evalharness.report.figures import DocumentRow
 from evalharness.report.svg import new_figure, style, to_svg
 from evalharness.report.text import visible
 from evalharness.spec.result import Histogram, ReliabilityBin, Result
@@ -38,7 +40,7 @@ DRAW: dict[str, Callable[[Result], str]] = {
         "trade",
         "ratio",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", DRAW)

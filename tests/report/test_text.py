@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalharness.report import bars, depth, numbers, text
-from evalharness.report.words import FAMILIES, NAMES, family, metric_name
+from evalharness.report import bars, numbers, text
+from evalharness.report import layer_tables as depth
+from evalharness.report.glossary import FAMILIES, NAMES, family, metric_name
 
 
 @given(st.text())

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from evalharness.errors import InputError
+from evalharness.gates.policy_files import read_policy, resolve_policy
 from evalharness.spec.limit import Limit, parse_limit
 from evalharness.spec.policy import Policy, PolicySpec
-from evalharness.spec.resolve import read_policy, resolve_policy
 from evalharness.spec.yamlfile import parse_yaml
 
 

@@ -42,6 +42,9 @@ def test_by_makes_a_slice_a_value() -> None:
     found = subsets([{"by": "language"}, {"by": "kind"}, {"by": "corpus"}], DOCS)
     names = {s.name: "".join(d.id for d in DOCS if s.takes(d)) for s in found}
     assert names == {
-        "language=de": "a", "language=en": "b", "kind=[x]": "a", "corpus=code": "c",
+        "language=de": "a",
+        "language=en": "b",
+        "kind=[x]": "a",
+        "corpus=code": "c",
         "corpus=wiki": "ab",
-    }  # fmt: skip
+    }

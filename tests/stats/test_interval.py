@@ -20,9 +20,15 @@ from evalharness.stats.interval import (
 
 def interval(value: float | None = 0.1, **changes: object) -> Interval:
     fields: dict[str, object] = {
-        "low": 0.0, "high": 0.2, "confidence": 0.95, "n": 10, "clusters": 5, "method": "m",
-        "se": 0.05, "reason": None,
-    }  # fmt: skip
+        "low": 0.0,
+        "high": 0.2,
+        "confidence": 0.95,
+        "n": 10,
+        "clusters": 5,
+        "method": "m",
+        "se": 0.05,
+        "reason": None,
+    }
     return Interval(value, **(fields | changes))  # type: ignore[arg-type]
 
 

@@ -90,9 +90,10 @@ def test_tango_rarely_passes_a_drop_equal_to_the_margin() -> None:
     counts = rng.multinomial(n, [*chances, 1 - flips], size=4000)[:, :2]
     kinds, times = np.unique(counts, axis=0, return_counts=True)
     passed = sum(
-        t for (b, c), t in zip(kinds.tolist(), times.tolist(), strict=True)
+        t
+        for (b, c), t in zip(kinds.tolist(), times.tolist(), strict=True)
         if tango(b, c, n, 0.9).low > -drop  # type: ignore[operator]
-    )  # fmt: skip
+    )
     assert 0.03 <= passed / 4000 <= 0.06
 
 

@@ -181,10 +181,19 @@ def test_a_model_against_itself_has_no_shift(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["cluster_ratio_t", "cluster_jackknife", "rms_t", "cluster_bootstrap", "cluster_bootstrap_t",
-     "quantile_bootstrap", "histogram_quantile_bootstrap", "cluster_skew_t", "positive_mean_t",
-     "mean_sequence"],
-)  # fmt: skip
+    [
+        "cluster_ratio_t",
+        "cluster_jackknife",
+        "rms_t",
+        "cluster_bootstrap",
+        "cluster_bootstrap_t",
+        "quantile_bootstrap",
+        "histogram_quantile_bootstrap",
+        "cluster_skew_t",
+        "positive_mean_t",
+        "mean_sequence",
+    ],
+)
 def test_documents_without_any_difference_give_exactly_0(name: str) -> None:
     """All zeros over two documents or more are 0 with the interval [0, 0]."""
     got = estimate(name, np.zeros(80), np.repeat(np.arange(40), 2))

@@ -1,0 +1,214 @@
+"""What a bisect works on: a finished run that needs one, both its models, and its documents.
+
+Everything that can be refused is, before a model is loaded where that is possible.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalharness.errors import InputError
+from evalharness.progress import Progress
+from evalharness.run.directory import Run
+from evalharness.spec.model import ModelSpec
+from evalharness.spec.policy import Policy
+from evalharness.spec.suite import Suite
+from evalharness.workflow.seal import judge, policy_of
+
+if TYPE_CHECKING:
+    from evalharness.bisect.trials import Trials
+    from evalharness.data.documents import Document
+    from evalharness.data.windows import Slot
+    from evalharness.pair.matching import PairedModule
+    from evalharness.pair.side import Side
+
+SEARCHED = 3  # one document in so many is searched on
+LEAST = 6  # documents: two to search on, four held out
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Windows of the search documents, and of those held out."""
+
+    documents: list[Document]
+    search: list[Slot]
+    held_out: list[Slot]
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Documents searched on and held out."""
+        a, b = ({s.document for s in slots} for slots in (self.search, self.held_out))
+        return len(a), len(b)
+
+
+def opened_for_bisect(path: Path, policy: Policy | None) -> tuple[Run, Suite, Policy]:
+    """The run, locked, its suite and the policy; refuses what a search cannot help."""
+    opened = Run.open(path)
+    if not opened.manifest.get("files"):
+        raise InputError(
+            "the run is not finished",
+            path=path,
+            remedy="Finish it first: add --resume to the command that began it.",
+        )
+    suite = Suite.model_validate(opened.manifest["suite"])
+    if not suite.corpora or suite.tokenizers == "different":
+        raise InputError(
+            "a bisect compares the models token by token, which this run's suite does not",
+            path=path,
+            remedy="Compare with a suite that has corpora and `tokenizers: same`.",
+        )
+    policy = policy or policy_of(opened)
+    run = Run.resume(path, opened.manifest["identity"])
+    try:
+        _drop_half_made(run)
+        run.verify()
+        _check_needed(run, policy)
+    except BaseException:
+        run.close()
+        raise
+    return run, suite, policy
+
+
+def _drop_half_made(run: Run) -> None:
+    """Remove a ranking whose writing was cut off: it is in no manifest."""
+    for file in (*run.records.glob("sensitivity-*.parquet"), run.records / "done-sensitivity"):
+        if str(file.relative_to(run.path)) not in run.manifest["files"]:
+            file.unlink(missing_ok=True)
+
+
+def _check_needed(run: Run, policy: Policy) -> None:
+    """Raise where nothing fails, or nothing that a search decides; no model is loaded."""
+    from evalharness.bisect.trials import searchable
+
+    search, left_out = searchable(policy)
+    _, decision, _ = judge(run, policy)
+    if decision.verdict == "PASS":
+        raise InputError(
+            f"the run passes {policy.name}: there is nothing to repair",
+            path=run.path,
+            remedy="Give a stricter policy with --gates to see what it would take.",
+        )
+    rules = {g.id for g in search.gates}
+    broken = [g for g in decision.gates if g.blocking and g.verdict != "PASS"]
+    if broken and not any((g.rule or g.id) in rules for g in broken):
+        names = ", ".join(f"{g.id} ({g.verdict})" for g in broken)
+        raise InputError(
+            f"what stands in the way is {names}, which a search does not decide (left out of it: "
+            f"{', '.join(left_out)}); every gate on text and layers passes already",
+            path=run.path,
+            key="gates",
+            remedy="Give --gates with a tighter limit on text, such as {metric: kl.mean, max: …}.",
+        )
+
+
+@dataclass(frozen=True)
+class Work:
+    """Both models loaded, what could be restored, and what decides a set of it."""
+
+    specs: list[ModelSpec]
+    sides: list[Side]
+    sample: Sample
+    pairs: list[PairedModule]
+    trials: Trials
+    key: str
+    notes: list[str]
+
+
+def prepared(run: Run, suite: Suite, policy: Policy, device: str | None, say: Progress) -> Work:
+    from evalharness.bisect.repairable import differing
+    from evalharness.bisect.trials import Trials
+
+    specs = [ModelSpec.model_validate(run.manifest[k]) for k in ("reference", "candidate")]
+    sides = [_loaded(run, spec, i, device, say) for i, spec in enumerate(specs)]
+    reference, candidate = sides
+    sample = _sample(run, suite, reference)
+    pairs, notes = differing(reference, candidate)
+    if not pairs:
+        raise InputError(
+            f"no linear module of {specs[1].name} can be taken from {specs[0].name}: "
+            + ("; ".join(notes) or "their linear modules are the same"),
+            path=run.path,
+            remedy="A bisect restores modules that both models have by one name and "
+            "in one shape, such as those of a quantised copy.",
+        )
+    trials = Trials(
+        reference,
+        candidate,
+        pairs,
+        sample.documents,
+        sample.search,
+        policy,
+        manifest=_manifest(run, suite),
+        batch_size=suite.batch_size,
+    )
+    return Work(specs, sides, sample, pairs, trials, _key(run, policy, sample), notes)
+
+
+def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Progress) -> Side:
+    from evalharness.engines.load import load
+    from evalharness.pair.side import Side
+
+    with say.step(f"loading {spec.name}") as tell:
+        loaded = load(spec, device=device, progress=tell)
+    if loaded.manifest.fingerprint != run.manifest["weights"][index]:
+        raise InputError(
+            f"the weights of {spec.name} are not those of the run",
+            path=run.path,
+            key="weights",
+            remedy="They have changed since: compare again.",
+        )
+    return Side(loaded)
+
+
+def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
+    from evalharness.data import documents, windows
+
+    texts, _ = documents.read_texts(suite)
+    tokenizer = reference.loaded.tokenizer
+    docs = documents.tokenize(texts, suite, tokenizer, reference.vocab_size)
+    if documents.fingerprint(docs) != run.manifest["token_stream"]:
+        raise InputError(
+            "the suite's texts are not those of the run",
+            path=run.path,
+            key="token_stream",
+            remedy="They have changed since: compare again.",
+        )
+    slots = windows.cut(docs, suite, documents.bos_token(tokenizer))
+    numbers = list(dict.fromkeys(s.document for s in slots))
+    if len(numbers) < LEAST:
+        raise InputError(
+            f"a bisect needs at least {LEAST} documents, some to search on and some held out "
+            f"(got {len(numbers)})",
+            path=run.path,
+            key="suite",
+            remedy="Compare with a larger suite, or without --limit.",
+        )
+    chosen = set(numbers[::SEARCHED])  # the order is random already
+    search = [s for s in slots if s.document in chosen]
+    return Sample(docs, search, [s for s in slots if s.document not in chosen])
+
+
+def _manifest(run: Run, suite: Suite) -> dict[str, Any]:
+    keep = ("noise_floor", "matching", "slices")
+    return {"suite": suite.model_dump(mode="json"), **{k: run.manifest.get(k) or {} for k in keep}}
+
+
+def _key(run: Run, policy: Policy, sample: Sample) -> str:
+    from evalharness.bisect.trials import STRICTER
+
+    gates = [
+        {k: str(v) for k, v in vars(g).items() if k not in ("place", "places")}
+        for g in policy.gates
+    ]
+    inputs = [
+        run.manifest["identity"],
+        policy.confidence,
+        STRICTER,
+        gates,
+        [s.number for s in sample.search],
+    ]
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

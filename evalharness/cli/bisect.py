@@ -1,0 +1,78 @@
+"""The command that looks for a repair."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evalharness.errors import InputError
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command(epilog="Example: evalharness bisect runs/a--b-20260101-120000")(bisect)
+
+
+def bisect(
+    run: RunDir,
+    gates: Annotated[
+        Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
+    ] = None,
+    evaluations: Annotated[
+        int | None, typer.Option("--evaluations", help="At most N sets are tried, in all.")
+    ] = None,
+    replay: Annotated[
+        int | None,
+        typer.Option("--replay", help="Make evaluation N of bisect.jsonl again, and nothing else."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Never reach for the network.")
+    ] = False,
+    format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+) -> None:
+    """Find the smallest set of modules to keep in high precision so that the policy passes.
+
+    Exit code: 0 the repair passes on held-out documents, 1 it fails or there is none, 3 the
+    held-out documents do not settle it, 2 there is nothing to repair. Interrupted, or killed, the
+    same command goes on. With --replay: 0 the evaluation comes out as it was logged, 1 it does not.
+    """
+    if offline:
+        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    if evaluations is not None and evaluations < 3:
+        raise InputError(f"must be at least 3 (got {evaluations})", key="--evaluations")
+    if format not in ("text", "json"):
+        raise InputError(f"must be text or json (got {format!r})", key="--format")
+    from evalharness.bisect import run as searching
+    from evalharness.gates import load_policy
+    from evalharness.progress import Progress
+    from evalharness.report.sections.repair import repair_lines, replay_lines, sensitivity_lines
+    from evalharness.run import assets
+    from evalharness.workflow.seal import load_result
+
+    policy = load_policy(assets.find("gates", gates)) if gates else None
+    progress = Progress(quiet=quiet)
+    if replay is not None:
+        row, again = searching.replay(run, replay, policy=policy, device=device, progress=progress)
+        lines, same = replay_lines(replay, row, again.decision.gates, again.decision.verdict)
+        print("\n".join(lines))
+        raise typer.Exit(0 if same else 1)
+    repair = searching.bisect(
+        run, policy=policy, device=device, evaluations=evaluations, progress=progress
+    )
+    if format == "json":
+        print(repair.model_dump_json(indent=1))
+    else:
+        ranked = load_result(run).sensitivity
+        print("\n".join([*sensitivity_lines(ranked), "", *repair_lines(repair)]))
+        if repair.file:
+            print(f"\nrepair: {run / repair.file}")
+    raise typer.Exit({"PASS": 0, "FAIL": 1, None: 1}.get(repair.verdict_after, 3))

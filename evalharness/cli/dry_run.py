@@ -1,0 +1,133 @@
+"""``compare --dry-run``: everything that can be known without loading weights, in words.
+
+Beyond what `compare.plan` checks, the tokenizers are loaded and held against each other and the
+texts are tokenised, so that the token stream, the windows and what is too short are known; the
+memory is planned from file headers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from evalharness.data import documents, windows
+from evalharness.engines.locate import resolve_spec
+from evalharness.gates import plan as needs_of
+from evalharness.workflow.compare import sizes
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from evalharness.spec.model import ModelSpec
+    from evalharness.workflow.compare import Plan
+
+_ANY_ID = 1 << 62  # the embedding's rows are known once the weights are
+
+
+def describe(jobs: Sequence[Plan]) -> list[Table | str]:
+    """What ``jobs``, which share a reference, would do; raises what the run itself would."""
+    first = jobs[0]
+    parts: list[Table | str] = ["ok: every input is valid; no weights were loaded", ""]
+    parts += [_side("reference", first.reference)]
+    parts += [_side("candidate", job.candidate) for job in jobs]
+    parts += ["", *_texts(jobs), *_tasks(first)]
+    if first.suite.probes:
+        parts.append(f"probes     {', '.join(first.suite.probes)}")
+    parts += ["", *_memory(jobs), f"policy     {first.policy.path}", "", _gates(first)]
+    parts += [f"warning: {w}" for w in first.warnings]
+    return parts
+
+
+def _side(what: str, spec: ModelSpec) -> str:
+    made = [f"simulated at {spec.simulate.weights.bits:g} bits"] if spec.simulate else []
+    made += [f"quantised by {spec.quantization['method']}"] if spec.quantization else []
+    made += [f"adapter {spec.adapter}"] if spec.adapter else []
+    return f"{what:<10} {spec.name}: {resolve_spec(spec)}" + "".join(f", {m}" for m in made)
+
+
+def _texts(jobs: Sequence[Plan]) -> list[str]:
+    first = jobs[0]
+    if not first.texts:
+        return ["texts      none"]
+    from evalharness.compat.silence import quiet
+
+    with quiet():
+        from evalharness.engines.transformers import load_tokenizer
+        from evalharness.pair.compatible import check_vocabulary
+
+        tokenizer = load_tokenizer(first.reference, resolve_spec(first.reference))
+        for job in jobs:
+            other = load_tokenizer(job.candidate, resolve_spec(job.candidate))
+            check_vocabulary(
+                first.suite,
+                (first.reference.name, tokenizer),
+                (job.candidate.name, other),
+                job.candidate.model.path,
+            )
+        docs = documents.tokenize(first.texts, first.suite, tokenizer, _ANY_ID)
+        slots = windows.cut(docs, first.suite, documents.bos_token(tokenizer))
+    scored = sum(s.scored for s in slots)
+    lines = [
+        f"texts      {len(docs):,} documents, {len(slots):,} windows, "
+        f"{sum(len(s.ids) for s in slots):,} tokens fed, {scored:,} scored",
+        f"           token stream {documents.fingerprint(docs)[:16]}",
+    ]
+    counts = Counter(d.corpus for d in docs)
+    lines += [f"  corpus   {name}: {count:,} documents" for name, count in counts.items()]
+    for name, count in sizes(first.suite, first.texts, None).slices.items():
+        lines.append(
+            f"  slice    {name}: {'by length' if count is None else f'{count:,} documents'}"
+        )
+    if short := len(first.texts) - len(docs):
+        lines.append(f"  {short:,} documents are too short to score and left out")
+    return lines
+
+
+def _tasks(job: Plan) -> list[str]:
+    if job.tasks is None:
+        return ["tasks      none"]
+    return [
+        f"task       {t.name}: {t.items:,} items, {t.num_fewshot}-shot, {t.requests:,} requests a "
+        f"side, prompts {t.fingerprint[:16]}"
+        for t in job.tasks.tasks
+    ]
+
+
+def _memory(jobs: Sequence[Plan]) -> list[str]:
+    from evalharness.workflow.memory_plan import plan_memory
+
+    plans = [plan_memory(j.reference, j.candidate, j.suite, j.device) for j in jobs]
+    return [f"memory     {line}" for line in dict.fromkeys(plan.lines[-1] for plan in plans)]
+
+
+def _gates(job: Plan) -> Table:
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("gate", "limit", "has", "needs", "for 80% power", "unit"):
+        table.add_column(name, justify="left" if name in ("gate", "unit") else "right")
+    found: dict[str, list[Any]] = {}
+    for need in needs_of(job.policy, job.spreads, sizes(job.suite, job.texts, job.tasks)):
+        found.setdefault(need.gate, []).append(need)
+    for gate in job.policy.gates:
+        limits = " ".join(
+            f"{sign} {limit}" for sign, limit in (("≤", gate.max), ("≥", gate.min)) if limit
+        )
+        needs = found.get(gate.id)
+        if not needs:
+            table.add_row(gate.id, limits, "", "any", "", "")  # exact, or no spread is known
+            continue
+        least = max(n.to_decide for n in needs)
+        power = [n.to_pass for n in needs]
+        known = [n for n in power if n is not None]
+        have = needs[0].have
+        table.add_row(
+            gate.id,
+            limits,
+            "?" if have is None else f"{have:,}",
+            f"{least:,}",
+            f"{max(known):,}" if len(known) == len(power) else "never",
+            needs[0].unit,
+        )
+    return table

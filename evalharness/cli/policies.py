@@ -1,0 +1,236 @@
+"""Commands about policies: explain a verdict, plan sizes, propose a policy, keep baselines."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evalharness.errors import InputError, nearest
+
+baseline_app = typer.Typer(
+    name="baseline", help="Stored estimates that gates may be relative to.", no_args_is_help=True
+)
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.command(epilog="Example: evalharness explain kl.mean runs/a--b-20260101-120000")(explain)
+    app.command(epilog="Example: evalharness plan gates/ship.yaml --run runs/a--b-20260101-120000")(
+        plan
+    )
+    app.command(epilog="Example: evalharness init base.yaml candidate.yaml > gates/ship.yaml")(init)
+    app.add_typer(baseline_app)
+
+
+def explain(
+    gate: Annotated[str, typer.Argument(metavar="GATE", help="The gate's id.")], run: RunDir
+) -> None:
+    """Say in words why a gate has its verdict."""
+    from evalharness.gates import explain as in_words
+    from evalharness.run.directory import Run
+    from evalharness.workflow.seal import load_result, policy_of
+
+    opened = Run.open(run)
+    opened.verify(("result.json",))
+    result = load_result(run)
+    found = [g for g in result.gates if gate in (g.id, g.rule)]
+    if not found:
+        known = list(dict.fromkeys(g.rule or g.id for g in result.gates))
+        hint = nearest(gate, known)
+        raise InputError(
+            f"no gate {gate!r} in this run",
+            path=run,
+            remedy=(hint[:1].upper() + hint[1:]) or f"It has: {', '.join(known)}.",
+        )
+    policy = policy_of(opened)
+    print("\n\n".join(in_words(g, policy) for g in found))
+
+
+def plan(
+    gates: Annotated[str, typer.Argument(metavar="GATES", help="A policy file or a name.")],
+    run: Annotated[
+        Path | None, typer.Option("--run", help="Take the spreads from this earlier run.")
+    ] = None,
+) -> None:
+    """Say how many documents and items each gate of a policy needs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from evalharness.gates import load_policy, spreads_from
+    from evalharness.gates import plan as needs_of
+    from evalharness.run import assets
+
+    policy = load_policy(assets.find("gates", gates))
+    spreads = None
+    if run is not None:
+        from evalharness.api import load_run
+
+        spreads = spreads_from(policy, load_run(run).estimates, str(run))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("gate", "needs at least", "for 80% power", "unit", "spread", "from"):
+        table.add_column(name, justify="right" if "needs" in name or "power" in name else "left")
+    for need in needs_of(policy, spreads):
+        to_pass = "never" if need.to_pass is None else f"{need.to_pass:,}"
+        table.add_row(
+            need.gate,
+            f"{need.to_decide:,}",
+            to_pass,
+            need.unit,
+            f"{need.spread.sd:.3g}",
+            need.spread.source,
+        )
+    Console(width=100).print(table)
+
+
+# What `init` proposes a limit for, and how far beyond the measured bound.
+_PROPOSED = (
+    "perplexity.ratio",
+    "kl.mean",
+    "kl.p99",
+    "top1.agreement",
+    "calibration.score.shift",
+)
+_ROOM = 1.25
+
+
+def init(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="RUN | BASE CANDIDATE", help="A run, or a pair.")
+    ],
+    suite: Annotated[str, typer.Option("--suite", help="For a pair: what to measure.")] = "quick",
+) -> None:
+    """Propose a policy for a pair you would ship: its bounds with room, beyond the noise floor."""
+    from evalharness.api import compare, load_run
+    from evalharness.gates import resolved
+    from evalharness.metrics import REGISTRY
+
+    if len(files) > 2:
+        raise InputError("takes a run, or a base and a candidate", key="init")
+    if len(files) == 1:
+        loaded = load_run(files[0])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            # What is proposed depends on no policy, and none may refuse the pair before.
+            nothing = Path(folder) / "init.yaml"
+            nothing.write_text(
+                "gates:\n  - {metric: weights.bits_per_weight, max: 1.0e+6, severity: info}\n"
+            )
+            loaded = compare(*files, suite=suite, gates=nothing)
+    run, estimates = loaded.path, loaded.estimates
+    from evalharness.run import assets
+
+    print(assets.schema_line("policy"))
+    print(f"# Proposed from {run}: each limit is the run's own bound with a quarter's room,")
+    print("# outside the noise floor, and such that as many documents and items can decide it.")
+    print("# Tighten what matters to you.\nversion: 1\nconfidence: 0.95\ngates:")
+    scopes: list[tuple[str, dict[str, str]]] = [(i, {}) for i in _PROPOSED]
+    scopes += [("task.score.shift", s) for s in estimates.scopes("task.score.shift")]
+    for id, scope in scopes:
+        if scope not in estimates.scopes(id):
+            continue
+        metric, found = REGISTRY[id], estimates.estimate(id, scope, 0.90)
+        lower = metric.direction == "lower"
+        bound = found.high if lower else found.low
+        best = metric.identity if metric.identity is not None else 0.0
+        if bound is None:
+            print(f"  # {id}: {found.reason}")
+            continue
+        margin = _ROOM * abs(bound - best) if (bound > best) == lower else 0.0
+        if found.noise_floor is not None:
+            margin = max(margin, 3 * abs(found.noise_floor - best))
+        margin = max(margin, resolved(id, found.clusters, 0.95))
+        limit = _round_away(best + margin if lower else best - margin, lower)
+        print(f"  - metric: {id}")
+        if scope:
+            print(f"    scope: {json.dumps(scope, ensure_ascii=False)}")  # JSON is YAML, quoted
+        print(f"    {'max' if lower else 'min'}: {limit:.6g}")
+
+
+def _round_away(value: float, up: bool) -> float:
+    """Two significant digits of the distance to the nearest whole number, away from it."""
+    whole = round(value)
+    rest = value - whole
+    if rest == 0:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(abs(rest))) - 1)
+    steps = math.ceil(rest / unit) if up else math.floor(rest / unit)
+    return float(whole + steps * unit)
+
+
+@baseline_app.command(epilog="Example: evalharness baseline save runs/x --to gates/baseline.json")
+def save(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to write.")]) -> None:
+    """Store a run's estimates as a baseline; refuses to replace one (see bless)."""
+    if to.exists():
+        raise InputError(
+            "a baseline is already there",
+            path=to,
+            key="--to",
+            remedy="`evalharness baseline bless` replaces it.",
+        )
+    _save(run, to)
+
+
+@baseline_app.command(epilog="Example: evalharness baseline bless runs/x --to gates/baseline.json")
+def bless(
+    run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to replace.")]
+) -> None:
+    """Replace a baseline by a run that its policy passed."""
+    from evalharness.workflow.seal import load_result
+
+    verdict = load_result(run).verdict
+    if verdict != "PASS":
+        raise InputError(
+            f"the run's verdict is {verdict}, and a baseline must be a PASS",
+            path=run,
+            remedy="Decide it under the policy it should meet: evalharness gate RUN --gates F.",
+        )
+    _save(run, to)
+
+
+@baseline_app.command("show", epilog="Example: evalharness baseline show gates/baseline.json")
+def show_baseline(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
+    """Print a baseline's estimates."""
+    from evalharness.gates import load_baseline
+
+    stored = load_baseline(file)
+    print(f"run       {stored.run}")
+    for key, value in stored.identity.items():
+        print(f"{key:<9} {value[:16]}")
+    for e in stored.estimates:
+        scope = ",".join(f"{k}={v}" for k, v in e.scope.items())
+        value = "-" if e.value is None else f"{e.value:.6g}"
+        print(f"{e.id}{f'[{scope}]' if scope else ''}: {value}")
+
+
+def _save(run: Path, to: Path) -> None:
+    from evalharness.api import load_run
+    from evalharness.gates import save_baseline
+    from evalharness.spec.result import Estimate
+    from evalharness.workflow.seal import identity
+
+    loaded: Any = load_run(run)
+    result = loaded.result
+    # The result lists errors of layers apart from the other metrics.
+    layers = [
+        Estimate(
+            id=f"layer.error.{row.error}",
+            scope={"layer": row.layer},
+            value=row.median,
+            low=row.low,
+            high=row.high,
+            n=row.tokens,
+            unit="relative L2",
+            direction="lower",
+            reason="no token reached this module" if row.median is None else None,
+        )
+        for row in result.layers
+    ]
+    save_baseline(to, str(run), identity(loaded.run), [*result.metrics, *layers])
+    print(to)

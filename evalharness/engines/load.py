@@ -1,0 +1,162 @@
+"""A model file in, a model that is ready to be compared out.
+
+    spec ──► resolve ──► backend (weights, quantiser, adapter) ──► simulate ──► manifest
+
+Each backend is one file with ``load(spec, found, device, progress) -> Parts``, named in `BACKENDS`.
+Torch and transformers are imported when `load` runs, not with this module.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, cast
+
+from evalharness.compat.silence import quiet
+from evalharness.engines.locate import Resolved, resolve_spec
+from evalharness.errors import InputError, nearest
+from evalharness.spec.model import ModelSpec
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from evalharness.engines.simulate import Quantized
+    from evalharness.spec.result import SideManifest
+
+Progress = Callable[[str], None]
+
+BACKENDS = {"transformers": "evalharness.engines.transformers"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a backend returns: a model on its device, its tokenizer, and where they came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    place: Path
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One side of a pair. ``model`` is in eval mode and needs no gradients."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    manifest: SideManifest
+    messages: tuple[str, ...] = ()
+    simulated: Mapping[str, Quantized] = field(default_factory=dict)  # what `simulate` did
+
+
+class Backend(Protocol):
+    """A module that can run a model."""
+
+    def load(
+        self, spec: ModelSpec, found: Resolved, device: torch.device, progress: Progress
+    ) -> Parts:
+        """Load the weights of ``spec``, found at ``found``, onto ``device``."""
+
+
+def load(
+    spec: ModelSpec, *, device: str | None = None, progress: Progress | None = None
+) -> LoadedModel:
+    """Load one side.
+
+    Parameters
+    ----------
+    spec : the model file.
+    device : where to, over ``spec.model.device``; ``auto`` is cuda, else mps, else cpu.
+    progress : called with a short phrase before each step that takes time.
+
+    Raises
+    ------
+    InputError : the weights, the tokenizer, the adapter or the recipe are wrong.
+    RunError : the machine cannot hold or run the model.
+
+    """
+    say = _aloud(progress)
+    found = resolve_spec(spec)
+    with quiet() as said:
+        backend = _backend(spec.model.backend)
+        from evalharness.engines.compression_manifest import measure
+        from evalharness.engines.simulate import fake_quantize
+
+        place = pick_device(device or spec.model.device)
+        say(f"loading {spec.name}")
+        parts = backend.load(spec, found, place, say)
+        parts.model.requires_grad_(False)
+        parts.model.train(False)
+        simulated: dict[str, Quantized] = {}
+        if spec.simulate is not None:
+            say(f"quantising the weights of {spec.name} to {spec.simulate.weights.bits} bits")
+            simulated = fake_quantize(parts.model, spec.simulate.weights)
+        say(f"measuring {spec.name}")
+        named = _source(spec, found, parts)
+        manifest = measure(parts.model, parts.tokenizer, spec, parts.place, named, simulated)
+    messages = dict.fromkeys((*parts.messages, *said.lines))
+    return LoadedModel(
+        spec.name, parts.model, parts.tokenizer, place, manifest, tuple(messages), simulated
+    )
+
+
+def _source(spec: ModelSpec, found: Resolved, parts: Parts) -> str:
+    """Where the weights came from, in the words of the model file; a hub id with its commit."""
+    text = f"{found.hub_id}@{parts.place.name}" if found.kind == "hub" else spec.model.path
+    return f"{text} + adapter {spec.adapter}" if spec.adapter else text
+
+
+def _aloud(progress: Progress | None) -> Progress:
+    """``progress`` with today's streams, which `quiet` takes away while libraries load."""
+    out, err = sys.stdout, sys.stderr
+
+    def say(text: str) -> None:
+        if progress is not None:
+            with redirect_stdout(out), redirect_stderr(err):
+                progress(text)
+
+    return say
+
+
+def pick_device(text: str) -> torch.device:
+    """``auto`` as cuda, else mps, else cpu; anything else must be usable here."""
+    import torch
+
+    if text == "auto":
+        text = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        raise InputError(
+            f"must be auto, cpu, cuda, cuda:N or mps (got {text!r})", key="model.device"
+        ) from None
+    count = {"cpu": 1, "cuda": torch.cuda.device_count()}.get(
+        device.type, int(torch.backends.mps.is_available()) if device.type == "mps" else 1
+    )
+    if (device.index or 0) >= count:
+        raise InputError(
+            f"no such device here: {text} ({count} of type {device.type})",
+            key="model.device",
+            remedy="Use auto, or cpu.",
+        )
+    return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
+
+
+def _backend(name: str) -> Backend:
+    if name not in BACKENDS:
+        hint = nearest(name, BACKENDS) or f"known: {', '.join(BACKENDS)}"
+        raise InputError(f"unknown backend {name!r}", key="model.backend", remedy=hint)
+    return cast(Backend, import_module(BACKENDS[name]))

@@ -1,0 +1,253 @@
+"""Resolvable or refused: how many documents or items a policy needs, before a model is loaded.
+
+A limit is resolvable when, were the candidate perfect (a shift of 0, no flip), the interval that
+so many documents give would lie inside it. A suite too small for that can only ever answer
+INCONCLUSIVE, so it is refused, with the number that it takes.
+
+Means: the least G with t(1−α; G−1)·σ/√G ≤ margin; with power ((z_α + z_β)·σ/margin)². Binary task
+scores: σ² = f, the share of items that flip. Rates: with no event in n items the Clopper–Pearson
+end is 1 − α^(1/n). Divergences and layer errors have no such bound: their spread shrinks with them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from scipy.special import ndtri, stdtrit
+
+from evalharness.gates.interfaces import Estimates, MetricInfo, Registry, registry
+from evalharness.gates.judgement import two_sided
+from evalharness.gates.limits import Side, ideal
+from evalharness.gates.scopes import matching
+from evalharness.spec.limit import Limit
+from evalharness.spec.policy import Gate, Policy
+from evalharness.stats.planning import documents_needed
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What is assumed of a metric while planning."""
+
+    sd: float  # between documents (or items), in the metric's unit
+    value: float | None = None  # where the candidate is expected; None: at its best
+    source: str = "default"
+
+
+# Assumed where no earlier run says better: what 4-bit weights do to a small model, on documents of
+# a few hundred tokens. On the small side, since only what could never be decided is refused.
+DEFAULTS: Mapping[str, Spread] = {
+    "nll.shift": Spread(0.03),
+    "perplexity.ratio": Spread(0.03),
+    "bits_per_byte.shift": Spread(0.01),
+    "calibration.score.shift": Spread(0.03),
+    "brier.shift": Spread(0.01),
+    "entropy.shift": Spread(0.03),
+    "task.score.shift": Spread(math.sqrt(0.05)),  # 5% of the items flip
+    "task.flips": Spread(math.sqrt(0.05 * 0.95), value=0.05),
+}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much a suite measures: documents by corpus and slice, items by task; None: not known."""
+
+    documents: Mapping[str, int | None]
+    items: Mapping[str, int | None]
+    slices: Mapping[str, int | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one gate needs, in documents or items of each scope that it is decided in."""
+
+    gate: str
+    metric: str
+    side: Side
+    margin: float  # from the limit to the best possible value
+    unit: str  # documents or items
+    spread: Spread
+    to_decide: int  # fewest that could ever give PASS
+    to_pass: int | None  # with 80% power at the expected value; None where that is at the limit
+    have: int | None  # what the suite has; None where not known
+
+
+def plan(
+    policy: Policy,
+    spreads: Mapping[str, Spread] | None = None,
+    sizes: Sizes | None = None,
+    metrics: Registry | None = None,
+) -> list[Need]:
+    """What each gate of ``policy`` needs; gates without a planning bound are left out."""
+    known = {**DEFAULTS, **(spreads or {})}
+    infos = registry() if metrics is None else metrics
+    return [need for gate in policy.gates for need in _needs(gate, policy, known, sizes, infos)]
+
+
+def check_resolvable(
+    policy: Policy,
+    sizes: Sizes,
+    spreads: Mapping[str, Spread] | None = None,
+    metrics: Registry | None = None,
+) -> None:
+    """Raise `InputError` for the first gate that the suite could never decide."""
+    infos = registry() if metrics is None else metrics
+    for gate in policy.gates:
+        have = _have(gate, infos[gate.metric], sizes)
+        unit = _unit(gate, infos[gate.metric])
+        if have is not None and have < gate.min_n and not infos[gate.metric].deterministic:
+            raise gate.error(
+                f"needs {gate.min_n:,} {unit}, and the suite has {have:,}",
+                ("min_n",),
+                f"Raise the suite's number of {unit}, or lower min_n.",
+            )
+    for need in plan(policy, spreads, sizes, infos):
+        found = policy.gate(need.gate)
+        assert found is not None
+        enough = need.have is None or need.have >= need.to_decide
+        if enough or found.severity == "info":
+            continue
+        reach = resolved(need.metric, need.have or 0, policy.confidence, need.spread)
+        limit = getattr(found, need.side)
+        raise found.error(
+            f"{need.have:,} {need.unit} can never decide a {need.side} of {limit} at "
+            f"{policy.confidence:.4g} confidence: even for a perfect candidate it takes "
+            f"{need.to_decide:,} (planning spread {need.spread.sd:.3g}, {need.spread.source})",
+            (need.side,),
+            f"Measure at least {need.to_decide:,} {need.unit}, or give a limit at least "
+            f"{reach:.2g} from the best possible value. Where an earlier run of such a pair varied "
+            "less, `--plan-from RUN` takes its spread.",
+        )
+
+
+def spreads_from(policy: Policy, estimates: Estimates, source: str) -> dict[str, Spread]:
+    """Planning spreads of the policy's metrics from an earlier run's intervals."""
+    found: dict[str, Spread] = {}
+    confidence = two_sided(policy.confidence)
+    for gate in policy.gates:
+        for scope in matching(gate.scope, estimates.scopes(gate.metric)):
+            one = estimates.estimate(gate.metric, scope, confidence)
+            if one.value is None or one.low is None or one.high is None or one.clusters < 2:
+                continue
+            # Half the interval over its t, and not `se`, which may be on a log scale.
+            half = (one.high - one.low) / 2
+            sd = half / float(stdtrit(one.clusters - 1, policy.confidence))
+            spread = Spread(sd * math.sqrt(one.clusters), one.value, source)
+            if gate.metric not in found or spread.sd > found[gate.metric].sd:
+                found[gate.metric] = spread
+    return found
+
+
+def _needs(
+    gate: Gate,
+    policy: Policy,
+    spreads: Mapping[str, Spread],
+    sizes: Sizes | None,
+    metrics: Registry,
+) -> Iterator[Need]:
+    info, spread = metrics[gate.metric], spreads.get(gate.metric)
+    best = ideal(info)
+    # Only an interval that must fit inside the limit needs a size; a baseline is not known yet.
+    if info.deterministic or gate.decide != "confident" or gate.relative_to == "baseline":
+        return
+    if spread is None or best is None or not _bounded(info):
+        return
+    have = None if sizes is None else _have(gate, info, sizes)
+    sides: tuple[Side, ...] = ("max", "min")
+    for side in sides:
+        limit = _loosest(gate, side)
+        if limit is None:
+            continue
+        margin = limit.number - best if side == "max" else best - limit.number
+        if gate.relative_to == "reference":
+            margin = abs(limit.number)  # the reference's score is at most 1
+        if margin <= 0:
+            continue  # asks for better than the reference: that is for the data to say
+        alpha, between = 1 - policy.confidence, two_sided(policy.confidence)
+        least = _least(gate.metric, margin, spread.sd, alpha)
+        limit_at = best + margin if side == "max" else best - margin
+        value = best if spread.value is None else spread.value
+        beyond = value >= limit_at if side == "max" else value <= limit_at
+        enough = None if beyond else documents_needed(value, spread.sd, limit_at, between)
+        least = max(least, gate.min_n)
+        yield Need(
+            gate=gate.id,
+            metric=gate.metric,
+            side=side,
+            margin=margin,
+            unit=_unit(gate, info),
+            spread=spread,
+            to_decide=least,
+            to_pass=None if enough is None else max(enough, least),
+            have=have,
+        )
+
+
+def _least(metric: str, margin: float, sd: float, alpha: float) -> int:
+    """Fewest documents or items whose interval, around the best value, is inside ``margin``."""
+    if metric == "task.flips":
+        return 1 if margin >= 1 else math.ceil(math.log(alpha) / math.log1p(-margin))
+    count = max(2, math.ceil((float(ndtri(1 - alpha)) * sd / margin) ** 2))
+    while float(stdtrit(count - 1, 1 - alpha)) * sd / math.sqrt(count) > margin:
+        count += 1  # t is wider than z by a little: a few steps at most
+    return count
+
+
+def resolved(metric: str, have: int, confidence: float, spread: Spread | None = None) -> float:
+    """The narrowest margin that ``have`` documents or items could decide; 0 where any can."""
+    spread = spread or DEFAULTS.get(metric)
+    if spread is None:
+        return 0.0
+    if metric == "task.flips":
+        return -math.expm1(math.log(1 - confidence) / max(have, 1))
+    if have < 2:
+        return math.inf
+    return float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
+
+
+def _bounded(info: MetricInfo) -> bool:
+    """True where noise stays when the candidate is as good as its reference."""
+    return info.difference or info.id in ("perplexity.ratio", "task.flips")
+
+
+def _loosest(gate: Gate, side: Side) -> Limit | None:
+    limit: Limit | None = getattr(gate, side)
+    looser: Limit | None = getattr(gate.unless, side) if gate.unless else None
+    return looser or limit
+
+
+def _unit(gate: Gate, info: MetricInfo) -> str:
+    return "items" if _of_tasks(gate, info) else "documents"
+
+
+def _of_tasks(gate: Gate, info: MetricInfo) -> bool:
+    keys = info.scope_keys
+    return "task" in gate.scope or ("corpus" not in keys and "task" in keys)
+
+
+def _have(gate: Gate, info: MetricInfo, sizes: Sizes) -> int | None:
+    """Documents or items in the smallest scope that the gate is decided in; None: not known."""
+    if info.deterministic:
+        return None
+    key, counts = ("task", sizes.items) if _of_tasks(gate, info) else ("corpus", sizes.documents)
+    if "slice" in gate.scope:
+        key, counts = "slice", sizes.slices
+    if key not in info.scope_keys or (not counts and key not in gate.scope):
+        return None
+    glob = gate.scope.get(key)
+    chosen = [n for name, n in counts.items() if glob is None or fnmatchcase(name, glob)]
+    if not chosen:
+        raise gate.error(
+            f"{key}={glob} matches nothing that the suite measures",
+            ("scope", key),
+            f"It has: {', '.join(counts)}." if counts else f"The suite names no {key}.",
+        )
+    if "layer" in info.scope_keys:
+        return None  # of a sample of windows, drawn once the texts are tokenised
+    sizes_known = [n for n in chosen if n is not None]
+    if len(sizes_known) < len(chosen):
+        return None
+    # Without a corpus the text metrics are over all documents; every task is decided by itself.
+    return sum(sizes_known) if glob is None and key == "corpus" else min(sizes_known)

@@ -1,0 +1,56 @@
+"""Whether two models can be held against each other, and on what."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evalharness.errors import InputError
+from evalharness.pair.side import Side
+from evalharness.spec.suite import Suite
+
+NEEDS_SAME = "perplexity, KL, agreement, logit, calibration and layer metrics"
+STILL = "Bits per byte and tasks still run: set `tokenizers: different` in the suite."
+
+
+def check_pair(reference: Side, candidate: Side, suite: Suite) -> list[str]:
+    """Raise `InputError` where token by token comparison is impossible; return warnings."""
+    if suite.tokenizers == "different" or not suite.corpora:
+        return []
+    a, b = reference.loaded, candidate.loaded
+    if reference.vocab_size != candidate.vocab_size:
+        raise InputError(
+            f"the vocabularies differ in size ({a.name}: {reference.vocab_size}, {b.name}: "
+            f"{candidate.vocab_size}), so {NEEDS_SAME} are impossible",
+            path=b.manifest.source,
+            key="model.path",
+            remedy=STILL,
+        )
+    check_vocabulary(suite, (a.name, a.tokenizer), (b.name, b.tokenizer), b.manifest.source)
+    if all(c.tokens is not None for c in suite.corpora):
+        return []  # ids are given: no tokenizer has a say
+    if a.manifest.tokenizer_fingerprint != b.manifest.tokenizer_fingerprint:
+        return [
+            "the two tokenizers share a vocabulary but are not the same build; both models are fed "
+            "the reference's token ids"
+        ]
+    return []
+
+
+def check_vocabulary(
+    suite: Suite, reference: tuple[str, Any], candidate: tuple[str, Any], source: str
+) -> None:
+    """Raise `InputError` unless both tokenizers, each with its side's name, number alike."""
+    if suite.tokenizers == "different" or all(c.tokens is not None for c in suite.corpora):
+        return
+    ours, theirs = reference[1].get_vocab(), candidate[1].get_vocab()
+    if ours == theirs:
+        return
+    moved = [t for t, i in ours.items() if theirs.get(t) != i]
+    example = f"; {moved[0]!r} is {ours[moved[0]]} and {theirs.get(moved[0])}" if moved else ""
+    raise InputError(
+        f"the tokenizers of {reference[0]} and {candidate[0]} differ in {max(1, len(moved))} "
+        f"tokens{example}, so {NEEDS_SAME} are impossible",
+        path=source,
+        key="model.tokenizer",
+        remedy=STILL,
+    )

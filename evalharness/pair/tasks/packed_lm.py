@@ -1,0 +1,111 @@
+"""The two sides of lm-eval's evaluator, whose log-likelihoods come from the paired, packed pass.
+
+Generation and whatever cannot be packed are lm-eval's own (`LoadedLM`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy.typing as npt
+from lm_eval.api.instance import Instance
+from torch import Tensor
+
+from evalharness.engines.load import LoadedModel
+from evalharness.pair.tasks.hflm import LoadedLM, require_fit
+from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
+from evalharness.pair.tasks.packing_trial import unsupported, window
+
+
+class PackedLM(LoadedLM):
+    """lm-eval's model for one side; its log-likelihoods are those of the paired pass."""
+
+    def __init__(
+        self, loaded: LoadedModel, scorer: PrefixScorer, number: int, **options: Any
+    ) -> None:
+        super().__init__(loaded, **options)
+        self._scorer, self._number = scorer, number
+        self._items: list[int] | None = None
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> Any:
+        self._items = [r.doc_id for r in requests]
+        try:
+            return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+        finally:
+            self._items = None
+
+    def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
+        if not self._scorer.takes(requests):
+            return super()._loglikelihood_tokens(requests, **options)
+        require_fit(requests, self.max_length)
+        keys: list[Key] = [(tuple(c), tuple(k)) for _, c, k in requests]
+        # The windows of rolling requests come without their items, a few at a time.
+        if self._items is not None and self._number == 0:
+            self._scorer.asked.extend(zip(self._items, keys, strict=True))
+        return self._scorer.paired.answers(self._number, keys)
+
+
+class PrefixScorer:
+    """Scores both sides of a task in one pass, where that is exact."""
+
+    def __init__(
+        self,
+        reference: LoadedModel,
+        candidate: LoadedModel,
+        *,
+        batch_size: int,
+        max_length: int,
+        answered: Callable[[int], None],
+        kept: dict[bytes, Tensor] | None = None,
+    ) -> None:
+        sides = [PackedSide(side) for side in (reference, candidate)]
+        self.notes = [
+            f"{side.side.loaded.name}: {why}; tasks are scored request by request, and without KL"
+            for side in sides
+            if (why := unsupported(side)) is not None
+        ]
+        self.usable = not self.notes
+        self.asked: list[tuple[int, Key]] = []  # (item by its place in the sample, request)
+        self._window = min((w for s in sides if (w := window(s)) is not None), default=None)
+        self._names = " and ".join(dict.fromkeys(s.side.loaded.name for s in sides))
+        self.paired = PairedPass(
+            sides,
+            batch_size=batch_size,
+            max_length=max_length,
+            answered=answered,
+            kept=kept,
+            # Different vocabularies: the ids of one side mean nothing to the other.
+            together=reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab()
+            and sides[0].side.vocab_size == sides[1].side.vocab_size,
+        )
+        self.lms = [
+            PackedLM(
+                side, self, number, batch_size=batch_size, max_length=max_length, answered=answered
+            )
+            for number, side in enumerate((reference, candidate))
+        ]
+
+    def positions(self) -> dict[str, npt.NDArray[Any]]:
+        """`PairedPass.positions` of all that was asked since `forget`."""
+        return self.paired.positions(self.asked)
+
+    def forget(self) -> None:
+        """Drop what is known of the task."""
+        self.asked.clear()
+        self.paired.forget()
+
+    def takes(self, requests: Any) -> bool:
+        """Whether ``requests`` can be packed; if not, says so once in ``notes``."""
+        if not self.usable:
+            return False
+        longest = max((len(c) + len(k) for _, c, k in requests), default=0)
+        if self._window is None or longest <= self._window:
+            return True
+        note = (
+            f"{self._names}: requests of more than {self._window} tokens, which attention here "
+            "does not reach back over, are scored request by request, and without KL"
+        )
+        if note not in self.notes:
+            self.notes.append(note)
+        return False

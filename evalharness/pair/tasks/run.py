@@ -1,0 +1,347 @@
+"""Task scores on both sides of a pair, by lm-eval's own evaluator, in one process.
+
+One leaf task after the other. The side that is asked first scores every batch on both (`prefix`),
+the other finds its answers ready; lm-eval's own code makes scores of them, and items are paired.
+What comes out is ready to be recorded, so a run that dies keeps every finished task.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from evalharness.compat.silence import quiet
+from evalharness.data.items import PreparedTask, PreparedTasks
+from evalharness.engines.load import LoadedModel
+from evalharness.errors import EvalHarnessError, RunError
+from evalharness.pair.tasks.item_rows import (
+    Paired,
+    Scored,
+    metric_name,
+    pair_samples,
+    position_rows,
+)
+from evalharness.spec.result import FlippedItem, TaskResult
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from evalharness.pair.tasks.packed_lm import PrefixScorer
+
+Progress = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
+
+
+@dataclass(frozen=True)
+class TaskRun:
+    """One leaf task on both sides."""
+
+    task: str
+    frame: pd.DataFrame = field(repr=False)  # schema records.ITEMS, one row a document and metric
+    results: tuple[TaskResult, ...]  # lm-eval's aggregates, one a metric
+    # Schema records.ITEM_TOKENS, one row an item and scored position; empty if scored apart.
+    positions: pd.DataFrame = field(repr=False)
+    anomalies: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # how it was scored, where that is not as asked
+
+    @property
+    def flipped(self) -> list[FlippedItem]:
+        """Items whose correctness changed."""
+        return flipped_items(self.frame)
+
+
+def run_tasks(
+    reference: LoadedModel,
+    candidate: LoadedModel,
+    prepared: PreparedTasks,
+    *,
+    batch_size: int,
+    seed: int = 0,
+    progress: Progress | None = None,
+    done: Collection[str] = (),
+    kept: dict[bytes, Tensor] | None = None,
+) -> Iterator[TaskRun]:
+    """Score each leaf task on both sides; yields it as soon as it is done.
+
+    Parameters
+    ----------
+    batch_size : documents a batch (a prompt with its continuations), the same on both sides, and
+        requests a batch where they cannot be packed. Scores in 16 bits depend on it.
+    seed : of sampled generation (``do_sample: true``), the same for each task and side. Few-shot
+        examples are drawn with lm-eval's own default seed when the tasks are prepared.
+    progress : called with (requests answered, all requests, task and model) on the terminal's own
+        streams.
+    done : names of tasks to leave out (they are recorded already).
+    kept : the reference's hidden states, filled and used: pass the same dict for its other
+        candidates.
+
+    Raises
+    ------
+    RunError : a task could not be scored, or its two sides cannot be paired.
+
+    """
+    pending = [t for t in prepared.tasks if t.name not in done]
+    if not pending:
+        return
+    counter = _Counter(2 * sum(t.requests for t in pending), progress)
+    loaded = (reference, candidate)
+    with quiet():
+        try:
+            scorer = _scorer(loaded, batch_size, counter, kept)
+        except (RuntimeError, MemoryError) as error:
+            raise _failed(error, "trying whether tasks can be packed") from error
+    both = f"{reference.name} and {candidate.name}"
+    said: set[str] = set()
+    for task in pending:
+        with counter.terminal(), quiet():
+            scored: list[Scored] = []
+            for side, lm in zip(loaded, scorer.lms, strict=True):
+                counter.begin(task.requests, f"{task.name}, {side.name}")
+                who = side.name if scored or not scorer.usable else both
+                scored.append(_score(task, side.name, lm, seed, who))
+                counter.end()
+            notes = tuple(n for n in scorer.notes if n not in said)
+            said.update(notes)
+            run = _task_run(task, scored[0], scored[1], scorer.positions(), notes)
+            scorer.forget()
+        yield run
+
+
+def group_results(prepared: PreparedTasks, results: Iterable[TaskResult]) -> tuple[TaskResult, ...]:
+    """lm-eval's aggregates of its groups, from the results of their leaf tasks.
+
+    Kept apart from `run_tasks` because the leaves of a resumed run come partly from its records.
+    A group of which a leaf is missing is left out; of which a leaf has no score, it has none.
+    """
+    items = {t.name: t.items for t in prepared.tasks}
+    leaves: dict[str, dict[str, TaskResult]] = {}
+    for result in results:
+        leaves.setdefault(result.task, {})[_key(result.metric)] = result.model_copy(
+            update={"items": items.get(result.task, 0)}  # the records do not hold it
+        )
+    found: list[TaskResult] = []
+    for group in prepared.groups.values():
+        names = [t.task_name for t in group.get_all_tasks()]
+        if not group.has_aggregation or any(n not in leaves for n in names):
+            continue
+        with quiet():
+            ref, cand = (_aggregate(group, leaves, side) for side in ("reference", "candidate"))
+        for key in ref:
+            parts = [leaves[n][key] for n in names if key in leaves[n]]
+            whole = all(p.reference is not None and p.candidate is not None for p in parts)
+            found.append(
+                TaskResult(
+                    task=group.name,
+                    metric=metric_name(*key.split(",", 1)),
+                    reference=ref[key] if whole else None,
+                    candidate=cand[key] if whole else None,
+                    higher_is_better=parts[0].higher_is_better,
+                    items=sum(p.items for p in parts),
+                    num_fewshot=parts[0].num_fewshot,
+                )
+            )
+    return tuple(found)
+
+
+def flipped_items(items: pd.DataFrame) -> list[FlippedItem]:
+    """Items of `records.ITEMS` whose correctness changed, by each task's first binary metric."""
+    found: list[FlippedItem] = []
+    for task, rows in items[items["binary"].astype(bool)].groupby("task", sort=False):
+        first = rows[rows["metric"] == rows["metric"].iloc[0]]
+        both = first["score_ref"].notna() & first["score_cand"].notna()
+        for row in first[both & (first["score_ref"] != first["score_cand"])].to_dict("records"):
+            found.append(
+                FlippedItem(
+                    task=str(task),
+                    item=str(row["doc_id"]),
+                    change="right→wrong" if row["score_ref"] else "wrong→right",
+                    prompt=row["prompt"],
+                    target=row["target"],
+                    reference_answer=row["answer_ref"],
+                    candidate_answer=row["answer_cand"],
+                )
+            )
+    return found
+
+
+def _scorer(
+    loaded: tuple[LoadedModel, LoadedModel],
+    batch_size: int,
+    counter: _Counter,
+    kept: dict[bytes, Tensor] | None,
+) -> PrefixScorer:
+    from evalharness.pair.tasks.hflm import common_max_length
+    from evalharness.pair.tasks.packed_lm import PrefixScorer
+
+    return PrefixScorer(
+        *loaded,
+        batch_size=batch_size,
+        max_length=common_max_length(*loaded),
+        answered=counter.answered,
+        kept=kept,
+    )
+
+
+def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Scored:
+    """Run lm-eval's evaluator on one side; ``who`` computes meanwhile."""
+    from lm_eval.evaluator import evaluate
+
+    lm.nonfinite_generations = 0
+    try:
+        with _seeded(seed):
+            results = evaluate(
+                lm,
+                {"tasks": {task.name: task.fresh()}, "groups": {}},
+                samples=None if task.samples is None else {task.name: list(task.samples)},
+                bootstrap_iters=0,
+                log_samples=True,
+            )
+    except RunError as error:
+        raise RunError(f"task {task.name} on {who}: {error}") from error
+    except EvalHarnessError:
+        raise
+    except Exception as error:  # whatever a task's own code, or the device, raises
+        raise _failed(error, f"task {task.name} on {who}") from error
+    return Scored(
+        name,
+        results["results"][task.name],
+        results["samples"][task.name],
+        lm.nonfinite_generations,
+    )
+
+
+def _failed(error: Exception, where: str) -> RunError:
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+    if isinstance(error, MemoryError) or "memory" in text.lower():
+        return RunError(f"{where}: not enough memory ({text}). Use a smaller batch_size")
+    return RunError(f"{where}: {type(error).__name__}: {text}")
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed what a task may draw from, as lm-eval's command does; restored after."""
+    import torch
+
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+def _task_run(
+    task: PreparedTask,
+    reference: Scored,
+    candidate: Scored,
+    positions: dict[str, Any],
+    notes: tuple[str, ...],
+) -> TaskRun:
+    paired = pair_samples(task, reference, candidate)
+    results = tuple(
+        _result(task, paired, metric, filter_name, (reference, candidate))
+        for metric, filter_name in paired.metrics
+    )
+    return TaskRun(
+        task.name,
+        paired.frame,
+        results,
+        position_rows(task, paired.clusters, positions),
+        paired.anomalies,
+        notes,
+    )
+
+
+def _result(
+    task: PreparedTask, paired: Paired, metric: str, filter_name: str, sides: tuple[Scored, Scored]
+) -> TaskResult:
+    name = metric_name(metric, filter_name)
+    rows = paired.frame[paired.frame["metric"] == name]
+    moved = rows["score_cand"] - rows["score_ref"] if len(rows) else None
+    binary = moved is not None and bool(rows["binary"].all())
+    scores = [
+        None if bad else _number(side.scores.get(f"{metric},{filter_name}"))
+        for side, bad in zip(sides, paired.unusable, strict=True)
+    ]
+    return TaskResult(
+        task=task.name,
+        metric=name,
+        reference=scores[0],
+        candidate=scores[1],
+        higher_is_better=task.task.higher_is_better().get(metric) is not False,
+        items=task.items,
+        right_to_wrong=int((moved < 0).sum()) if binary and moved is not None else None,
+        wrong_to_right=int((moved > 0).sum()) if binary and moved is not None else None,
+        num_fewshot=task.num_fewshot,
+    )
+
+
+def _number(value: Any) -> float | None:
+    """lm-eval's aggregate as a number; None for NaN, "N/A" and whatever else it returns."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        return None
+    return float(value) if math.isfinite(float(value)) else None
+
+
+def _key(metric: str) -> str:
+    return metric if "," in metric else f"{metric},none"
+
+
+def _aggregate(
+    group: Any, leaves: dict[str, dict[str, TaskResult]], side: str
+) -> dict[str, float | None]:
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, results in leaves.items():
+        metrics[name] = {"sample_len": next(iter(results.values())).items}
+        for key, result in results.items():
+            value = getattr(result, side)
+            metrics[name][key] = math.nan if value is None else value
+    found = group.aggregate(metrics)
+    return {k: _number(v) for k, v in found.items() if "," in k and "_stderr" not in k}
+
+
+class _Counter:
+    """Counts answered requests and tells the caller, whose output must not be silenced."""
+
+    def __init__(self, total: int, progress: Progress | None) -> None:
+        self._total, self._progress = total, progress
+        self._count, self._until, self._told, self._label = 0, 0, -1, ""
+        self._streams = (sys.stdout, sys.stderr)
+
+    @contextmanager
+    def terminal(self) -> Iterator[None]:
+        """Remember the streams as they are now: inside, libraries are silenced."""
+        self._streams = (sys.stdout, sys.stderr)
+        yield
+
+    def begin(self, requests: int, label: str) -> None:
+        """One side of one task begins."""
+        self._until = min(self._total, self._until + requests)
+        self._label = label
+        self.answered(0)
+
+    def answered(self, more: int) -> None:
+        """Count ``more`` answered requests; a pass over both sides may run ahead of the first."""
+        self._count += more
+        done = min(self._count, self._total)
+        if self._progress is not None and not done == self._told == self._total:
+            self._told = done
+            with redirect_stdout(self._streams[0]), redirect_stderr(self._streams[1]):
+                self._progress(done, self._total, self._label)
+
+    def end(self) -> None:
+        """One side of one task is done: no fewer, and if the next side is not ahead, no more."""
+        missing = self._until - self._count
+        if missing > 0:
+            self.answered(missing)

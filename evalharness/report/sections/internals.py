@@ -1,0 +1,59 @@
+"""The section on weights, activations, calibration, routing, and CKA of unlike models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evalharness.report import bars, numbers
+from evalharness.report.layer_tables import Cell, Grid
+from evalharness.spec.result import Result, Similarity
+
+MOST = 20
+
+
+def inside(r: Result) -> str:
+    """Tables of what is furthest from the reference; everything is in result.json."""
+    from evalharness.report.sections.registry import template
+
+    if not (r.weights or r.activations or r.routing or r.similarity):
+        return ""
+    weights = sorted(r.weights, key=lambda w: (w.error is not None, -(w.error or 0.0)))
+    inputs = [a for a in r.activations if a.side != "calibration"]
+    worst = sorted(inputs, key=lambda a: -(a.kurtosis or 0.0))
+    named = list(dict.fromkeys(a.layer for a in worst))[: MOST // 2]
+    texts = sorted(r.calibration, key=lambda c: -(c.beyond_channel or 0.0))
+    return template(
+        "sections/inside.html.j2",
+        weights=weights[:MOST],
+        total=len(r.weights),
+        inputs=sorted((a for a in inputs if a.layer in named), key=lambda a: named.index(a.layer)),
+        calibration=texts[:MOST],
+        routing=r.routing,
+        similarity=r.similarity,
+        cka=bars.heat_map(_grid(r.similarity)) if r.similarity else "",
+        best=_best(r.similarity) if r.similarity else [],
+        shown=numbers.shown,
+    )
+
+
+def _grid(s: Similarity) -> Grid:
+    """The matrix as the heat map of the layers draws it."""
+    cells = [
+        Cell(j, i, v, f"{s.reference[i]} against {s.candidate[j]}: CKA {numbers.figures(v)}", False)
+        for i, row in enumerate(s.cka)
+        for j, v in enumerate(row)
+    ]
+    columns = [str(j) for j in range(len(s.candidate))]
+    rows = [str(i) for i in range(len(s.reference))]
+    return Grid("Linear CKA, reference block by candidate block", "cka", columns, rows, cells)
+
+
+def _best(s: Similarity) -> list[dict[str, Any]]:
+    """Each reference block's most similar one, with both relative depths."""
+    depth = [
+        {name: (k + 1) / len(names) for k, name in enumerate(names)}
+        for names in (s.reference, s.candidate)
+    ]
+    return [
+        b | {"depth": depth[0][b["reference"]], "other": depth[1][b["candidate"]]} for b in s.best
+    ]

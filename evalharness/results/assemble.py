@@ -1,0 +1,313 @@
+"""From a run's records and a policy to ``result.json``: estimates, verdicts, what a report shows.
+
+Runs without torch. Everything here is a function of the run directory, so a run can be re-gated and
+re-rendered without a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from evalharness import stats
+from evalharness.gates import Decision
+from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
+from evalharness.metrics.layers import EDGES, told_apart, worst_channels
+from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
+from evalharness.metrics.routing import routing
+from evalharness.metrics.weights import root_ratio, weights
+from evalharness.results import activations as inputs
+from evalharness.results.sensitivity import sensitivity
+from evalharness.results.similarity import similarity
+from evalharness.run.directory import Run
+from evalharness.spec.result import (
+    Anomaly,
+    Compared,
+    Cost,
+    Figures,
+    FlippedItem,
+    Histogram,
+    LayerResult,
+    Matching,
+    ReliabilityBin,
+    Repair,
+    Result,
+    SideManifest,
+    TaskResult,
+    WorstToken,
+)
+from evalharness.version import __version__
+
+SHOWN_TOKENS = 8  # worst tokens shown by each criterion
+SHOWN_FLIPS = 40
+
+
+def anomalies(run: Run, evidence: Evidence) -> list[Anomaly]:
+    """What the pass found that makes the run untrustworthy."""
+    return [Anomaly(kind=k, message=m) for k, m in evidence.anomalies]
+
+
+def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomaly]) -> Result:
+    """The whole result of ``run`` under a policy's ``decision``."""
+    evidence = estimates.evidence
+    manifest = run.manifest
+    sides = {k: SideManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()}
+    return Result(
+        evalharness_version=__version__,
+        verdict=decision.verdict,
+        headline=headline(run, decision),
+        exit_code=decision.exit_code,
+        reference=sides["reference"].name,
+        candidate=sides["candidate"].name,
+        suite=manifest["suite"]["name"],
+        policy=decision.policy,
+        created=manifest["created"],
+        metrics=estimates.all(CONFIDENCE),
+        gates=decision.gates,
+        waivers=decision.waivers,
+        layers=layers(evidence, estimates),
+        matching=Matching(**manifest["matching"]) if manifest.get("matching") else None,
+        weights=weights(evidence),
+        activations=inputs.activations(evidence),
+        calibration=inputs.calibration(evidence),
+        routing=routing(evidence),
+        similarity=similarity(evidence),
+        sensitivity=sensitivity(evidence),
+        repair=Repair(**manifest["repair"]) if manifest.get("repair") else None,
+        tasks=tasks(evidence),
+        flipped=flipped(evidence),
+        worst_tokens=worst_tokens(evidence),
+        figures=figures(evidence),
+        compared=Compared(**sides, same_model=same_model(manifest)),
+        cost=cost(manifest, evidence),
+        environment=_environment(manifest),
+        anomalies=found,
+        warnings=[*manifest.get("warnings", []), *decision.warnings],
+        command=manifest.get("command", ""),
+    )
+
+
+def decided_again(run: Run, before: Result, decision: Decision, found: list[Anomaly]) -> Result:
+    """``before`` under another decision: what was measured stays as it is."""
+    return before.model_copy(
+        update={
+            "verdict": decision.verdict,
+            "headline": headline(run, decision),
+            "exit_code": decision.exit_code,
+            "policy": decision.policy,
+            "gates": decision.gates,
+            "waivers": decision.waivers,
+            "anomalies": found,
+            "warnings": [*run.manifest.get("warnings", []), *decision.warnings],
+        }
+    )
+
+
+def headline(run: Run, decision: Decision) -> str:
+    """The decision in a sentence, and a second one where both sides are one model."""
+    if not same_model(run.manifest):
+        return decision.headline
+    return f"{decision.headline} Both sides hold the same weights: a model against itself."
+
+
+def same_model(manifest: Mapping[str, Any]) -> bool:
+    """Whether both sides hold the same weights, bit for bit."""
+    a, b = manifest["sides"]["reference"], manifest["sides"]["candidate"]
+    return bool(a["manifest"]["fingerprint"] == b["manifest"]["fingerprint"])
+
+
+def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
+    """One row a module and kind of error, in the order of the model."""
+    results = []
+    worst = worst_channels(evidence)
+    for (error, layer), rows in evidence.layers.items():
+        estimate = estimates.estimate(f"layer.error.{error}", {"layer": layer}, CONFIDENCE)
+        sums = {
+            name: float(rows.column(name).astype(float).sum())
+            for name in (
+                "tokens",
+                "err_sq",
+                "ref_sq",
+                "update_sq",
+                "cos_sum",
+                "pos0_err_sq",
+                "pos0_ref_sq",
+            )
+        }
+        tokens, pooled = sums["tokens"], relative(sums["err_sq"], sums["ref_sq"])
+        largest = rows.largest()
+        place = None
+        if largest is not None:
+            place = f"{evidence.document(largest[0])} position {largest[2]} channel {largest[3]}"
+        # A low percentile of the cosine is a high one of 1 − cosine.
+        away = stats.histogram_quantile(rows.histogram("cos").sum(0), EDGES, 0.99) if tokens else 0
+        results.append(
+            LayerResult(
+                layer=layer,
+                kind=cast(Any, rows.text("kind")),
+                type=rows.text("type"),
+                error=error,
+                tokens=int(tokens),
+                median=estimate.value,
+                low=estimate.low,
+                high=estimate.high,
+                pooled=pooled,
+                sqnr_db=decibels(pooled),
+                cosine_mean=finite(sums["cos_sum"] / tokens) if tokens else None,
+                cosine_p01=finite(1 - away) if tokens else None,
+                max_abs=largest and largest[1],
+                max_abs_at=place,
+                position0=relative(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
+                update=relative(sums["err_sq"], sums["update_sq"]),
+                **_update_ends(rows),
+                **worst.get((error, layer), {}),
+            )
+        )
+    return told_apart(results)
+
+
+def _update_ends(rows: Any) -> dict[str, Any]:
+    """The interval of the error relative to the block's update, over documents."""
+    err, update = (rows.column(c).astype(float) for c in ("err_sq", "update_sq"))
+    if not (np.isfinite(err).all() and np.isfinite(update).all() and update.sum() > 0):
+        return {}
+    found = root_ratio(err, update)
+    return {"update_low": found.low, "update_high": found.high}
+
+
+def tasks(evidence: Evidence) -> list[TaskResult]:
+    """lm-eval's scores, with the items that changed either way."""
+    results = []
+    for row in evidence.tasks.to_dict("records"):
+        items = evidence.items
+        own = items[(items["task"] == row["task"]) & (items["metric"] == row["metric"])]
+        binary = len(own) > 0 and bool(own["binary"].all())
+        moved = own["score_cand"] - own["score_ref"]
+        few = row["num_fewshot"]
+        results.append(
+            TaskResult(
+                task=row["task"],
+                metric=row["metric"],
+                reference=finite(row["reference"]),
+                candidate=finite(row["candidate"]),
+                higher_is_better=row["higher_is_better"],
+                items=len(own),
+                right_to_wrong=int((moved < 0).sum()) if binary else None,
+                wrong_to_right=int((moved > 0).sum()) if binary else None,
+                num_fewshot=None if few is None or pd.isna(few) else int(few),
+            )
+        )
+    return results
+
+
+def flipped(evidence: Evidence) -> list[FlippedItem]:
+    """Items that one side got right and the other wrong; those that broke come first."""
+    items = evidence.items
+    if items.empty:
+        return []
+    first = items.drop_duplicates(["task", "doc_id"])
+    rows = first[(first["binary"]) & (first["score_ref"] != first["score_cand"])]
+    rows = rows.sort_values(["score_cand", "task", "doc_id"], kind="stable").head(SHOWN_FLIPS)
+    return [
+        FlippedItem(
+            task=r["task"],
+            item=str(r["doc_id"]),
+            change="right→wrong" if r["score_ref"] > r["score_cand"] else "wrong→right",
+            prompt=r["prompt"] or "",
+            target=r["target"] or "",
+            reference_answer=r["answer_ref"] or "",
+            candidate_answer=r["answer_cand"] or "",
+        )
+        for r in rows.to_dict("records")
+    ]
+
+
+def worst_tokens(evidence: Evidence) -> list[WorstToken]:
+    """The most extreme tokens by each criterion, in context."""
+    frame = evidence.run.table("contexts").to_pandas()
+    results = []
+    for by in ("kl", "nll", "half_range", "max_abs"):
+        for row in frame[frame["by"] == by].nlargest(SHOWN_TOKENS, "value").to_dict("records"):
+            document = evidence.documents.iloc[int(row.pop("doc"))]
+            row["value"] = float(row["value"])
+            results.append(WorstToken(corpus=document["corpus"], document=document["id"], **row))
+    return results
+
+
+def figures(evidence: Evidence) -> Figures:
+    """Histogram of KL, reliability bins of both sides, one point a document."""
+    reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
+    for scope in calibration.scopes(evidence):
+        if scope and "task" not in scope:
+            continue
+        found = calibration.predictions(evidence, scope)
+        if isinstance(found, str):
+            continue
+        reliability[scope.get("task", "next token")] = {
+            side: [
+                ReliabilityBin(n=b.n, confidence=b.confidence, accuracy=b.accuracy)
+                for b in stats.ece(*found.side(side)).bins
+            ]
+            for side in ("reference", "candidate")
+        }
+    if not evidence.has_tokens:
+        return Figures(reliability=reliability)
+    view = evidence.tokens({})
+    kl = view.column("kl")
+    kl = kl[np.isfinite(kl)]
+    edges = np.logspace(-7, 2, 73)
+    above = kl[kl > 0]
+    counts, _ = np.histogram(above.clip(edges[0], edges[-1]), edges)
+    documents = []
+    if not view.bad("nll_ref", "nll_cand", "kl"):
+        shift, n = view.sums(view.column("nll_cand") - view.column("nll_ref"))
+        divergence, _ = view.sums(view.column("kl"))
+        for i in np.flatnonzero(n):
+            row = evidence.documents.iloc[int(i)]
+            documents.append(
+                {
+                    "document": row["id"],
+                    "corpus": row["corpus"],
+                    "tokens": int(n[i]),
+                    "shift": float(shift[i] / n[i]),
+                    "kl": float(divergence[i] / n[i]),
+                }
+            )
+    return Figures(
+        kl=Histogram(edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())),
+        reliability=reliability,
+        nll_by_document=documents,
+    )
+
+
+def cost(manifest: Mapping[str, Any], evidence: Evidence) -> Cost:
+    """Bytes and seconds as measured."""
+    memory = {
+        f"weights, {side}": float(values["manifest"]["weight_bytes"])
+        for side, values in manifest["sides"].items()
+    }
+    if manifest.get("peak_memory"):
+        memory["peak of the process"] = float(manifest["peak_memory"])
+    return Cost(seconds=dict(manifest.get("seconds", {})), memory=memory)
+
+
+def _environment(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Versions and hardware, and what the noise floor was measured by."""
+    found = {k: str(v) for k, v in manifest.get("environment", {}).items()}
+    if ways := manifest.get("noise_floor_ways"):
+        kl = {way: values.get("kl.mean") for way, values in ways.items()}
+        found["noise floor"] = "; ".join(
+            way if value is None else f"{way}: mean KL {value:.2g}" for way, value in kl.items()
+        )
+    return found
+
+
+def metric_table() -> list[dict[str, Any]]:
+    """What is known of every registered metric, for docs and ``show --metrics``."""
+    return [
+        {"id": m.id, "name": m.name, "unit": m.unit, "better": m.direction, "source": m.source}
+        for m in REGISTRY.values()
+    ]

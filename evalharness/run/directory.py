@@ -1,0 +1,279 @@
+"""The run directory: manifest, records, resume, integrity.
+
+    RUN/manifest.json            what was compared and how; SHA-256 of every other file once done
+    RUN/records/NAME-BLOCK.parquet
+    RUN/result.json report.html summary.md junit.xml log.jsonl
+
+Every file is written to a temporary name and renamed, so that whatever is there is whole. A block's
+records count once ``done-BLOCK`` exists: it is written last. A lock keeps a second process out.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from evalharness.errors import InputError, RunError
+from evalharness.run.records import SCHEMAS
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+
+class Run:
+    """One comparison and its directory."""
+
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self.manifest = path, manifest
+        self.records = path / "records"
+        self._lock: IO[str] | None = None
+
+    @classmethod
+    def create(cls, path: Path, manifest: dict[str, Any]) -> Run:
+        """Start a run in ``path``, which must not exist or be empty."""
+        check_new(path)
+        run = cls(path, {"format": FORMAT, **manifest})
+        try:
+            run.records.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"cannot be made ({error.strerror})",
+                path=path,
+                key="--out",
+                remedy="Give a directory that you may write in.",
+            ) from None
+        run._acquire()
+        run._save_manifest()
+        return run
+
+    @classmethod
+    def resume(cls, path: Path, identity: str) -> Run:
+        """Take up an unfinished run, whose identity must be ``identity``."""
+        run = cls.open(path)
+        if run.manifest.get("identity") != identity:
+            raise InputError(
+                "this run was made from other inputs (models, suite or texts have changed)",
+                path=path / MANIFEST,
+                key="identity",
+                remedy="Start a new run with another --out.",
+            )
+        run._acquire()
+        for stray in path.rglob("*.tmp"):
+            stray.unlink()
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Run:
+        """Open a run for reading, checking nothing but that it is one."""
+        file = path / MANIFEST
+        if not file.is_file():
+            raise InputError(
+                "not a run: it has no manifest.json",
+                path=path,
+                remedy="Give the directory that `evalharness compare` printed.",
+            )
+        try:
+            manifest = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"not valid JSON ({error})", path=file) from None
+        if not isinstance(manifest, dict) or manifest.get("format", 0) > FORMAT:
+            raise InputError(
+                f"format {manifest.get('format')} is newer than this evalharness reads ({FORMAT})",
+                path=file,
+                key="format",
+                remedy="Upgrade evalharness.",
+            )
+        return cls(path, manifest)
+
+    # -- records
+
+    def write_block(self, block: str, tables: dict[str, pa.Table]) -> None:
+        """Append one block's records; it counts, whole, or not at all."""
+        for name, table in tables.items():
+            self._replace(
+                self.records / f"{name}-{block}.parquet",
+                lambda tmp, table=table, name=name: pq.write_table(
+                    table.cast(SCHEMAS[name]), tmp, compression="zstd"
+                ),
+            )
+        self._replace(self.records / f"done-{block}", lambda tmp: tmp.write_text(""))
+
+    def done(self) -> set[str]:
+        """The blocks that are recorded."""
+        return {p.name.removeprefix("done-") for p in self.records.glob("done-*")}
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one kind of record, in block order."""
+        done = self.done()
+        files = [
+            f
+            for f in sorted(self.records.glob(f"{name}-*.parquet"))
+            if f.stem.removeprefix(f"{name}-") in done
+        ]
+        schema = SCHEMAS[name]
+        if columns is not None:
+            schema = pa.schema([schema.field(c) for c in columns])
+        try:
+            # A file at a time and one thread: for files of this size the machinery of data sets,
+            # and its threads, take several times as long as the reading.
+            tables = [pq.ParquetFile(f).read(columns, use_threads=False) for f in files]
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                f"a {name} record cannot be read ({error})", path=self.records
+            ) from None
+        return pa.concat_tables(tables) if tables else schema.empty_table()
+
+    # -- whole files
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write ``name`` in the run directory, in one step."""
+        path = self.path / name
+        self._replace(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+        return path
+
+    def log(self, kind: str, message: str, **more: Any) -> None:
+        """Append one line to log.jsonl."""
+        line = json.dumps({"time": time.time(), "kind": kind, "message": message, **more})
+        try:
+            with open(self.path / "log.jsonl", "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError:
+            pass  # a full disk shows, and is told, where it costs records
+
+    def update(self, **values: Any) -> None:
+        """Set keys of the manifest."""
+        self.manifest.update(values)
+        self._save_manifest()
+
+    def seal(self) -> None:
+        """Put every file's SHA-256 into the manifest: the run is complete.
+
+        Records never change once they are listed, so those that are keep their digest.
+        """
+        listed = self.manifest.get("files", {})
+        # The log may still grow (re-gating, re-rendering); it decides nothing.
+        files = [
+            p
+            for p in sorted(self.path.rglob("*"))
+            if p.is_file() and p.name not in (MANIFEST, "lock", "log.jsonl")
+        ]
+        names = {str(p.relative_to(self.path)): p for p in files}
+        kept = {n: d for n, d in listed.items() if n.startswith("records/")}
+        self.update(files={n: kept.get(n) or sha256(p) for n, p in names.items()})
+
+    def verify(self, only: Iterable[str] = ("records/", "result.json", "policy.yaml")) -> None:
+        """Check the files whose names begin with ``only``, and the manifest by itself."""
+        listed: dict[str, str] = self.manifest.get("files", {})
+        remedy = "Restore it from a copy, or run the comparison again."
+        if self.manifest.get("sha256", self._digest()) != self._digest():
+            raise InputError(
+                "was changed after the run (it does not have the SHA-256 that it ends with)",
+                path=self.path / MANIFEST,
+                remedy=remedy,
+            )
+        for name, digest in listed.items():
+            if not name.startswith(tuple(only)):
+                continue
+            path = self.path / name
+            if not path.is_file():
+                raise InputError("is missing from the run", path=path, remedy=remedy)
+            if sha256(path) != digest:
+                raise InputError(
+                    "was changed after the run (its SHA-256 differs from the manifest's)",
+                    path=path,
+                    remedy=remedy,
+                )
+        if listed:
+            for path in self.records.glob("*"):
+                if str(path.relative_to(self.path)) not in listed:
+                    raise InputError(
+                        "was added after the run (the manifest does not list it)",
+                        path=path,
+                        remedy=remedy,
+                    )
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _acquire(self) -> None:
+        lock = open(self.path / "lock", "w")  # noqa: SIM115 (held until close)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise InputError(
+                "another process is writing this run",
+                path=self.path,
+                remedy="Wait for it, or give another --out.",
+            ) from None
+        self._lock = lock
+
+    def _digest(self) -> str:
+        rest = {key: value for key, value in self.manifest.items() if key != "sha256"}
+        text = json.dumps(rest, ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    def _save_manifest(self) -> None:
+        if "files" in self.manifest:
+            self.manifest["sha256"] = self._digest()
+        text = json.dumps(self.manifest, indent=1, ensure_ascii=False, sort_keys=True)
+        self.write_text(MANIFEST, text + "\n")
+
+    def _replace(self, path: Path, write: Any) -> None:
+        tmp = path.with_name(path.name + ".tmp")
+        try:
+            write(tmp)
+            os.replace(tmp, path)
+        except OSError as error:
+            tmp.unlink(missing_ok=True)
+            why = error.strerror or error
+            hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+            raise RunError(f"{path}: cannot be written ({why}){hint}") from error
+
+
+class InMemory:
+    """Records that were never written, for whoever reads those of a `Run`."""
+
+    def __init__(self, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> None:
+        self.manifest, self.tables = manifest, tables
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one kind of record."""
+        found = self.tables.get(name, SCHEMAS[name].empty_table())
+        return found if columns is None else found.select(columns)
+
+
+def check_new(path: Path) -> None:
+    """Refuse an output directory that holds anything."""
+    # What a process leaves behind that dies before it has written its manifest.
+    begun = {"records", "lock", MANIFEST + ".tmp"}
+    left = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    if left <= begun and not any((path / "records").glob("*")) and not path.is_file():
+        return
+    if path.exists():
+        what = "holds another run" if (path / MANIFEST).exists() else "is not empty"
+        raise InputError(
+            what,
+            path=path,
+            key="--out",
+            remedy="Give a new directory, or --resume to go on with an unfinished run.",
+        )
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,145 @@
+"""The noise floor: what each metric shows between the reference and itself, rounding apart.
+
+The same windows go through the reference twice: batched as in the pass, and one at a time, padded,
+and through another attention kernel, which adds up in another order. Where the suite names a dtype
+they go through a copy in that dtype as well. Nothing else differs, so whatever a metric reads is
+rounding, and a limit inside it could not tell a good candidate apart. The floor of a metric is the
+larger of what the ways show.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from evalharness.data.documents import Document
+from evalharness.data.windows import Slot
+from evalharness.engines.load_errors import is_out_of_memory
+from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.pair.faults import free_memory
+from evalharness.pair.side import Side
+from evalharness.pair.texts.token_pass import TokenPass
+from evalharness.run.directory import InMemory
+from evalharness.spec.suite import NoiseFloor
+
+PAD = 3
+SHAPE = "another batch shape and attention kernel"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """Each text metric between the reference and itself, in the metric's own unit, by its id."""
+
+    values: dict[str, float]  # the larger of the ways
+    ways: dict[str, dict[str, float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)  # ways that were asked for and not measured
+
+
+class Otherwise(Side):
+    """The same model, computed in another batch shape and with another attention kernel."""
+
+    def __init__(self, side: Side) -> None:
+        self.__dict__.update(side.__dict__)
+
+    def hidden(self, ids_BT: Tensor) -> Tensor:
+        """As `Side.hidden`, but for rounding."""
+        width = ids_BT.shape[1]
+        with _other_attention(self.model):
+            rows = [super(Otherwise, self).hidden(pad(row[None], (0, PAD))) for row in ids_BT]
+        return torch.cat(rows)[:, :width]
+
+
+@contextmanager
+def _other_attention(model: Any) -> Iterator[None]:
+    """Eager attention instead of the model's own kernel, or the other way round."""
+    own = model.config._attn_implementation
+    try:
+        model.set_attn_implementation("sdpa" if own == "eager" else "eager")
+    except (ValueError, AttributeError, ImportError):
+        yield  # an architecture with one kernel: the batch shape alone differs
+        return
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
+def noise_floor(
+    reference: Side,
+    documents: list[Document],
+    slots: list[Slot],
+    batch_size: int,
+    settings: NoiseFloor,
+) -> Floor:
+    """Measure the reference against itself on a sample: documents are in random order."""
+    sample = [s for s in slots if not s.probed][: settings.windows] or slots[: settings.windows]
+
+    def against(other: Side) -> dict[str, float]:
+        work = TokenPass(reference, other, documents, batch_size=max(2, batch_size), probe=None)
+        return _values(Estimates(Evidence(InMemory({}, work.measure(sample)))))
+
+    ways, notes = {SHAPE: against(Otherwise(reference))}, []
+    if settings.dtype is not None:
+        found = _in_dtype(reference, settings.dtype)
+        if isinstance(found, str):
+            notes.append(f"noise floor in {settings.dtype} not measured: {found}")
+        else:
+            ways[f"computed in {settings.dtype}"] = against(found)
+            del found
+            free_memory(reference.device)
+    return Floor(_larger(ways), ways, notes)
+
+
+def _values(estimates: Estimates) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for id, metric in REGISTRY.items():
+        if metric.records != "tokens" or metric.identity is None or {} not in estimates.scopes(id):
+            continue
+        value = estimates.estimate(id, {}, 0.95).value
+        if value is not None and math.isfinite(value):
+            found[id] = value
+    return found
+
+
+def _larger(ways: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Of each metric the value furthest from what a model against itself should show."""
+    found: dict[str, float] = {}
+    for values in ways.values():
+        for id, value in values.items():
+            best = REGISTRY[id].identity or 0.0
+            if id not in found or abs(value - best) > abs(found[id] - best):
+                found[id] = value
+    return found
+
+
+def _in_dtype(side: Side, name: str) -> Side | str:
+    """A copy of the reference that computes in another dtype, or why there is none."""
+    own, wanted = side.model.dtype, getattr(torch, name)
+    if own == wanted:
+        return "it is the reference's own dtype"
+    tensors = list(chain(side.model.parameters(), side.model.buffers()))
+    if any(t.is_meta for t in tensors):
+        return "the reference's weights are offloaded"
+    if any(not t.is_floating_point() for t in side.model.parameters()):
+        return "the reference's weights are packed integers"
+    try:
+        model = copy.deepcopy(side.model)
+        for tensor in chain(model.parameters(), model.buffers()):
+            # What is kept in another dtype on purpose, such as rotary frequencies, stays so.
+            if tensor.dtype == own:
+                tensor.data = tensor.data.to(wanted)
+        return Side(replace(side.loaded, model=model))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+    free_memory(side.device)
+    return "a copy of the reference in it does not fit"

