@@ -1,6 +1,6 @@
 # make demo   sets everything up, compares SmolLM2-135M with its 4-bit version
 # make test   sets everything up if it is not, and passes the tests
-# make lint   ruff and mypy
+# make lint   ruff, mypy and the direction of imports
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -30,6 +30,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 schemas: $(READY)
 	for kind in spec suite policy result; do $(BIN)/evalharness schema $$kind > schemas/$$kind.json; done

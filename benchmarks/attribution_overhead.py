@@ -68,7 +68,7 @@ class Bench:
                 if weight.ndim == 2:
                     weight.add_(torch.randn_like(weight) * weight.std() * 0.05)
         self.ids_BT = torch.randint(0, SHAPES[shape][-1], (sequences, length), device=device)
-        self.slots_BT = torch.arange(sequences, device=device)[:, None].expand(-1, length)
+        self.docs_BT = torch.arange(sequences, device=device)[:, None].expand(-1, length)
         self.at_BT = torch.arange(length, device=device).expand(sequences, -1)
         self.probes = {
             name: LayerProbe(self.reference, self.candidate, linears, errors)
@@ -103,12 +103,12 @@ class Bench:
         """The same in lock-step, with the table of the sums at the end."""
         probe = self.probes[name]
         probe.begin(list(range(len(self.ids_BT))))
-        h_ref, h_cand = probe.run(self.ids_BT, self.ids_BT, self.slots_BT, self.at_BT)
+        h_ref, h_cand = probe.run(self.ids_BT, self.ids_BT, self.docs_BT, self.at_BT)
         h_ref, h_cand = h_ref.flatten(0, 1), h_cand.flatten(0, 1)
-        slots_N, at_N = self.slots_BT.flatten(), self.at_BT.flatten()
+        docs_N, at_N = self.docs_BT.flatten(), self.at_BT.flatten()
         for piece in chunks(len(h_ref), CHUNK):
             z, w = self.reference.logits(h_ref[piece]), self.candidate.logits(h_cand[piece])
-            probe.add_head(z, w, slots_N[piece], at_N[piece], h_cand[piece])
+            probe.add_head(z, w, docs_N[piece], at_N[piece], h_cand[piece])
         probe.table()
 
 

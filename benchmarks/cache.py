@@ -48,7 +48,8 @@ def main() -> int:
 
     import torch
 
-    from evalharness.data import documents, windows
+    from evalharness.data import documents
+    from evalharness.data.windows import batches, cut
     from evalharness.pair.side import Side, default_chunk
     from evalharness.pair.texts.hidden_cache import HiddenCache, entries
     from evalharness.pair.texts.token_pass import TokenPass
@@ -59,9 +60,9 @@ def main() -> int:
     suite = load_suite(DEMO / "demo.yaml").model_copy(update={"probes": (), "tasks": ()})
     texts = documents.read_texts(suite)[0][: options.documents]
     docs = documents.tokenize(texts, suite, reference.loaded.tokenizer, reference.vocab_size)
-    slots = windows.cut(docs, suite, documents.bos_token(reference.loaded.tokenizer))
-    batches = windows.batches(slots, suite.batch_size)
-    tokens = sum(len(s.ids) for s in slots)
+    windows = cut(docs, suite, documents.bos_token(reference.loaded.tokenizer))
+    batches = batches(windows, suite.batch_size)
+    tokens = sum(len(s.ids) for s in windows)
 
     def kept() -> None:
         forward(batches, [candidate.model])
@@ -77,7 +78,7 @@ def main() -> int:
             chunk=default_chunk(candidate.device, candidate.vocab_size, 2),
             compiled=True,
         )
-        return work.measure(slots)["tokens"]
+        return work.run(windows)["tokens"]
 
     with tempfile.TemporaryDirectory() as folder:
         cpu(kept)  # warm
@@ -93,7 +94,7 @@ def main() -> int:
             cached.append(took)
             assert cache.misses == 0
         stored = sum(p.stat().st_size for p in entries(root))
-    scored = sum(s.scored for s in slots)
+    scored = sum(s.scored for s in windows)
     print(f"{tokens} tokens, SmolLM2-135M and its 4-bit version, {options.dtype}, one thread")
     for what, took in (
         ("candidate's own forward pass, alone", plain),

@@ -21,8 +21,8 @@ import torch
 from pair_overhead import SHAPES, random_side
 
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot
-from evalharness.engines.load import LoadedModel
+from evalharness.data.windows import Window
+from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layers import LayerProbe
@@ -77,33 +77,33 @@ def side(shape: str, device: torch.device) -> Side:
     return Side(LoadedModel(found.name, found.model, silent, device, found.manifest))
 
 
-def texts(vocabulary: int) -> tuple[list[Document], list[Slot]]:
+def texts(vocabulary: int) -> tuple[list[Document], list[Window]]:
     """Documents of random tokens, a window each; every second one is the layer probe's."""
     random = np.random.default_rng(0)
     documents = [
         Document(i, "random", str(i), random.integers(0, vocabulary, LENGTH), None, {})
         for i in range(BATCH * BATCHES)
     ]
-    slots = [
-        Slot(d.number, d.number, 0, d.tokens, 0, LENGTH - 1, d.number % 2 == 1) for d in documents
+    windows = [
+        Window(d.number, d.number, 0, d.tokens, 0, LENGTH - 1, d.number % 2 == 1) for d in documents
     ]
-    return documents, slots
+    return documents, windows
 
 
 def work(
     reference: Side,
     candidate: Side,
     documents: list[Document],
-    block: list[Slot],
+    block: list[Window],
     probed: bool = False,
 ) -> None:
     """The pass over one block of records."""
     probe = LayerProbe(reference, candidate, linears=False) if probed else None
-    TokenPass(reference, candidate, documents, batch_size=BATCH, probe=probe).measure(block)
+    TokenPass(reference, candidate, documents, batch_size=BATCH, probe=probe).run(block)
 
 
 @torch.inference_mode()
-def bare(side: Side, block: list[Slot]) -> None:
+def bare(side: Side, block: list[Window]) -> None:
     """One model's forward passes, logits thrown away."""
     for i in range(0, len(block), BATCH):
         ids = np.stack([s.ids for s in block[i : i + BATCH]])

@@ -403,8 +403,8 @@ def early(times: int) -> Iterable[tuple[str, str, dict[str, float], float, bool]
 def copies(run: Path) -> int:
     """Judge resampled runs of a rounding-only copy under gates/default.yaml."""
     from evalharness.gates import load_policy
+    from evalharness.results.judge import judge
     from evalharness.run import assets
-    from evalharness.workflow.seal import judge
 
     if not (run / "result.json").exists():
         with tempfile.TemporaryDirectory() as folder:

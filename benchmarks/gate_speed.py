@@ -24,7 +24,7 @@ import pyarrow as pa
 from evalharness.gates import load_policy
 from evalharness.run import records
 from evalharness.run.directory import Run
-from evalharness.spec.result import SideManifest
+from evalharness.spec.result import CompressionManifest
 from evalharness.workflow.seal import finish
 
 POLICY = """version: 1
@@ -40,7 +40,7 @@ gates:
 def synthetic(path: Path, tokens: int, documents: int) -> None:
     """Write a run of so many tokens in blocks of whole documents."""
     random = np.random.default_rng(0)
-    side = SideManifest(
+    side = CompressionManifest(
         name="x",
         source="synthetic",
         architecture="None",

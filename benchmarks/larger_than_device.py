@@ -22,7 +22,8 @@ import torch
 from pair_overhead import SHAPES, random_side
 
 from evalharness.progress import Progress
-from evalharness.workflow.compare import measure, plan
+from evalharness.workflow.compare import measure
+from evalharness.workflow.plan import plan_job
 
 ROOM = 0.5  # of both models' weights
 SUITE = """version: 1
@@ -101,7 +102,7 @@ def compared(
     """The layers' records of one comparison, and its peak memory beside the ballast."""
     release()
     torch.cuda.reset_peak_memory_stats(device)
-    job = plan(
+    job = plan_job(
         folder / "base.yaml",
         folder / "candidate.yaml",
         suite=folder / "suite.yaml",

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from evalharness.engines.load import LoadedModel
+from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.texts.statistics import token_statistics
 from evalharness.probes.layers import LayerProbe
@@ -97,7 +97,7 @@ class Pair:
         vocabulary = self.reference.vocab_size
         self.ids_BT = torch.randint(vocabulary, (sequences, length), device=device)
         self.target_N = self.ids_BT.roll(-1, 1).reshape(-1)
-        self.slots_BT = torch.arange(sequences, device=device)[:, None].expand(sequences, length)
+        self.docs_BT = torch.arange(sequences, device=device)[:, None].expand(sequences, length)
         self.positions_BT = torch.arange(length, device=device).expand(sequences, length)
 
         self.probes = {
@@ -119,15 +119,15 @@ class Pair:
         if probe is None:
             h_ref, h_cand = self.reference.hidden(self.ids_BT), self.candidate.hidden(self.ids_BT)
         else:
-            h_ref, h_cand = probe.run(self.ids_BT, self.ids_BT, self.slots_BT, self.positions_BT)
+            h_ref, h_cand = probe.run(self.ids_BT, self.ids_BT, self.docs_BT, self.positions_BT)
         h_ref, h_cand = h_ref.flatten(0, 1), h_cand.flatten(0, 1)
-        slots_N, positions_N = self.slots_BT.flatten(), self.positions_BT.flatten()
+        docs_N, positions_N = self.docs_BT.flatten(), self.positions_BT.flatten()
         found: list[dict[str, torch.Tensor]] = []
         for piece in chunks(len(h_ref), self.chunk):
             z, w = self.reference.logits(h_ref[piece]), self.candidate.logits(h_cand[piece])
             found.append(token_statistics(z, w, self.target_N[piece], compiled=self.compiled))
             if probe is not None:
-                probe.add_head(z, w, slots_N[piece], positions_N[piece], h_cand[piece])
+                probe.add_head(z, w, docs_N[piece], positions_N[piece], h_cand[piece])
         return [torch.cat([f[name] for f in found]).cpu() for name in found[0]]
 
     @torch.inference_mode()

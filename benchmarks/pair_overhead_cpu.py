@@ -47,7 +47,8 @@ def main() -> int:
 
     import torch
 
-    from evalharness.data import documents, windows
+    from evalharness.data import documents
+    from evalharness.data.windows import batches, cut, padded
     from evalharness.pair.side import Side, chunks, default_chunk
     from evalharness.pair.texts.token_pass import TokenPass
     from evalharness.probes.layers import LayerProbe
@@ -60,23 +61,23 @@ def main() -> int:
     texts = documents.read_texts(suite)[0]
     everything = documents.tokenize(texts, suite, reference.loaded.tokenizer, reference.vocab_size)
     bos = documents.bos_token(reference.loaded.tokenizer)
-    share = suite.layers.windows / len(windows.cut(everything, suite, bos))
+    share = suite.layers.windows / len(cut(everything, suite, bos))
     docs = everything[: options.documents]
-    plain = windows.cut(docs, suite.model_copy(update={"probes": ()}), bos)
+    plain = cut(docs, suite.model_copy(update={"probes": ()}), bos)
     layers = suite.layers.model_copy(update={"windows": max(1, round(share * len(plain)))})
-    sampled = windows.cut(docs, suite.model_copy(update={"layers": layers}), bos)
+    sampled = cut(docs, suite.model_copy(update={"layers": layers}), bos)
     probed = [replace(s, probed=True) for s in plain]
     chunk = default_chunk(reference.device, reference.vocab_size, 2)
 
-    def kept(slots: list[Any]) -> None:
-        forward(windows.batches(slots, suite.batch_size), [side.model for side in sides])
+    def kept(windows: list[Any]) -> None:
+        forward(batches(windows, suite.batch_size), [side.model for side in sides])
 
     @torch.inference_mode()
-    def chunked(slots: list[Any]) -> None:
-        for batch in windows.batches(slots, suite.batch_size):
+    def chunked(windows: list[Any]) -> None:
+        for batch in batches(windows, suite.batch_size):
             scored = torch.tensor([s.scored for s in batch])
             for side in sides:
-                hidden = side.hidden(torch.from_numpy(windows.padded(batch)))
+                hidden = side.hidden(torch.from_numpy(padded(batch)))
                 rows = torch.cat([h[:n] for h, n in zip(hidden, scored, strict=True)])
                 for piece in chunks(len(rows), chunk):
                     side.logits(rows[piece])
@@ -103,14 +104,14 @@ def main() -> int:
         "blocks": (passed(blocks), probed),
         "all": (passed(linears), probed),
     }
-    for run, slots in variants.values():
-        run(slots[: suite.batch_size])  # compile, and whatever else the first time takes
+    for run, windows in variants.values():
+        run(windows[: suite.batch_size])  # compile, and whatever else the first time takes
     taken: dict[str, list[float]] = {"bare": [], **{name: [] for name in variants}}
     for _ in range(options.rounds):
         taken["bare"] += seconds(["base", "candidate"], options.documents)
-        for name, (run, slots) in variants.items():
+        for name, (run, windows) in variants.items():
             start = time.process_time()
-            run(slots)
+            run(windows)
             taken[name].append(time.process_time() - start)
 
     tokens = sum(len(s.ids) for s in plain)

@@ -79,7 +79,8 @@ def main() -> int:
 
     import torch
 
-    from evalharness.data import documents, windows
+    from evalharness.data import documents
+    from evalharness.data.windows import batches, cut
     from evalharness.spec.suite import load_suite
 
     torch.set_num_threads(1)
@@ -89,8 +90,8 @@ def main() -> int:
     texts = documents.read_texts(suite)[0][: options.documents]
     size = loaded[0].model.config.vocab_size
     docs = documents.tokenize(texts, suite, loaded[0].tokenizer, size)
-    slots = windows.cut(docs, suite, documents.bos_token(loaded[0].tokenizer))
-    batches = windows.batches(slots, suite.batch_size)
+    windows = cut(docs, suite, documents.bos_token(loaded[0].tokenizer))
+    batches = batches(windows, suite.batch_size)
 
     forward(batches[:1], models)
     for _ in range(options.rounds):

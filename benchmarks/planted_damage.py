@@ -40,7 +40,7 @@ from evalharness.bisect.rank import gradient_scores
 from evalharness.bisect.search import TrialLog
 from evalharness.bisect.trials import Trials
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.engines.load import load
 from evalharness.engines.simulate import quantize_weight
 from evalharness.gates import load_policy
@@ -128,11 +128,11 @@ class Bench:
         self.documents = [
             Document(i, "c", str(i), ids, None, {}) for i, ids in enumerate(self._texts(model))
         ]
-        slots = [
-            Slot(d.number, d.number, 0, d.tokens, 0, len(d.tokens) - 1) for d in self.documents
+        windows = [
+            Window(d.number, d.number, 0, d.tokens, 0, len(d.tokens) - 1) for d in self.documents
         ]
-        self.search, self.held_out = slots[:DOCUMENTS], slots[DOCUMENTS:]
-        floor = noise_floor(self.reference, self.documents, slots, 2, NoiseFloor()).values
+        self.search, self.held_out = windows[:DOCUMENTS], windows[DOCUMENTS:]
+        floor = noise_floor(self.reference, self.documents, windows, 2, NoiseFloor()).values
         self.manifest: dict[str, Any] = {"noise_floor": floor}
         unlimited = _policy(1e9)
         both_sets = [self.trials(s, unlimited) for s in (self.search, self.held_out)]
@@ -161,14 +161,14 @@ class Bench:
         found = (np.array(tokenizer(t)["input_ids"][:TOKENS]) for t in topics.values())
         return [ids for ids in found if len(ids) == TOKENS][: 2 * DOCUMENTS]
 
-    def trials(self, slots: list[Slot], policy: Policy) -> Trials:
-        """What decides ``policy`` on ``slots``."""
+    def trials(self, windows: list[Window], policy: Policy) -> Trials:
+        """What decides ``policy`` on ``windows``."""
         return Trials(
             self.reference,
             self.candidate,
             self.linears.values(),
             self.documents,
-            slots,
+            windows,
             policy,
             manifest=dict(self.manifest),
             batch_size=DOCUMENTS,
@@ -243,8 +243,8 @@ class Bench:
         """Pooled own and total error of every linear."""
         probe = LayerProbe(self.reference, self.candidate, True, ("own", "total"))
         work = TokenPass(self.reference, self.candidate, self.documents, batch_size=5, probe=probe)
-        probed = [Slot(**{**vars(s), "probed": True}) for s in self.search]
-        rows = work.measure(probed)["layers"].to_pylist()
+        probed = [Window(**{**vars(s), "probed": True}) for s in self.search]
+        rows = work.run(probed)["layers"].to_pylist()
         found: dict[str, dict[str, list[float]]] = {"own": {}, "total": {}}
         for r in rows:
             if r["kind"] == "linear":

@@ -63,12 +63,12 @@ def one(tokens: int, vocabulary: int) -> dict[str, float]:
     )
     ids = np.random.default_rng(0).integers(0, vocabulary, (tokens // 256, 256))
     documents = [Document(i, "c", str(i), row, None, {}) for i, row in enumerate(ids)]
-    slots = cut(documents, suite, None)
+    windows = cut(documents, suite, None)
     work = TokenPass(sides[0], sides[1], documents, batch_size=4, probe=None)
-    work.measure(slots[:1])
+    work.run(windows[:1])
     start = time.process_time()
-    for block in blocks(documents, slots, 2048):
-        work.measure(block)  # written and let go of by a run; here only let go of
+    for block in blocks(documents, windows, 2048):
+        work.run(block)  # written and let go of by a run; here only let go of
     return {"seconds": time.process_time() - start, "bytes": float(peak_memory())}
 
 

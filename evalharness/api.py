@@ -15,9 +15,10 @@ from pathlib import Path
 from evalharness.errors import InputError
 from evalharness.gates import Decision, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.results.files import load_result
+from evalharness.results.judge import judge
 from evalharness.run.directory import Run
 from evalharness.spec.result import Anomaly, Estimate, Result
-from evalharness.workflow.seal import judge, load_result
 
 
 class LoadedRun:
@@ -78,9 +79,9 @@ def compare(
 ) -> LoadedRun:
     """Compare two models and return the finished run; see the command of the same name."""
     from evalharness.workflow.compare import compare as run_compare
-    from evalharness.workflow.compare import plan
+    from evalharness.workflow.plan import plan_job
 
-    job = plan(
+    job = plan_job(
         base,
         candidate,
         suite=suite,

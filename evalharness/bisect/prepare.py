@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from evalharness.errors import InputError
 from evalharness.progress import Progress
+from evalharness.results.judge import judge, policy_of
 from evalharness.run.directory import Run
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
-from evalharness.workflow.seal import judge, policy_of
 
 if TYPE_CHECKING:
     from evalharness.bisect.trials import Trials
     from evalharness.data.documents import Document
-    from evalharness.data.windows import Slot
+    from evalharness.data.windows import Window
     from evalharness.pair.matching import PairedModule
     from evalharness.pair.side import Side
 
@@ -35,13 +35,13 @@ class Sample:
     """Windows of the search documents, and of those held out."""
 
     documents: list[Document]
-    search: list[Slot]
-    held_out: list[Slot]
+    search: list[Window]
+    held_out: list[Window]
 
     @property
     def sizes(self) -> tuple[int, int]:
         """Documents searched on and held out."""
-        a, b = ({s.document for s in slots} for slots in (self.search, self.held_out))
+        a, b = ({s.document for s in windows} for windows in (self.search, self.held_out))
         return len(a), len(b)
 
 
@@ -165,7 +165,8 @@ def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Prog
 
 
 def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
-    from evalharness.data import documents, windows
+    from evalharness.data import documents
+    from evalharness.data.windows import cut
 
     texts, _ = documents.read_texts(suite)
     tokenizer = reference.loaded.tokenizer
@@ -177,8 +178,8 @@ def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
             key="token_stream",
             remedy="They have changed since: compare again.",
         )
-    slots = windows.cut(docs, suite, documents.bos_token(tokenizer))
-    numbers = list(dict.fromkeys(s.document for s in slots))
+    windows = cut(docs, suite, documents.bos_token(tokenizer))
+    numbers = list(dict.fromkeys(s.document for s in windows))
     if len(numbers) < LEAST:
         raise InputError(
             f"a bisect needs at least {LEAST} documents, some to search on and some held out "
@@ -188,8 +189,8 @@ def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
             remedy="Compare with a larger suite, or without --limit.",
         )
     chosen = set(numbers[::SEARCHED])  # the order is random already
-    search = [s for s in slots if s.document in chosen]
-    return Sample(docs, search, [s for s in slots if s.document not in chosen])
+    search = [s for s in windows if s.document in chosen]
+    return Sample(docs, search, [s for s in windows if s.document not in chosen])
 
 
 def _manifest(run: Run, suite: Suite) -> dict[str, Any]:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from evalharness.bisect.swap import outputs, replaced, restored, swapped
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.pair.matching import PairedModule, decoder_blocks
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.texts.statistics import token_statistics
@@ -82,31 +82,31 @@ class Scores:
 
 
 def gradient_scores(
-    reference: Side, pairs: Sequence[PairedModule], slots: Sequence[Slot], seed: int = 0
+    reference: Side, pairs: Sequence[PairedModule], windows: Sequence[Window], seed: int = 0
 ) -> Scores:
     """Score every linear of ``pairs`` on the clean reference."""
     scores = Scores()
     generator = torch.Generator(reference.device).manual_seed(seed)
-    for slot in slots:
-        found = _window_scores(reference, pairs, slot, generator)
-        scores.tokens[slot.document] = scores.tokens.get(slot.document, 0) + slot.scored
+    for window in windows:
+        found = _window_scores(reference, pairs, window, generator)
+        scores.tokens[window.document] = scores.tokens.get(window.document, 0) + window.scored
         for pair in pairs:
             by_doc = scores.kl.setdefault(("gradient", pair.name), {})
             value = float(found.get(pair.name, torch.zeros(())))
-            by_doc[slot.document] = by_doc.get(slot.document, 0.0) + value
+            by_doc[window.document] = by_doc.get(window.document, 0.0) + value
     return scores
 
 
 def _window_scores(
-    side: Side, pairs: Sequence[PairedModule], slot: Slot, generator: torch.Generator
+    side: Side, pairs: Sequence[PairedModule], window: Window, generator: torch.Generator
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     handles = [side.model.get_input_embeddings().register_forward_hook(_needs_grad)]
     handles += [p.references[0].register_forward_hook(_collect(p, found)) for p in pairs]
     try:
         with torch.enable_grad():
-            ids = torch.from_numpy(slot.ids)[None].to(side.device)
-            hidden = side.hidden(ids)[0, slot.first : slot.last]
+            ids = torch.from_numpy(window.ids)[None].to(side.device)
+            hidden = side.hidden(ids)[0, window.first : window.last]
             z_NV = side.logits(hidden).float()
             drawn = torch.multinomial(z_NV.detach().softmax(-1), 1, generator=generator)[:, 0]
             loss: Any = nn.functional.cross_entropy(z_NV, drawn, reduction="sum")
@@ -142,11 +142,11 @@ def _collect(pair: PairedModule, found: dict[str, Tensor]) -> Callable[..., None
 class Replay:
     """Runs one side from a block on, from hidden states kept at every block's boundary."""
 
-    def __init__(self, side: Side, slot: Slot) -> None:
+    def __init__(self, side: Side, window: Window) -> None:
         self.side = side
         self.blocks = list(decoder_blocks(side.model).items())
-        self.ids = torch.from_numpy(slot.ids)[None].to(side.device)
-        self.first, self.last = slot.first, slot.last
+        self.ids = torch.from_numpy(window.ids)[None].to(side.device)
+        self.first, self.last = window.first, window.last
         self.head: Callable[..., Tensor] = side.head.forward  # as it is before any swap
         self._outs: list[Any] = []
         handles = [
@@ -183,7 +183,7 @@ def confirm(
     reference: Side,
     candidate: Side,
     pairs: Sequence[PairedModule],
-    slots: Sequence[Slot],
+    windows: Sequence[Window],
     scores: Scores,
     top: int,
     seed: int = 0,
@@ -196,29 +196,31 @@ def confirm(
         return
     generator = torch.Generator(reference.device).manual_seed(seed)
     sums: dict[tuple[str, str], dict[int, float]] = defaultdict(lambda: defaultdict(float))
-    for slot in slots:
-        ref, cand = Replay(reference, slot), Replay(candidate, slot)
-        target = torch.from_numpy(slot.ids[slot.first + 1 : slot.last + 1]).to(candidate.device)
+    for window in windows:
+        ref, cand = Replay(reference, window), Replay(candidate, window)
+        target = torch.from_numpy(window.ids[window.first + 1 : window.last + 1]).to(
+            candidate.device
+        )
 
         def kl(side: Side, hidden: Tensor, ref: Replay = ref, target: Tensor = target) -> float:
             return _kl(ref, side, hidden, target)
 
         if scores.zero_swap is None:
             scores.zero_swap, scores.suffix = _zero_swap(ref, chosen, kl)
-        sums["restore", ""][slot.document] += kl(candidate, cand.clean)
+        sums["restore", ""][window.document] += kl(candidate, cand.clean)
         for pair in chosen:
             with swapped([pair]):
                 value = kl(reference, ref.hidden(pair.block, scores.suffix))
-            sums["swap", pair.name][slot.document] += value
+            sums["swap", pair.name][window.document] += value
             with _noise(pair, generator):
                 value = kl(reference, ref.hidden(pair.block, scores.suffix))
-            sums["noise", pair.name][slot.document] += value
+            sums["noise", pair.name][window.document] += value
             with restored([pair]):
                 block = _on_candidate(pair, cand)
                 value = kl(candidate, cand.hidden(block, scores.suffix))
-            sums["restore", pair.name][slot.document] += value
+            sums["restore", pair.name][window.document] += value
         with swapped(chosen):
-            sums["swap", "*"][slot.document] += kl(reference, ref.hidden(None, suffix=False))
+            sums["swap", "*"][window.document] += kl(reference, ref.hidden(None, suffix=False))
         progress(1)
     scores.kl.update({key: dict(found) for key, found in sums.items()})
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from evalharness.bisect.swap import replaced
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.engines.device_memory import free_bytes
 from evalharness.pair.matching import decoder_blocks
 from evalharness.pair.side import Side
@@ -29,13 +29,13 @@ _Key = tuple[Any, ...]
 class Replayed(Side):
     """One side with its blocks' outputs kept; behaves as the side itself."""
 
-    def __init__(self, side: Side, slots: Sequence[Slot]) -> None:
+    def __init__(self, side: Side, windows: Sequence[Window]) -> None:
         self.__dict__.update(side.__dict__)
         self.blocks = list(decoder_blocks(side.model).items())
         self._first = 0
         self._kept: dict[_Key, list[Any]] = {}  # of the state that passes are held against
         self._last: dict[_Key, list[Any]] = {}  # of the pass that is running, or was the last
-        self.usable = bool(self.blocks) and _fits(self, slots) and self._exact(slots[0])
+        self.usable = bool(self.blocks) and _fits(self, windows) and self._exact(windows[0])
 
     def begin(self, changed: Sequence[str] | None) -> None:
         """Start a pass with these modules changed since `keep`; None: nothing is known."""
@@ -58,9 +58,9 @@ class Replayed(Side):
         return found
 
     @torch.inference_mode()
-    def _exact(self, slot: Slot) -> bool:
+    def _exact(self, window: Window) -> bool:
         """Whether leaving out the first half of the blocks changes nothing."""
-        ids = torch.from_numpy(slot.ids)[None].to(self.device)
+        ids = torch.from_numpy(window.ids)[None].to(self.device)
         found, outs = self._run(ids, [])
         half = self._run(ids, outs[: len(self.blocks) // 2])[0]
         same: bool = torch.equal(half, found)
@@ -92,13 +92,13 @@ def _always(out: Any) -> Callable[..., Any]:
     return lambda *args, **kwargs: out
 
 
-def _fits(side: Side, slots: Sequence[Slot]) -> bool:
+def _fits(side: Side, windows: Sequence[Window]) -> bool:
     """Whether two states' outputs, and as much of the other side, fit beside everything else."""
     config = side.model.config.get_text_config()
     width, element = getattr(config, "hidden_size", None), side.model.dtype.itemsize
     free = free_bytes(side.device)
     if width is None or free is None:
         return False
-    tokens = sum(len(s.ids) for s in slots)
+    tokens = sum(len(s.ids) for s in windows)
     blocks = len(decoder_blocks(side.model))
     return bool(3 * tokens * blocks * int(width) * element < SHARE * free)

@@ -25,12 +25,13 @@ from evalharness.bisect.search import Found, TrialLog, read_log
 from evalharness.errors import InputError, Interrupted
 from evalharness.metrics import Evidence
 from evalharness.progress import Progress
+from evalharness.results.files import load_result
 from evalharness.results.sensitivity import sensitivity
 from evalharness.run.directory import Run
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Repair
 from evalharness.spec.suite import Suite
-from evalharness.workflow.seal import load_result, render
+from evalharness.workflow.seal import render
 
 if TYPE_CHECKING:
     from evalharness.bisect.rank import Scores
@@ -126,19 +127,19 @@ def _ranked(run: Run, work: Work) -> list[str]:
     """Modules in the order of the search; what was measured for it goes into the run."""
     from evalharness.bisect.rank import confirm, gradient_scores
 
-    (reference, candidate), pairs, slots = work.sides, work.pairs, work.sample.search
+    (reference, candidate), pairs, windows = work.sides, work.pairs, work.sample.search
     if "sensitivity" in run.done():
         return _recorded_order(run, pairs)
-    windows = slots[:: max(1, len(slots) // SCORED_WINDOWS)][:SCORED_WINDOWS]
+    sampled = windows[:: max(1, len(windows) // SCORED_WINDOWS)][:SCORED_WINDOWS]
     try:
-        scores = gradient_scores(reference, pairs, windows)
+        scores = gradient_scores(reference, pairs, sampled)
     except (RuntimeError, NotImplementedError) as error:
         work.notes.append(
             "no gradient goes through the reference, so that modules are ordered by own error "
             f"({str(error).splitlines()[0]})"
         )
         return _by_own_error(run, pairs)
-    confirm(reference, candidate, pairs, windows, scores, CONFIRMED)
+    confirm(reference, candidate, pairs, sampled, scores, CONFIRMED)
     run.write_block("sensitivity", {"sensitivity": scores_table(scores)})
     run.update(
         sensitivity={

@@ -18,7 +18,7 @@ from torch import Tensor
 from evalharness.bisect.replay import Replayed
 from evalharness.bisect.swap import restored
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide
 from evalharness.metrics import REGISTRY, Estimates, Evidence
@@ -69,7 +69,7 @@ class Trials:
         candidate: Side,
         pairs: Iterable[PairedModule],
         documents: list[Document],
-        slots: Sequence[Slot],
+        windows: Sequence[Window],
         policy: Policy,
         *,
         manifest: dict[str, Any],
@@ -95,19 +95,19 @@ class Trials:
             )
             self.probe = LayerProbe(reference, candidate, linears, errors)
             manifest["matching"] = self.probe.matching.model_dump()
-        self.stages = _staged([replace(s, probed=bool(errors)) for s in slots])
+        self.stages = _staged([replace(s, probed=bool(errors)) for s in windows])
         # A linear inside a block that is not run again has no error to show, and for own and
         # inherited errors the reference's blocks are called.
         self.candidate: Replayed | None = None
         self.again: Replayed | None = None
         if not linears:
-            self.candidate = candidate = Replayed(candidate, slots)
+            self.candidate = candidate = Replayed(candidate, windows)
         first: Side = reference
         if not errors:
             first = Remembered(reference)
         elif not linears and set(errors) <= {"total"}:
-            first = self.again = Replayed(reference, slots)
-        positions = PASSES * sum(s.scored for s in slots)
+            first = self.again = Replayed(reference, windows)
+        positions = PASSES * sum(s.scored for s in windows)
         self.work = TokenPass(
             first,
             candidate,
@@ -171,7 +171,7 @@ class Trials:
             self.candidate.begin([m for p in differ for m in p.candidate_names] if known else None)
         for stage in self.stages:
             with restored([self.pairs[n] for n in sorted(chosen)]):
-                found = self.work.measure(stage)
+                found = self.work.run(stage)
             if self.again is not None:
                 self.again.keep()
             yield found
@@ -182,12 +182,12 @@ class Trials:
             self.candidate.keep()
 
 
-def _staged(slots: Sequence[Slot]) -> list[list[Slot]]:
+def _staged(windows: Sequence[Window]) -> list[list[Window]]:
     """Whole documents in a few groups; always the same, so that batches and their bits are."""
-    numbers = list(dict.fromkeys(s.document for s in slots))
+    numbers = list(dict.fromkeys(s.document for s in windows))
     count = max(1, min(STAGES, len(numbers) // LEAST))
     groups = [{int(n) for n in part} for part in np.array_split(numbers, count)]
-    return [[s for s in slots if s.document in group] for group in groups]
+    return [[s for s in windows if s.document in group] for group in groups]
 
 
 def _measured(decision: Decision) -> bool:

@@ -97,13 +97,13 @@ def _pass(suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample) -
         reference, candidate, sample.documents, batch_size=suite.batch_size, probe=probe
     )
     # The suite probes a few of its windows, and too few of those are held out for an interval.
-    return work.measure([_probed(s) for s in sample.held_out] if errors else sample.held_out)
+    return work.run([_probed(s) for s in sample.held_out] if errors else sample.held_out)
 
 
-def _probed(slot: Any) -> Any:
+def _probed(window: Any) -> Any:
     from dataclasses import replace
 
-    return replace(slot, probed=True)
+    return replace(window, probed=True)
 
 
 def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> dict[str, pa.Table]:

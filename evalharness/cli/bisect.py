@@ -54,9 +54,9 @@ def bisect(
     from evalharness.bisect import run as searching
     from evalharness.gates import load_policy
     from evalharness.progress import Progress
-    from evalharness.report.sections.repair import repair_lines, replay_lines, sensitivity_lines
+    from evalharness.report.repair_text import repair_lines, replay_lines, sensitivity_lines
+    from evalharness.results.files import load_result
     from evalharness.run import assets
-    from evalharness.workflow.seal import load_result
 
     policy = load_policy(assets.find("gates", gates)) if gates else None
     progress = Progress(quiet=quiet)

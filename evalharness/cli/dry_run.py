@@ -11,21 +11,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from evalharness.data import documents, windows
+from evalharness.data import documents
+from evalharness.data.windows import cut
 from evalharness.engines.locate import resolve_spec
 from evalharness.gates import plan as needs_of
-from evalharness.workflow.compare import sizes
+from evalharness.workflow.plan import sizes
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from evalharness.spec.model import ModelSpec
-    from evalharness.workflow.compare import Plan
+    from evalharness.workflow.plan import Job
 
 _ANY_ID = 1 << 62  # the embedding's rows are known once the weights are
 
 
-def describe(jobs: Sequence[Plan]) -> list[Table | str]:
+def describe(jobs: Sequence[Job]) -> list[Table | str]:
     """What ``jobs``, which share a reference, would do; raises what the run itself would."""
     first = jobs[0]
     parts: list[Table | str] = ["ok: every input is valid; no weights were loaded", ""]
@@ -46,7 +47,7 @@ def _side(what: str, spec: ModelSpec) -> str:
     return f"{what:<10} {spec.name}: {resolve_spec(spec)}" + "".join(f", {m}" for m in made)
 
 
-def _texts(jobs: Sequence[Plan]) -> list[str]:
+def _texts(jobs: Sequence[Job]) -> list[str]:
     first = jobs[0]
     if not first.texts:
         return ["texts      none"]
@@ -66,11 +67,11 @@ def _texts(jobs: Sequence[Plan]) -> list[str]:
                 job.candidate.model.path,
             )
         docs = documents.tokenize(first.texts, first.suite, tokenizer, _ANY_ID)
-        slots = windows.cut(docs, first.suite, documents.bos_token(tokenizer))
-    scored = sum(s.scored for s in slots)
+        windows = cut(docs, first.suite, documents.bos_token(tokenizer))
+    scored = sum(s.scored for s in windows)
     lines = [
-        f"texts      {len(docs):,} documents, {len(slots):,} windows, "
-        f"{sum(len(s.ids) for s in slots):,} tokens fed, {scored:,} scored",
+        f"texts      {len(docs):,} documents, {len(windows):,} windows, "
+        f"{sum(len(s.ids) for s in windows):,} tokens fed, {scored:,} scored",
         f"           token stream {documents.fingerprint(docs)[:16]}",
     ]
     counts = Counter(d.corpus for d in docs)
@@ -84,7 +85,7 @@ def _texts(jobs: Sequence[Plan]) -> list[str]:
     return lines
 
 
-def _tasks(job: Plan) -> list[str]:
+def _tasks(job: Job) -> list[str]:
     if job.tasks is None:
         return ["tasks      none"]
     return [
@@ -94,14 +95,14 @@ def _tasks(job: Plan) -> list[str]:
     ]
 
 
-def _memory(jobs: Sequence[Plan]) -> list[str]:
+def _memory(jobs: Sequence[Job]) -> list[str]:
     from evalharness.workflow.memory_plan import plan_memory
 
     plans = [plan_memory(j.reference, j.candidate, j.suite, j.device) for j in jobs]
     return [f"memory     {line}" for line in dict.fromkeys(plan.lines[-1] for plan in plans)]
 
 
-def _gates(job: Plan) -> Table:
+def _gates(job: Job) -> Table:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -153,9 +153,9 @@ def compare(
         )
         raise typer.Exit(code)
     from evalharness.workflow.compare import compare as run_compare
-    from evalharness.workflow.compare import plan
+    from evalharness.workflow.plan import plan_job
 
-    job = plan(
+    job = plan_job(
         base,
         candidates[0],
         suite=suite,
@@ -198,10 +198,10 @@ def demo(
     _check_outputs(output)
     from evalharness.run import assets
     from evalharness.workflow.compare import compare as run_compare
-    from evalharness.workflow.compare import plan
+    from evalharness.workflow.plan import plan_job
 
     files = assets.folder("suites") / "demo"
-    job = plan(
+    job = plan_job(
         files / "base.yaml",
         candidate or files / "candidate.yaml",
         suite=suite,
@@ -229,9 +229,10 @@ def gate(
     """Decide a finished run again from its records, without a model."""
     _check_outputs(output)
     from evalharness.gates import load_policy
+    from evalharness.results.judge import policy_of
     from evalharness.run import assets
     from evalharness.run.directory import Run
-    from evalharness.workflow.seal import finish, policy_of
+    from evalharness.workflow.seal import finish
 
     opened = Run.open(run)
     opened.verify()
@@ -245,8 +246,9 @@ def gate(
 @app.command(epilog="Example: evalharness report runs/a--b-20260101-120000")
 def report(run: RunDir) -> None:
     """Write report.html, summary.md and junit.xml again from result.json."""
+    from evalharness.results.files import load_result
     from evalharness.run.directory import Run
-    from evalharness.workflow.seal import load_result, render
+    from evalharness.workflow.seal import render
 
     opened = Run.open(run)
     opened.verify(("result.json",))
@@ -258,8 +260,8 @@ def report(run: RunDir) -> None:
 @app.command(epilog="Example: evalharness show runs/a--b-20260101-120000 --format json")
 def show(run: RunDir, format: OutputFormat = Format.text) -> None:
     """Print a finished run's result."""
+    from evalharness.results.files import load_result
     from evalharness.run.directory import Run
-    from evalharness.workflow.seal import load_result
 
     Run.open(run).verify(("result.json",))
     _show(load_result(run), run, format)

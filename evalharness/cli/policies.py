@@ -34,8 +34,9 @@ def explain(
 ) -> None:
     """Say in words why a gate has its verdict."""
     from evalharness.gates import explain as in_words
+    from evalharness.results.files import load_result
+    from evalharness.results.judge import policy_of
     from evalharness.run.directory import Run
-    from evalharness.workflow.seal import load_result, policy_of
 
     opened = Run.open(run)
     opened.verify(("result.json",))
@@ -182,7 +183,7 @@ def bless(
     run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to replace.")]
 ) -> None:
     """Replace a baseline by a run that its policy passed."""
-    from evalharness.workflow.seal import load_result
+    from evalharness.results.files import load_result
 
     verdict = load_result(run).verdict
     if verdict != "PASS":
@@ -212,8 +213,8 @@ def show_baseline(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None
 def _save(run: Path, to: Path) -> None:
     from evalharness.api import load_run
     from evalharness.gates import save_baseline
+    from evalharness.results.judge import identity
     from evalharness.spec.result import Estimate
-    from evalharness.workflow.seal import identity
 
     loaded: Any = load_run(run)
     result = loaded.result

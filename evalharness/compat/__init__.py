@@ -1,0 +1,1 @@
+"""Private and version-fragile parts of other libraries, one file a library."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evalharness.data.documents import Document, Text, bos_token, read_texts, tokenize
-from evalharness.data.windows import Slot, cut
+from evalharness.data.windows import Window, cut
 from evalharness.spec.model import ModelSpec, is_text_file
 from evalharness.spec.suite import Corpus, Suite
 
@@ -20,9 +20,9 @@ def calibration_texts(candidate: ModelSpec, suite: Suite) -> list[Text]:
     return read_texts(_suite(suite, str(path)))[0]
 
 
-def calibration_slots(
+def calibration_windows(
     texts: list[Text], candidate: ModelSpec, suite: Suite, tokenizer: Any, vocab_size: int
-) -> list[Slot]:
+) -> list[Window]:
     """Its windows, tokenised by the reference."""
     if not texts:
         return []

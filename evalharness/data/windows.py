@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalharness.data.documents import Document, Ids
-from evalharness.spec.suite import Suite, Window
+from evalharness.spec.suite import Suite, Windowing
 
 
 @dataclass(frozen=True)
-class Slot:
+class Window:
     """One window: ``ids`` as fed, and the range of logits in it that is scored."""
 
     number: int  # over the suite
@@ -34,29 +34,29 @@ class Slot:
         return self.last - self.first
 
 
-def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Slot]:
+def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Window]:
     """Cut documents into windows, in order; mark those the layer probe samples.
 
     ``bos``: the token that this model expects before every text, or None.
     """
     limits = {c.name: c.max_windows for c in suite.corpora}
-    slots: list[Slot] = []
+    windows: list[Window] = []
     for document in documents:
         for piece in _cut(document, suite.window, bos, limits[document.corpus]):
-            slots.append(Slot(len(slots), document.number, *piece))
-    if "layers" in suite.probes and slots:
+            windows.append(Window(len(windows), document.number, *piece))
+    if "layers" in suite.probes and windows:
         # Spread evenly, from the middle of each stretch, over as many documents as possible.
-        count = min(suite.layers.windows, len(slots))
-        chosen = set(spread(len(slots), count))
-        slots = [
-            Slot(s.number, s.document, s.start, s.ids, s.first, s.last, s.number in chosen)
-            for s in slots
+        count = min(suite.layers.windows, len(windows))
+        chosen = set(spread(len(windows), count))
+        windows = [
+            Window(s.number, s.document, s.start, s.ids, s.first, s.last, s.number in chosen)
+            for s in windows
         ]
-    return slots
+    return windows
 
 
 def _cut(
-    document: Document, window: Window, bos: int | None, most: int | None
+    document: Document, window: Windowing, bos: int | None, most: int | None
 ) -> Iterator[tuple[int, Ids, int, int]]:
     prefix = [] if bos is None else [bos]
     length = window.tokens - len(prefix)
@@ -81,12 +81,12 @@ def _cut(
             return
 
 
-def blocks(documents: list[Document], slots: list[Slot], tokens: int) -> list[list[Slot]]:
+def blocks(documents: list[Document], windows: list[Window], tokens: int) -> list[list[Window]]:
     """Group whole documents into blocks of about ``tokens`` tokens: the unit of resuming."""
-    by_document: dict[int, list[Slot]] = {}
-    for slot in slots:
-        by_document.setdefault(slot.document, []).append(slot)
-    groups: list[list[Slot]] = []
+    by_document: dict[int, list[Window]] = {}
+    for window in windows:
+        by_document.setdefault(window.document, []).append(window)
+    groups: list[list[Window]] = []
     size = tokens
     for document in documents:
         own = by_document.get(document.number, [])
@@ -103,7 +103,7 @@ def spread(size: int, count: int) -> list[int]:
     return [int((i + 0.5) * size / count) for i in range(count)]
 
 
-def padded(batch: Sequence[Slot]) -> Ids:
+def padded(batch: Sequence[Window]) -> Ids:
     """The ids of a batch, (B, T), zero-padded on the right."""
     ids = np.zeros((len(batch), max(len(s.ids) for s in batch)), np.int64)
     for i, s in enumerate(batch):
@@ -111,9 +111,9 @@ def padded(batch: Sequence[Slot]) -> Ids:
     return ids
 
 
-def batches(block: list[Slot], batch_size: int) -> list[list[Slot]]:
+def batches(block: list[Window], batch_size: int) -> list[list[Window]]:
     """Batches of similar length; probed windows go together, since they run in lock-step."""
-    result: list[list[Slot]] = []
+    result: list[list[Window]] = []
     for probed in (False, True):
         group = sorted(
             (s for s in block if s.probed == probed), key=lambda s: (-len(s.ids), s.number)

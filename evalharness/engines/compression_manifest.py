@@ -17,8 +17,8 @@ from evalharness.engines.file_headers import GgufTensor, gguf_tensors
 from evalharness.engines.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from evalharness.engines.simulate import Quantized
 from evalharness.engines.storage import Stored, stored
-from evalharness.spec.model import Manifest, ModelSpec
-from evalharness.spec.result import SideManifest, TensorGroup
+from evalharness.spec.model import Claims, ModelSpec
+from evalharness.spec.result import CompressionManifest, TensorGroup
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,14 +28,14 @@ _EXAMPLES = 3
 _TOLERANCE = 0.05  # bits
 
 
-def measure(
+def compression_manifest(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
     spec: ModelSpec,
     place: Path,
     source: str,
     simulated: dict[str, Quantized] | None = None,
-) -> SideManifest:
+) -> CompressionManifest:
     """Measure ``model``.
 
     Parameters
@@ -52,7 +52,7 @@ def measure(
     file = gguf_tensors(place, "model.path") if place.suffix == ".gguf" else []
     if file:
         claimed["file"] = file_types(file)
-    return SideManifest(
+    return CompressionManifest(
         name=spec.name,
         source=source,
         architecture=type(model).__name__,
@@ -90,7 +90,7 @@ def group(tensors: Iterable[Stored]) -> list[TensorGroup]:
 
 
 def disagreements(
-    claim: Manifest, tensors: list[Stored], file: Sequence[GgufTensor] = ()
+    claim: Claims, tensors: list[Stored], file: Sequence[GgufTensor] = ()
 ) -> list[str]:
     """Where the claimed bits and group size are not what was measured, in words.
 

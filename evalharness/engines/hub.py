@@ -6,16 +6,31 @@ Offline nothing is asked of the hub: what is not in the local cache is refused a
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
 from evalharness.errors import InputError, RunError
 from evalharness.spec.model import ModelSource
 
-if TYPE_CHECKING:
-    from evalharness.engines.locate import Resolved
+Kind = Literal["hub", "directory", "gguf"]
 
 _FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A model that is there: ``path`` on this machine, or ``hub_id`` at ``revision``."""
+
+    kind: Kind
+    path: Path | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        if self.path is not None:
+            return str(self.path)
+        return f"{self.hub_id}@{self.revision}" if self.revision else str(self.hub_id)
 
 
 def snapshot(found: Resolved, source: ModelSource, *, weights: bool = True) -> Path:

@@ -1,73 +1,31 @@
 """A model file in, a model that is ready to be compared out.
 
-    spec ──► resolve ──► backend (weights, quantiser, adapter) ──► simulate ──► manifest
+    spec ──► locate ──► engine (weights, quantiser, adapter) ──► simulate ──► compression manifest
 
-Each backend is one file with ``load(spec, found, device, progress) -> Parts``, named in `BACKENDS`.
 Torch and transformers are imported when `load` runs, not with this module.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from evalharness.compat.silence import quiet
-from evalharness.engines.locate import Resolved, resolve_spec
-from evalharness.errors import InputError, nearest
+from evalharness.engines.base import LoadedModel, Parts, Say
+from evalharness.engines.hub import Resolved
+from evalharness.engines.locate import resolve_spec
+from evalharness.engines.registry import engine_named
+from evalharness.errors import InputError
 from evalharness.spec.model import ModelSpec
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from evalharness.engines.simulate import Quantized
-    from evalharness.spec.result import SideManifest
-
-Progress = Callable[[str], None]
-
-BACKENDS = {"transformers": "evalharness.engines.transformers"}
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What a backend returns: a model on its device, its tokenizer, and where they came from."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    place: Path
-    messages: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """One side of a pair. ``model`` is in eval mode and needs no gradients."""
-
-    name: str
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    device: torch.device
-    manifest: SideManifest
-    messages: tuple[str, ...] = ()
-    simulated: Mapping[str, Quantized] = field(default_factory=dict)  # what `simulate` did
-
-
-class Backend(Protocol):
-    """A module that can run a model."""
-
-    def load(
-        self, spec: ModelSpec, found: Resolved, device: torch.device, progress: Progress
-    ) -> Parts:
-        """Load the weights of ``spec``, found at ``found``, onto ``device``."""
-
-
-def load(
-    spec: ModelSpec, *, device: str | None = None, progress: Progress | None = None
-) -> LoadedModel:
+def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = None) -> LoadedModel:
     """Load one side.
 
     Parameters
@@ -85,13 +43,13 @@ def load(
     say = _aloud(progress)
     found = resolve_spec(spec)
     with quiet() as said:
-        backend = _backend(spec.model.backend)
-        from evalharness.engines.compression_manifest import measure
+        engine = engine_named(spec.model.engine)
+        from evalharness.engines.compression_manifest import compression_manifest
         from evalharness.engines.simulate import fake_quantize
 
         place = pick_device(device or spec.model.device)
         say(f"loading {spec.name}")
-        parts = backend.load(spec, found, place, say)
+        parts = engine.load(spec, found, place, say)
         parts.model.requires_grad_(False)
         parts.model.train(False)
         simulated: dict[str, Quantized] = {}
@@ -100,7 +58,9 @@ def load(
             simulated = fake_quantize(parts.model, spec.simulate.weights)
         say(f"measuring {spec.name}")
         named = _source(spec, found, parts)
-        manifest = measure(parts.model, parts.tokenizer, spec, parts.place, named, simulated)
+        manifest = compression_manifest(
+            parts.model, parts.tokenizer, spec, parts.place, named, simulated
+        )
     messages = dict.fromkeys((*parts.messages, *said.lines))
     return LoadedModel(
         spec.name, parts.model, parts.tokenizer, place, manifest, tuple(messages), simulated
@@ -113,7 +73,7 @@ def _source(spec: ModelSpec, found: Resolved, parts: Parts) -> str:
     return f"{text} + adapter {spec.adapter}" if spec.adapter else text
 
 
-def _aloud(progress: Progress | None) -> Progress:
+def _aloud(progress: Say | None) -> Say:
     """``progress`` with today's streams, which `quiet` takes away while libraries load."""
     out, err = sys.stdout, sys.stderr
 
@@ -153,10 +113,3 @@ def pick_device(text: str) -> torch.device:
             remedy="Use auto, or cpu.",
         )
     return torch.device("cuda", device.index or 0) if device.type == "cuda" else device
-
-
-def _backend(name: str) -> Backend:
-    if name not in BACKENDS:
-        hint = nearest(name, BACKENDS) or f"known: {', '.join(BACKENDS)}"
-        raise InputError(f"unknown backend {name!r}", key="model.backend", remedy=hint)
-    return cast(Backend, import_module(BACKENDS[name]))

@@ -16,17 +16,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from evalharness.engines.file_headers import check_gguf, check_safetensors
-from evalharness.engines.hub import require_cached
+from evalharness.engines.hub import Resolved, require_cached
 from evalharness.errors import InputError
 from evalharness.spec.model import ModelSource, ModelSpec
-
-Kind = Literal["hub", "directory", "gguf"]
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FORMS = (
@@ -42,21 +39,6 @@ TOKENIZER_FILES = (
     "spiece.model",
     "tekken.json",
 )
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """A model that is there: ``path`` on this machine, or ``hub_id`` at ``revision``."""
-
-    kind: Kind
-    path: Path | None = None
-    hub_id: str | None = None
-    revision: str | None = None
-
-    def __str__(self) -> str:
-        if self.path is not None:
-            return str(self.path)
-        return f"{self.hub_id}@{self.revision}" if self.revision else str(self.hub_id)
 
 
 def resolve(source: ModelSource, key: str = "model.path") -> Resolved:

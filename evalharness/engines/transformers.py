@@ -1,4 +1,4 @@
-"""The transformers backend: a hub snapshot, a directory or a GGUF file as a PreTrainedModel.
+"""The transformers engine: a hub snapshot, a directory or a GGUF file as a PreTrainedModel.
 
 Refused rather than warned about: weights that the files do not hold (transformers would fill them
 at random), pickled weights without ``allow_pickle``, code that the model ships without
@@ -16,27 +16,27 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from evalharness.engines import gguf as gguf_
-from evalharness.engines import quantizers
+from evalharness.engines import gguf, quantizers
 from evalharness.engines.adapter import add_adapter
+from evalharness.engines.base import Parts, Say
 from evalharness.engines.device_memory import require_memory
-from evalharness.engines.hub import snapshot
-from evalharness.engines.load import Parts, Progress
+from evalharness.engines.hub import Resolved, snapshot
 from evalharness.engines.load_errors import explain
-from evalharness.engines.locate import Resolved, check_directory, resolve_tokenizer
+from evalharness.engines.locate import check_directory, resolve_tokenizer
 from evalharness.errors import EvalHarnessError, InputError
 from evalharness.spec.model import ModelSpec
 
+NAME = "transformers"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Progress) -> Parts:
+def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) -> Parts:
     """Load the model and the tokenizer of ``spec``; see `evalharness.engines.load.load`."""
     messages: list[str] = []
     place = snapshot(found, spec.model)
     if found.kind == "hub":
         check_directory(place, "model.path", allow_pickle=spec.model.allow_pickle)
-    with gguf_.read_once() if found.kind == "gguf" else nullcontext():
+    with gguf.read_once() if found.kind == "gguf" else nullcontext():
         try:
             require_memory(spec, place, device)
             if spec.quantization is None:
@@ -61,7 +61,7 @@ def load_tokenizer(spec: ModelSpec, found: Resolved) -> Tokenizer:
     key = "model.tokenizer" if source.tokenizer else "model.path"
     try:
         if place.suffix == ".gguf":
-            return gguf_.load_tokenizer(place)
+            return gguf.load_tokenizer(place)
         tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
             place, trust_remote_code=source.trust_remote_code, local_files_only=True
         )
@@ -93,7 +93,7 @@ def _plain(
     if source.attn is not None:
         options["attn_implementation"] = source.attn
     if place.suffix == ".gguf":
-        return _checked(*gguf_.load_model(place, options), spec, place, messages)
+        return _checked(*gguf.load_model(place, options), spec, place, messages)
     if quantization_config is not None:
         options["quantization_config"] = quantization_config
     loader: Any = AutoModelForCausalLM
@@ -108,7 +108,7 @@ def _plain(
 
 
 def _quantized(
-    spec: ModelSpec, place: Path, device: torch.device, progress: Progress, messages: list[str]
+    spec: ModelSpec, place: Path, device: torch.device, progress: Say, messages: list[str]
 ) -> PreTrainedModel:
     """Load with a quantiser of transformers; a GGUF file is unpacked into a directory first."""
     config = quantizers.config(spec)

@@ -19,7 +19,8 @@ from evalharness.metrics.evidence import (
     text_scopes,
     undefined,
 )
-from evalharness.metrics.registry import Measured, Scope, Totals, mean_metric, metric
+from evalharness.metrics.registry import Measured, Totals, mean_metric, metric
+from evalharness.spec.result import Scope
 from evalharness.stats import Interval
 
 Array = npt.NDArray[Any]

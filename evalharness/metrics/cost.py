@@ -10,7 +10,8 @@ import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
-from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.metrics.registry import Measured, metric
+from evalharness.spec.result import Scope
 from evalharness.stats import Interval
 
 _counted: Any = {

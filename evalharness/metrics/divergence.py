@@ -21,7 +21,8 @@ from evalharness.metrics.evidence import (
     undefined,
 )
 from evalharness.metrics.perplexity import difference, over_tokens
-from evalharness.metrics.registry import Measured, Scope, Totals, mean_metric, metric
+from evalharness.metrics.registry import Measured, Totals, mean_metric, metric
+from evalharness.spec.result import Scope
 from evalharness.stats import (
     Interval,
     clopper_pearson,

@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from evalharness.metrics.evidence import Evidence
-from evalharness.metrics.registry import REGISTRY, Measured, Metric, Scope
-from evalharness.spec.result import Estimate
+from evalharness.metrics.registry import REGISTRY, Measured, Metric
+from evalharness.spec.result import Estimate, Scope
 from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
 
 # A layer metric has hundreds of scopes; the result lists them under `layers`, not `metrics`.

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evalharness.metrics.registry import Scope
 from evalharness.run.directory import InMemory, Run
 from evalharness.run.records import BINS
-from evalharness.spec.slices import Doc, Subset, subsets
+from evalharness.spec.result import Scope
+from evalharness.spec.slices import SlicedDocument, Subset, subsets
 from evalharness.stats import Interval
 
 Floats = npt.NDArray[np.float64]
@@ -164,10 +164,12 @@ class Evidence:
         return table
 
     @cached_property
-    def _docs(self) -> list[Doc]:
+    def _docs(self) -> list[SlicedDocument]:
         columns = (self.documents[n] for n in ("corpus", "id", "attributes", "tokens"))
         return [
-            Doc(str(c), str(i), json.loads(a) if isinstance(a, str) else {}, None if t != t else t)
+            SlicedDocument(
+                str(c), str(i), json.loads(a) if isinstance(a, str) else {}, None if t != t else t
+            )
             for c, i, a, t in zip(*columns, strict=True)
         ]
 

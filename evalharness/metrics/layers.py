@@ -9,9 +9,9 @@ import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
-from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.metrics.registry import Measured, metric
 from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
-from evalharness.spec.result import LayerResult
+from evalharness.spec.result import LayerResult, Scope
 
 # Edge 0 opens bin 0, which holds exact zeros; then EDGE_MIN · 2^(i / BINS_PER_OCTAVE).
 EDGES = np.concatenate([[0.0], EDGE_MIN * 2.0 ** (np.arange(BINS) / BINS_PER_OCTAVE)])

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes
-from evalharness.metrics.registry import Scope, Totals, mean_metric
+from evalharness.metrics.registry import Totals, mean_metric
+from evalharness.spec.result import Scope
 from evalharness.stats import Interval, cluster_skew_t, exp_interval
 
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}

@@ -10,17 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from evalharness.metrics.evidence import Evidence
+from evalharness.spec.result import Scope
 from evalharness.stats import Interval, cluster_skew_t
-
-if TYPE_CHECKING:
-    from evalharness.metrics.evidence import Evidence
-
-Scope = dict[str, str]
 
 
 @dataclass(frozen=True)

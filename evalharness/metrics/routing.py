@@ -8,8 +8,8 @@ import pandas as pd
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import CONFIDENCE
-from evalharness.metrics.registry import Measured, Scope, metric
-from evalharness.spec.result import RoutingResult
+from evalharness.metrics.registry import Measured, metric
+from evalharness.spec.result import RoutingResult, Scope
 
 
 def _scopes(evidence: Evidence) -> list[Scope]:

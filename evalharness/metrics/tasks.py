@@ -10,7 +10,8 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import TASK_KEYS, Evidence, task_scopes, undefined
-from evalharness.metrics.registry import Measured, Scope, metric
+from evalharness.metrics.registry import Measured, metric
+from evalharness.spec.result import Scope
 from evalharness.stats import Interval
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
-from evalharness.metrics.registry import Measured, Scope, metric
-from evalharness.spec.result import WeightResult
+from evalharness.metrics.registry import Measured, metric
+from evalharness.spec.result import Scope, WeightResult
 from evalharness.stats import Interval
 
 

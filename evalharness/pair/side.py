@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import keep_freed_memory
-from evalharness.engines.load import LoadedModel
 from evalharness.engines.load_errors import is_out_of_memory
 from evalharness.errors import InputError
 

@@ -22,7 +22,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from evalharness.data.windows import Slot, spread
+from evalharness.data.windows import Window, spread
 from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
 from evalharness.probes.weights import Columns
@@ -44,9 +44,9 @@ _SUMS = (
 )
 
 
-def sample(slots: Sequence[Slot], count: int) -> list[Slot]:
+def sample(windows: Sequence[Window], count: int) -> list[Window]:
     """At most ``count`` windows of two tokens and more, spread evenly."""
-    usable = [s for s in slots if len(s.ids) > 1]
+    usable = [s for s in windows if len(s.ids) > 1]
     count = min(count, len(usable))
     return [usable[at] for at in spread(len(usable), count)]
 
@@ -80,23 +80,25 @@ class ActivationSums:
         self._last: tuple[Tensor, tuple[Tensor, ...]] | None = None
 
     @torch.inference_mode()
-    def run(self, slots: Sequence[Slot], progress: Callable[[int], None] = lambda n: None) -> None:
+    def run(
+        self, windows: Sequence[Window], progress: Callable[[int], None] = lambda n: None
+    ) -> None:
         """Send the windows through the side's own forward."""
-        for slot in slots:
-            with self._watching(slot):
-                ids = torch.from_numpy(slot.ids)[None].to(self.side.device)
+        for window in windows:
+            with self._watching(window):
+                ids = torch.from_numpy(window.ids)[None].to(self.side.device)
                 hidden = self.side.hidden(ids)
                 if self.side.split:
                     for name, module in self.modules:
                         if module is self.side.head:
-                            self._take(name, hidden, slot)
+                            self._take(name, hidden, window)
             self._last = None
-            progress(len(slot.ids))
+            progress(len(window.ids))
 
     @contextmanager
-    def _watching(self, slot: Slot) -> Iterator[None]:
+    def _watching(self, window: Window) -> Iterator[None]:
         handles = [
-            module.register_forward_pre_hook(self._hook(name, slot), with_kwargs=True)
+            module.register_forward_pre_hook(self._hook(name, window), with_kwargs=True)
             for name, module in self.modules
             if not (module is self.side.head and self.side.split)
         ]
@@ -106,17 +108,17 @@ class ActivationSums:
             for handle in handles:
                 handle.remove()
 
-    def _hook(self, name: str, slot: Slot) -> Callable[..., None]:
+    def _hook(self, name: str, window: Window) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
             x = args[0] if args else next((v for v in kwargs.values() if _floating(v)), None)
             if _floating(x):
-                self._take(name, x, slot)
+                self._take(name, x, window)
 
         return hook
 
-    def _take(self, name: str, x: Tensor, slot: Slot) -> None:
+    def _take(self, name: str, x: Tensor, window: Window) -> None:
         # One row a token; the rows that a routed expert gets are others.
-        if x.shape[:-1].numel() != len(slot.ids):
+        if x.shape[:-1].numel() != len(window.ids):
             return
         found = self._reduced(x)
         first, largest_C, energy_C, powers = found
@@ -141,7 +143,7 @@ class ActivationSums:
             [*powers, largest_C.max().double(), first.double(), *weighted, *beyond]
         )
         tokens = x.shape[:-1].numel() - 1
-        self._kept.append((name, slot.document, tokens * x.shape[-1], x.shape[-1], numbers))
+        self._kept.append((name, window.document, tokens * x.shape[-1], x.shape[-1], numbers))
 
     def _reduced(self, x: Tensor) -> tuple[Tensor, ...]:
         """Largest |x| of position 0; of the others, by channel, largest |x| and Σx²; Σx … Σx⁴."""
@@ -255,20 +257,20 @@ def activations(
     reference: Side,
     candidate: Side,
     pairs: Sequence[PairedModule],
-    slots: Sequence[Slot],
+    windows: Sequence[Window],
     columns: dict[str, Columns],
-    calibration: Sequence[Slot] = (),
+    calibration: Sequence[Window] = (),
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> dict[str, pa.Table]:
-    """Both sides' inputs over ``slots``, and the reference's over ``calibration``."""
+    """Both sides' inputs over ``windows``, and the reference's over ``calibration``."""
     seen: ActivationSums | None = None
     if calibration:
         seen = ActivationSums("calibration", reference, inputs_of(pairs, "reference"))
         seen.run(calibration, progress)
     ref = ActivationSums("reference", reference, inputs_of(pairs, "reference"), columns, seen)
-    ref.run(slots, progress)
+    ref.run(windows, progress)
     cand = ActivationSums("candidate", candidate, inputs_of(pairs, "candidate"))
-    cand.run(slots, progress)
+    cand.run(windows, progress)
     made = [s.tables() for s in (seen, ref, cand) if s is not None]
     return {name: pa.concat_tables([t[name] for t in made]) for name in made[0]}
 

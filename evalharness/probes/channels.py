@@ -34,10 +34,10 @@ class ChannelSums:
         self._sampled: tuple[Tensor, Tensor, Tensor, Tensor] | None = None
 
     def add(
-        self, error: str, name: str, ref: Tensor, cand: Tensor, slots_BT: Tensor, at_BT: Tensor
+        self, error: str, name: str, ref: Tensor, cand: Tensor, docs_BT: Tensor, at_BT: Tensor
     ) -> None:
         """Take in one module's outputs, one row a token."""
-        counts_K, tokens = self._sample(slots_BT, at_BT)
+        counts_K, tokens = self._sample(docs_BT, at_BT)
         a, b = (t.reshape(-1, t.shape[-1]).to(self.device) for t in (ref, cand))
         key, kernel = (error, name), a.is_cuda and has_triton()
         if key not in self._sums:
@@ -54,13 +54,13 @@ class ChannelSums:
             self._sums[key] += delta.square().sum(0, dtype=torch.float64)
         self._tokens[key] = self._tokens[key] + tokens
 
-    def _sample(self, slots_BT: Tensor, at_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample(self, docs_BT: Tensor, at_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Which of the positions 0, EVERY, … count, (K,), and how many; once for a batch."""
         known = self._sampled
-        if known is None or known[0] is not slots_BT or known[1] is not at_BT:
-            slots_K, at_K = (t.reshape(-1)[::EVERY].to(self.device) for t in (slots_BT, at_BT))
+        if known is None or known[0] is not docs_BT or known[1] is not at_BT:
+            slots_K, at_K = (t.reshape(-1)[::EVERY].to(self.device) for t in (docs_BT, at_BT))
             counts_K = (slots_K >= 0) & (at_K > 0)
-            known = self._sampled = (slots_BT, at_BT, counts_K, counts_K.sum())
+            known = self._sampled = (docs_BT, at_BT, counts_K, counts_K.sum())
         return known[2], known[3]
 
     def table(self) -> pa.Table:

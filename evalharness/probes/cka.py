@@ -20,7 +20,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from evalharness.data.windows import Slot, padded, spread
+from evalharness.data.windows import Window, padded, spread
 from evalharness.pair.matching import decoder_blocks
 from evalharness.pair.side import Side
 from evalharness.run.records import CKA
@@ -34,13 +34,13 @@ LEAST = 8  # tokens in a minibatch
 def similarity(
     reference: Side,
     candidate: Side,
-    slots: Sequence[Slot],
+    windows: Sequence[Window],
     progress: Callable[[int], None] = lambda tokens: None,
 ) -> pa.Table:
     """Rows of `records.CKA`: every block of one side against every block of the other."""
     rows: list[dict[str, Any]] = []
-    for number, start in enumerate(range(0, len(slots), WINDOWS)):
-        batch = slots[start : start + WINDOWS]
+    for number, start in enumerate(range(0, len(windows), WINDOWS)):
+        batch = windows[start : start + WINDOWS]
         grams = [_grams(side, batch) for side in (reference, candidate)]
         n = next(iter(grams[0].values())).shape[0] if grams[0] else 0
         progress(sum(len(s.ids) for s in batch))
@@ -74,14 +74,14 @@ def hsic(k_Ann: Tensor, l_Bnn: Tensor) -> Tensor:
     return (inner + sums - 2 / (n - 2) * (rows_k @ rows_l.T)) / (n * (n - 3))
 
 
-def _grams(side: Side, batch: Sequence[Slot]) -> dict[str, Tensor]:
+def _grams(side: Side, batch: Sequence[Window]) -> dict[str, Tensor]:
     """Gram matrix (n, n) of each block's output at the sampled tokens, float64, no diagonal."""
     ids = padded(batch)
     rows = torch.tensor(
         [
             i * ids.shape[1] + 1 + at
-            for i, slot in enumerate(batch)
-            for at in spread(len(slot.ids) - 1, min(TOKENS, len(slot.ids) - 1))
+            for i, window in enumerate(batch)
+            for at in spread(len(window.ids) - 1, min(TOKENS, len(window.ids) - 1))
         ],
         dtype=torch.int64,
     )

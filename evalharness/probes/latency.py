@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.pair.side import Side
 from evalharness.run import records
 
@@ -21,9 +21,9 @@ PROMPTS, PROMPT_TOKENS, STEPS = 8, 64, 16
 
 
 @torch.inference_mode()
-def decode_latency(reference: Side, candidate: Side, slots: list[Slot]) -> pa.Table:
+def decode_latency(reference: Side, candidate: Side, windows: list[Window]) -> pa.Table:
     """Seconds of `STEPS` greedy steps with a KV cache after each of some prompts, as TIMINGS."""
-    prompts = [s.ids[:PROMPT_TOKENS] for s in slots[:PROMPTS]]
+    prompts = [s.ids[:PROMPT_TOKENS] for s in windows[:PROMPTS]]
     for side in (reference, candidate):
         _decode(side, prompts[0], 2)  # the first run of a kernel is never typical
     rows = []
@@ -50,11 +50,11 @@ def _decode(side: Side, prompt: np.ndarray[Any, Any], steps: int) -> float:
 
 
 @torch.inference_mode()
-def peak_memory(side: Side, slot: Slot, batch_size: int) -> int | None:
+def peak_memory(side: Side, window: Window, batch_size: int) -> int | None:
     """Bytes at the peak of one full batch: own weights and activations; None off CUDA."""
     if side.device.type != "cuda":
         return None
-    ids = torch.from_numpy(slot.ids).expand(batch_size, -1).to(side.device)
+    ids = torch.from_numpy(window.ids).expand(batch_size, -1).to(side.device)
     _wait(side)
     torch.cuda.reset_peak_memory_stats(side.device)
     before = torch.cuda.memory_allocated(side.device)

@@ -86,11 +86,11 @@ class LayerProbe:
         return pa.concat_tables([s.table(self._documents) for s in self._sums.values()])
 
     def run(
-        self, ids_ref: Tensor, ids_cand: Tensor, slots_BT: Tensor, positions_BT: Tensor
+        self, ids_ref: Tensor, ids_cand: Tensor, docs_BT: Tensor, positions_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Both models' `Side.hidden` of one batch, watched.
 
-        ``slots_BT``: index of each token's document among `begin`'s, −1 for padding;
+        ``docs_BT``: index of each token's document among `begin`'s, −1 for padding;
         ``positions_BT``: its place in the window, 0 for the first.
         """
         if not self._rehearsed:
@@ -99,20 +99,20 @@ class LayerProbe:
             self._rehearsed = True
             few = (slice(1), slice(REHEARSED))
             self._watched(
-                ids_ref[few], ids_cand[few], slots_BT[few], positions_BT[few], rehearsal=True
+                ids_ref[few], ids_cand[few], docs_BT[few], positions_BT[few], rehearsal=True
             )
         self._batches += 1
-        return self._watched(ids_ref, ids_cand, slots_BT, positions_BT)
+        return self._watched(ids_ref, ids_cand, docs_BT, positions_BT)
 
     def _watched(
         self,
         ids_ref: Tensor,
         ids_cand: Tensor,
-        slots_BT: Tensor,
+        docs_BT: Tensor,
         positions_BT: Tensor,
         rehearsal: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        batch = _Batch(self, slots_BT, positions_BT, rehearsal)
+        batch = _Batch(self, docs_BT, positions_BT, rehearsal)
         with batch.hooks():
             return lockstep(
                 lambda: self.reference.hidden(ids_ref),
@@ -123,16 +123,16 @@ class LayerProbe:
             )
 
     def add_head(
-        self, z_ref_NV: Tensor, z_cand_NV: Tensor, slots_N: Tensor, at_N: Tensor, h_cand_NC: Tensor
+        self, z_ref_NV: Tensor, z_cand_NV: Tensor, docs_N: Tensor, at_N: Tensor, h_cand_NC: Tensor
     ) -> None:
         """The head's errors, from logits and hidden states that the pass has anyway."""
         if self.head is None:
             return
-        slots, at = slots_N[None], at_N[None]
-        self.add("total", self.head.name, z_ref_NV[None], z_cand_NV[None], slots, at)
+        docs, at = docs_N[None], at_N[None]
+        self.add("total", self.head.name, z_ref_NV[None], z_cand_NV[None], docs, at)
         if "own" in self.errors and same_input(self.head):
             mine = self.reference.logits(_like(h_cand_NC, self.reference.head))
-            self.add("own", self.head.name, mine[None], z_cand_NV[None], slots, at)
+            self.add("own", self.head.name, mine[None], z_cand_NV[None], docs, at)
 
     def add(
         self,
@@ -140,15 +140,15 @@ class LayerProbe:
         name: str,
         ref: Tensor,
         cand: Tensor,
-        slots: Tensor,
+        docs: Tensor,
         at: Tensor,
         x: Tensor | None = None,
     ) -> None:
         """Take in one module's outputs for one kind of error, if it is asked for."""
         if error in self._sums:
-            self._sums[error].add(self._index[error][name], ref, cand, slots, at, x)
+            self._sums[error].add(self._index[error][name], ref, cand, docs, at, x)
             if self._batches == 1:
-                self._channels.add(error, name, ref, cand, slots, at)
+                self._channels.add(error, name, ref, cand, docs, at)
 
 
 @dataclass
@@ -165,8 +165,8 @@ class _Clean:
 class _Batch:
     """One batch's passage through both models."""
 
-    def __init__(self, probe: LayerProbe, slots_BT: Tensor, at_BT: Tensor, check: bool) -> None:
-        self.probe, self.slots, self.at = probe, slots_BT, at_BT
+    def __init__(self, probe: LayerProbe, docs_BT: Tensor, at_BT: Tensor, check: bool) -> None:
+        self.probe, self.docs, self.at = probe, docs_BT, at_BT
         self.check = check  # look for modules that write in place, and record nothing
         self.calling = False  # a module is being called from here: its hooks keep quiet
         self.clean: _Clean | None = None
@@ -314,7 +314,7 @@ class _Batch:
             if indices is not None and width is not None and self.routed[pair.name]:
                 theirs = self.routed[pair.name].popleft()
                 if not self.check:
-                    self.probe.routing.add(pair.name, width, theirs, indices, self.slots, self.at)
+                    self.probe.routing.add(pair.name, width, theirs, indices, self.docs, self.at)
             mine, kept = self.own[pair.name], self.kept[pair.name]
             if mine:
                 self._add("own", pair, mine.popleft(), y)
@@ -343,10 +343,10 @@ class _Batch:
         if self.check:
             return
         # Only outputs of one row a token can be placed; a routed expert's rows are others.
-        if ref.dim() == cand.dim() == 2 and len(ref) == self.slots.numel():
-            ref, cand = (t.view(*self.slots.shape, -1) for t in (ref, cand))
-        if ref.shape == cand.shape and cand.shape[:2] == self.slots.shape and cand.dim() == 3:
-            self.probe.add(error, pair.name, ref, cand, self.slots, self.at, x)
+        if ref.dim() == cand.dim() == 2 and len(ref) == self.docs.numel():
+            ref, cand = (t.view(*self.docs.shape, -1) for t in (ref, cand))
+        if ref.shape == cand.shape and cand.shape[:2] == self.docs.shape and cand.dim() == 3:
+            self.probe.add(error, pair.name, ref, cand, self.docs, self.at, x)
 
 
 def same_input(pair: PairedModule) -> bool:

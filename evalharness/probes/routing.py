@@ -32,19 +32,19 @@ class RoutingSums:
         experts: int,
         ref_Nk: Tensor,
         cand_Nk: Tensor,
-        slots_BT: Tensor,
+        docs_BT: Tensor,
         positions_BT: Tensor,
     ) -> None:
         """Take in the experts that both sides chose for the tokens of one batch."""
-        slots, at = slots_BT.reshape(-1), positions_BT.reshape(-1)
-        if not len(slots) == len(ref_Nk) == len(cand_Nk):
+        docs, at = docs_BT.reshape(-1), positions_BT.reshape(-1)
+        if not len(docs) == len(ref_Nk) == len(cand_Nk):
             return
-        keep = (slots >= 0) & (at > 0)
-        hot_DN = torch.arange(self.documents, device=slots.device)[:, None] == slots
+        keep = (docs >= 0) & (at > 0)
+        hot_DN = torch.arange(self.documents, device=docs.device)[:, None] == docs
         hot_DN = (hot_DN & keep).double()
         a, b = (
-            torch.zeros(len(slots), experts, device=slots.device, dtype=torch.float64).scatter_(
-                1, chosen.to(slots.device), 1.0
+            torch.zeros(len(docs), experts, device=docs.device, dtype=torch.float64).scatter_(
+                1, chosen.to(docs.device), 1.0
             )
             for chosen in (ref_Nk, cand_Nk)
         )

@@ -6,7 +6,7 @@ whole batch, all modules at once, into float64 sums per module and document. Nei
 device, nothing of an activation's size is kept, and the order of summation is fixed, so that the
 same run gives the same bits (float atomics would not). `table` is the one transfer to the host.
 
-Shapes: B sequences, T tokens, N = B·T, C channels, M modules, D documents (local slots).
+Shapes: B sequences, T tokens, N = B·T, C channels, M modules, D documents (local docs).
 """
 
 from __future__ import annotations
@@ -75,24 +75,24 @@ class LayerSums:
         index: int,
         h_ref: Tensor,
         h_cand: Tensor,
-        slots_BT: Tensor,
+        docs_BT: Tensor,
         positions_BT: Tensor,
         x_ref: Tensor | None = None,
     ) -> None:
         """Take in one module's outputs on both sides, (…, C) with B·T rows, in any float dtype.
 
-        ``slots_BT``: each token's document slot, −1: leave it out. ``positions_BT``: its place in
+        ``docs_BT``: each token's document doc, −1: leave it out. ``positions_BT``: its place in
         the document; 0 is kept apart. ``x_ref``: the module's input on the reference side, for the
-        size of its update f(x) − x. Pass the same slots and positions tensors for all modules of a
+        size of its update f(x) − x. Pass the same docs and positions tensors for all modules of a
         batch: those are then folded together.
         """
         h_ref, h_cand = h_ref.to(self.device), h_cand.to(self.device)
         if x_ref is not None:
             x_ref = x_ref.to(self.device)
             self._with_update.add(index)
-        rows_RN = row_sums(h_ref, h_cand, x_ref, slots_BT, positions_BT)
-        self._pending.setdefault(index, []).append(_Rows(rows_RN, slots_BT, positions_BT))
-        self._pending_tokens += slots_BT.numel()
+        rows_RN = row_sums(h_ref, h_cand, x_ref, docs_BT, positions_BT)
+        self._pending.setdefault(index, []).append(_Rows(rows_RN, docs_BT, positions_BT))
+        self._pending_tokens += docs_BT.numel()
         if self._pending_tokens >= PENDING:
             self.reduce()
 
@@ -100,16 +100,16 @@ class LayerSums:
         """Fold what was added into the sums, without waiting for the device."""
         groups: dict[tuple[tuple[int, int], ...], list[int]] = defaultdict(list)
         for i, rows in sorted(self._pending.items()):
-            groups[tuple((id(r.slots), id(r.positions)) for r in rows)].append(i)
+            groups[tuple((id(r.docs), id(r.positions)) for r in rows)].append(i)
         for members in groups.values():
             like = self._pending[members[0]]
             batch = _Batch.of(
-                self._flat([r.slots for r in like]),
+                self._flat([r.docs for r in like]),
                 self._flat([r.positions for r in like]),
                 self.documents,
             )
             size = FOLD_CUDA if self.device.type == "cuda" else FOLD_CPU
-            step = max(1, size // max(1, batch.slots.numel()))
+            step = max(1, size // max(1, batch.docs.numel()))
             for at in range(0, len(members), step):
                 part = members[at : at + step]
                 rows_RMN = torch.stack([_joined(self._pending[i]) for i in part], 1)
@@ -133,7 +133,7 @@ class LayerSums:
         values_5MN, top_MD = fold(
             rows_RMN,
             index,
-            batch.slots,
+            batch.docs,
             batch.later,
             batch.counted,
             batch.order,
@@ -148,7 +148,7 @@ class LayerSums:
         self._sums_SMD[:, index] += total.flatten(0, 1)
 
         found = top_MD >= 0
-        rank_MD = torch.where(found, batch.slots.numel() - 1 - (top_MD & 0xFFFFFFFF), 0)
+        rank_MD = torch.where(found, batch.docs.numel() - 1 - (top_MD & 0xFFFFFFFF), 0)
         at_MD = batch.by_order[rank_MD]
         value_MD = torch.where(found, (top_MD >> 32).int().view(torch.float32), -1.0)
         new = torch.stack(
@@ -171,7 +171,7 @@ class LayerSums:
         return found[0], found[1]
 
     def table(self, documents: Sequence[int]) -> pa.Table:
-        """Rows of `records.LAYERS`, modules in order, then documents; slot i is ``documents[i]``.
+        """Rows of `records.LAYERS`, modules in order, then documents; doc i is ``documents[i]``.
 
         Pairs without a token are left out. A document in which a module's output is not finite has
         NaN sums. The sums start anew.
@@ -209,7 +209,7 @@ class _Rows:
     """What `row_sums` left of one module and batch, and the batch it belongs to."""
 
     numbers: Tensor  # (ROWS, N)
-    slots: Tensor  # (B, T)
+    docs: Tensor  # (B, T)
     positions: Tensor  # (B, T)
 
 
@@ -221,26 +221,26 @@ def _joined(rows: list[_Rows]) -> Tensor:
 class _Batch:
     """Where the tokens of a batch belong. All but the last are (N,)."""
 
-    slots: Tensor  # never negative; see counted
+    docs: Tensor  # never negative; see counted
     positions: Tensor
     counted: Tensor  # not padding
     later: Tensor  # counted, and not position 0
     by_order: Tensor  # the tokens by position
     order: Tensor  # its inverse: each token's place in it
-    hot: Tensor  # (N, 2·D) float64: one-hot of the later tokens' slots, then of the first ones'
+    hot: Tensor  # (N, 2·D) float64: one-hot of the later tokens' docs, then of the first ones'
 
     @classmethod
-    def of(cls, slots_N: Tensor, positions_N: Tensor, documents: int) -> _Batch:
-        counted = slots_N >= 0
+    def of(cls, docs_N: Tensor, positions_N: Tensor, documents: int) -> _Batch:
+        counted = docs_N >= 0
         first = counted & (positions_N == 0)
         later = counted & ~first
-        slots_N = slots_N.clamp_min(0)
+        docs_N = docs_N.clamp_min(0)
         by_order = positions_N.argsort(stable=True)
         order = torch.empty_like(by_order)
         order[by_order] = torch.arange(len(by_order), device=by_order.device)
-        hot_ND = slots_N[:, None] == torch.arange(documents, device=slots_N.device)
+        hot_ND = docs_N[:, None] == torch.arange(documents, device=docs_N.device)
         return cls(
-            slots_N,
+            docs_N,
             positions_N,
             counted,
             later,
@@ -257,13 +257,13 @@ def has_triton() -> bool:
 
 
 def row_sums(
-    a: Tensor, b: Tensor, x: Tensor | None, slots_BT: Tensor, positions_BT: Tensor
+    a: Tensor, b: Tensor, x: Tensor | None, docs_BT: Tensor, positions_BT: Tensor
 ) -> Tensor:
     """The ROWS numbers of every token, (ROWS, N) float32.
 
     a (reference), b (candidate), x (reference's input): (…, C), one row a token.
     """
-    n = slots_BT.numel()
+    n = docs_BT.numel()
     a_NC, b_NC = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     if a_NC.shape != b_NC.shape or a_NC.shape[0] != n:
         raise ValueError(
@@ -279,12 +279,12 @@ def row_sums(
         return out_RN
     plain_rows(a_NC, b_NC, x_NC, out_RN)
     # The channel is needed of a document's largest difference alone, and is slow to find.
-    slots_N, positions_N = slots_BT.reshape(-1).to(a.device), positions_BT.reshape(-1).to(a.device)
-    largest_N = torch.where((slots_N >= 0) & (positions_N > 0), out_RN[5], -1.0)
+    docs_N, positions_N = docs_BT.reshape(-1).to(a.device), positions_BT.reshape(-1).to(a.device)
+    largest_N = torch.where((docs_N >= 0) & (positions_N > 0), out_RN[5], -1.0)
     # Numbered anew: a few tokens may belong to any of a block's documents.
-    slots_N = torch.unique(slots_N.clamp_min(0), return_inverse=True)[1]
-    most_D = largest_N.new_full((n,), -1.0).scatter_reduce(0, slots_N, largest_N, "amax")
-    at = ((largest_N >= 0) & (largest_N == most_D[slots_N])).nonzero()[:, 0]
+    docs_N = torch.unique(docs_N.clamp_min(0), return_inverse=True)[1]
+    most_D = largest_N.new_full((n,), -1.0).scatter_reduce(0, docs_N, largest_N, "amax")
+    at = ((largest_N >= 0) & (largest_N == most_D[docs_N])).nonzero()[:, 0]
     out_RN[6] = 0
     out_RN[6, at] = (b_NC[at].float() - a_NC[at].float()).abs().argmax(-1).float()
     return out_RN
@@ -313,7 +313,7 @@ def plain_rows(a_NC: Tensor, b_NC: Tensor, x_NC: Tensor | None, out_RN: Tensor) 
 def _plain_fold(
     rows_RMN: Tensor,
     index_M: Tensor,
-    slots_N: Tensor,
+    docs_N: Tensor,
     later_N: Tensor,
     counted_N: Tensor,
     order_N: Tensor,
@@ -337,14 +337,14 @@ def _plain_fold(
     documents = histogram_2MDB.shape[2]
     ones = later_N.int().expand_as(err).reshape(-1)
     for histogram, value in zip(histogram_2MDB, (relative, cosine)):
-        place = (index_M[:, None] * documents + slots_N) * BINS + _bin(value)
+        place = (index_M[:, None] * documents + docs_N) * BINS + _bin(value)
         histogram.view(-1).scatter_add_(0, place.reshape(-1), ones)
 
     # The bits of a float that is not negative order as the float does.
     bits = rows_RMN[5].view(torch.int32).long() << 32
     key = torch.where(later_N, bits | (len(order_N) - 1 - order_N), -1)
     top = key.new_full((len(index_M), documents), -1)
-    top.scatter_reduce_(1, slots_N.expand_as(key), key, "amax")
+    top.scatter_reduce_(1, docs_N.expand_as(key), key, "amax")
     return torch.cat([values, bad_MN[None].double()]), top
 
 

@@ -165,7 +165,7 @@ def _channels(
 def triton_fold(
     rows_RMN: Tensor,
     index_M: Tensor,
-    slots_N: Tensor,
+    docs_N: Tensor,
     later_N: Tensor,
     counted_N: Tensor,
     order_N: Tensor,
@@ -181,7 +181,7 @@ def triton_fold(
         _fold[(triton.cdiv(n, FOLD), m)](
             rows_RMN,
             index_M,
-            slots_N,
+            docs_N,
             later_N.view(torch.int8),
             counted_N.view(torch.int8),
             order_N,
@@ -211,7 +211,7 @@ def _bin(value):
 def _fold(
     rows_ptr,
     index_ptr,
-    slots_ptr,
+    docs_ptr,
     later_ptr,
     counted_ptr,
     order_ptr,
@@ -228,7 +228,7 @@ def _fold(
     at = tl.program_id(0) * FOLD + tl.arange(0, FOLD)
     module = tl.program_id(1)
     inside = at < n
-    slot = tl.load(slots_ptr + at, mask=inside, other=0)
+    doc = tl.load(docs_ptr + at, mask=inside, other=0)
     later = tl.load(later_ptr + at, mask=inside, other=0) != 0
     counted = tl.load(counted_ptr + at, mask=inside, other=0) != 0
     rows_ptr += module.to(tl.int64) * n
@@ -265,7 +265,7 @@ def _fold(
     spoilt = tl.where(counted, 1.0, 0.0) - tl.where(good, 1.0, 0.0)
     tl.store(values_ptr + 4 * size + at, spoilt.to(tl.float64), mask=inside)
 
-    place = (index * documents + slot) * (LAST + 1)
+    place = (index * documents + doc) * (LAST + 1)
     tl.atomic_add(histogram_ptr + place + _bin(relative), 1, mask=later, sem="relaxed")
     histogram_ptr += modules.to(tl.int64) * documents * (LAST + 1)
     tl.atomic_add(histogram_ptr + place + _bin(cosine), 1, mask=later, sem="relaxed")
@@ -273,6 +273,6 @@ def _fold(
     # The bits of a float that is not negative order as the float does; below them, the token.
     order = tl.load(order_ptr + at, mask=inside, other=0)
     key = (largest.to(tl.int32, bitcast=True).to(tl.int64) << 32) | (n - 1 - order)
-    top_ptr += module * documents + slot
+    top_ptr += module * documents + doc
     known = tl.load(top_ptr, mask=later, other=0)  # spares most of the atomics
     tl.atomic_max(top_ptr, key, mask=later & (key > known), sem="relaxed")

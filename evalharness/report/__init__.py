@@ -1,13 +1,13 @@
 """Render ``result.json``: HTML, Markdown, JUnit, terminal, GitHub annotations.
 
-    Result ──► html.render_html          report.html, one self-contained page
+    Result ──► page.render_html          report.html, one self-contained page
            ├─► markdown.render_markdown  summary.md
            ├─► junit.render_junit        junit.xml
            ├─► terminal.print_summary    the terminal
            ├─► github.annotations        workflow commands
            └─► combined.render_combined  many candidates of one reference
 
-A :class:`~evalharness.spec.result.Result` is the only input. Nothing is estimated here: view.py
+A :class:`~evalharness.spec.result.Result` is the only input. Nothing is estimated here: tables.py
 arranges, numbers.py gives each number the digits its interval supports, text.py makes what hides
 itself visible, bars.py and charts.py draw.
 """
@@ -19,7 +19,7 @@ from evalharness.report.github import annotations as github_annotations
 from evalharness.report.junit import render_junit
 from evalharness.report.markdown import render_markdown
 from evalharness.report.page import render_html
-from evalharness.report.sections.registry import Section, register
+from evalharness.report.section import Section
 from evalharness.report.terminal import print_summary, text_summary
 
 __all__ = [
@@ -27,7 +27,6 @@ __all__ = [
     "combined_text",
     "github_annotations",
     "print_summary",
-    "register",
     "render_combined",
     "render_html",
     "render_junit",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from evalharness.report import tables as view
+from evalharness.report import tables
 from evalharness.report.text import scope_key, scope_words, visible
 from evalharness.spec.result import Estimate, Figures, ReliabilityBin, Result
 
@@ -15,7 +15,7 @@ _WHOLE = {"", "{}", "all", "everything"}  # names of the scope over everything
 
 def kl_marks(result: Result) -> dict[str, float]:
     """Return label → value of the KL statistics that the distribution is marked with."""
-    found = ((label, view.find(result, metric)) for metric, label in KL_MARKS.items())
+    found = ((label, tables.find(result, metric)) for metric, label in KL_MARKS.items())
     return {label: e.value for label, e in found if e is not None and e.value is not None}
 
 
@@ -69,9 +69,9 @@ def documents(result: Result) -> list[DocumentRow]:
         rows[d.corpus][1].append(d.tokens)
     found = []
     for corpus, (shifts, tokens) in rows.items():
-        e = view.find(result, "nll.shift", {"corpus": corpus})
+        e = tables.find(result, "nll.shift", {"corpus": corpus})
         if e is None and len(rows) == 1:
-            e = view.find(result, "nll.shift")
+            e = tables.find(result, "nll.shift")
         found.append(
             DocumentRow(corpus, shifts, tokens, *((e.value, e.low, e.high) if e else (None,) * 3))
         )
@@ -79,7 +79,7 @@ def documents(result: Result) -> list[DocumentRow]:
 
 
 @dataclass(frozen=True)
-class Document:
+class DocumentPoint:
     """One document with its loss shift."""
 
     name: str
@@ -89,14 +89,14 @@ class Document:
     kl: float | None
 
 
-def points(figures: Figures) -> tuple[list[Document], int]:
+def points(figures: Figures) -> tuple[list[DocumentPoint], int]:
     """Return the documents that have a shift, the largest first, and how many have none."""
     found = []
     for d in figures.nll_by_document:
         if (shift := _finite(d.get("shift"))) is not None:
             name, corpus = str(d.get("document", "")), str(d.get("corpus", ""))
             tokens = int(_finite(d.get("tokens")) or 0)
-            found.append(Document(name, corpus, tokens, shift, _finite(d.get("kl"))))
+            found.append(DocumentPoint(name, corpus, tokens, shift, _finite(d.get("kl"))))
     found.sort(key=lambda d: (-d.shift, d.corpus, d.name))
     return found, len(figures.nll_by_document) - len(found)
 

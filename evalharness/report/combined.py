@@ -15,11 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from evalharness.report import charts, numbers
-from evalharness.report import layer_tables as depth
-from evalharness.report import tables as view
+from evalharness.report import charts, layer_tables, numbers, tables
 from evalharness.report.glossary import SYMBOLS, tile_name
-from evalharness.report.sections import registry as sections
+from evalharness.report.templates import template
 from evalharness.report.text import short
 from evalharness.spec.result import Estimate, GateResult, Result
 
@@ -43,7 +41,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
     """Return one row a result, in the order given."""
     found = []
     for number, r in enumerate(results, 1):
-        worst = depth.worst(r.layers)
+        worst = layer_tables.worst(r.layers)
         found.append(
             Row(
                 number,
@@ -51,7 +49,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
                 [_measured(r, metric) for metric in METRICS],
                 worst_task(r),
                 "" if worst is None else worst.layer,
-                [row.gate for row in view.gate_rows(r) if row.gate.verdict != "PASS"],
+                [row.gate for row in tables.gate_rows(r) if row.gate.verdict != "PASS"],
             )
         )
     return found
@@ -59,7 +57,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 def _measured(result: Result, metric: str) -> Estimate | None:
     """Return an estimate that has a value, or None."""
-    e = view.find(result, metric)
+    e = tables.find(result, metric)
     return None if e is None or e.value is None else e
 
 
@@ -92,16 +90,19 @@ def render_combined(results: list[Result]) -> str:
     if not results:
         raise ValueError("results: must hold at least one result (got none)")
     found = rows(results)
-    gate_ids = list(dict.fromkeys(view.gate_label(g) for r in results for g in r.gates))
+    gate_ids = list(dict.fromkeys(tables.gate_label(g) for r in results for g in r.gates))
     matrix = [
-        (label, [next((g for g in r.gates if view.gate_label(g) == label), None) for r in results])
+        (
+            label,
+            [next((g for g in r.gates if tables.gate_label(g) == label), None) for r in results],
+        )
         for label in gate_ids
     ]
     measured = [
         k for k, metric in enumerate(METRICS) if any(row.estimates[k] is not None for row in found)
     ]
     drawn = (_chart(found, "perplexity.ratio", "ratio"), _chart(found, "kl.mean", "kl"))
-    return sections.template(
+    return template(
         "combined.html.j2",
         rows=found,
         columns=[(k, METRICS[k]) for k in measured],
@@ -158,7 +159,7 @@ def _stacked(e: Estimate | None) -> str:
 def _chart(found: Sequence[Row], metric: str, key: str) -> str:
     points = {}
     for row in found:
-        e = view.find(row.result, metric)
+        e = tables.find(row.result, metric)
         if e is not None and e.value is not None:
             bits = row.result.compared.candidate.bits_per_weight
             points[row.number] = charts.Candidate(

@@ -4,8 +4,7 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions: 
 ``%``, CR and LF are escaped, in a property ``:`` and ``,`` as well.
 """
 
-from evalharness.report import numbers
-from evalharness.report import tables as view
+from evalharness.report import numbers, tables
 from evalharness.report.glossary import objects, unit_words
 from evalharness.report.text import plural, sentence, visible
 from evalharness.spec.result import GateResult, Result
@@ -17,7 +16,7 @@ def annotations(result: Result) -> list[str]:
     What blocks is an error, the rest a warning (``notice`` for severity ``info``). A run that does
     not exit 0 always has an error.
     """
-    lines = [_gate(row.gate) for row in view.gate_rows(result) if row.gate.verdict != "PASS"]
+    lines = [_gate(row.gate) for row in tables.gate_rows(result) if row.gate.verdict != "PASS"]
     untrusted = result.verdict == "ANOMALOUS" and result.exit_code != 0
     for anomaly in result.anomalies:
         level = "error" if untrusted else "warning"
@@ -54,7 +53,7 @@ def _gate(g: GateResult) -> str:
         parts.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
     if g.unsaid_waiver:
         parts.append(f"Waived: {sentence(g.unsaid_waiver)}")
-    title = f"{g.verdict}: {view.gate_label(g)}"
+    title = f"{g.verdict}: {tables.gate_label(g)}"
     message = " ".join(part for part in parts if part)
     return command(level, message, title=title, file=g.file, line=g.line)
 

@@ -11,8 +11,7 @@ import re
 from datetime import datetime
 from xml.etree import ElementTree as ET
 
-from evalharness.report import numbers
-from evalharness.report import tables as view
+from evalharness.report import numbers, tables
 from evalharness.report.glossary import EXIT_CODES, is_waived, objects, unit_words
 from evalharness.report.text import plural, sentence, visible
 from evalharness.spec.result import GateResult, Result
@@ -55,7 +54,7 @@ def clean(text: str) -> str:
 
 def _case(result: Result, g: GateResult) -> ET.Element:
     """Return the test case of one gate."""
-    attributes = {"classname": clean(result.policy), "name": clean(view.gate_label(g))}
+    attributes = {"classname": clean(result.policy), "name": clean(tables.gate_label(g))}
     if g.file:
         attributes["file"] = clean(g.file)
         if g.line is not None:

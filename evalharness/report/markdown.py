@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evalharness.report import layer_tables as depth
-from evalharness.report import numbers
-from evalharness.report import tables as view
+from evalharness.report import layer_tables, numbers, tables
 from evalharness.report.glossary import (
     ARROWS,
     EXIT_CODES,
@@ -16,7 +14,7 @@ from evalharness.report.glossary import (
     unit_words,
 )
 from evalharness.report.text import plural, sentence, visible
-from evalharness.spec.result import GateResult, Result, SideManifest
+from evalharness.spec.result import CompressionManifest, GateResult, Result
 
 # What starts something in GitHub's Markdown, or in the HTML that it lets through.
 _ESCAPES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -83,7 +81,7 @@ def _gates(result: Result) -> str:
     if not result.gates:
         return "**No gate was applied: nothing was decided, so nothing passed.**"
     rows = []
-    shown, folded = view.fold(view.gate_rows(result))
+    shown, folded = tables.fold(tables.gate_rows(result))
     for row in shown:
         g, n = row.gate, row.shown
         where = "" if not g.scope else f"<br>{escape(row.where)}"
@@ -99,7 +97,7 @@ def _gates(result: Result) -> str:
         )
     head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
     more = f"\n\nand {len(folded):,} more gates, all PASS" if folded else ""
-    return f"**{view.tally(result)}**\n\n{table(head, rows)}{more}"
+    return f"**{tables.tally(result)}**\n\n{table(head, rows)}{more}"
 
 
 def _why(g: GateResult) -> str:
@@ -115,7 +113,7 @@ def _why(g: GateResult) -> str:
 
 def _metrics(result: Result) -> str:
     rows = []
-    for e in view.key_estimates(result):
+    for e in tables.key_estimates(result):
         shown = numbers.estimate(e)
         if e.value is None or e.low is None:
             interval = escape(e.reason or "no interval")
@@ -138,7 +136,7 @@ def _compared(result: Result) -> str:
     return "<br>\n".join(lines)
 
 
-def _side(s: SideManifest) -> str:
+def _side(s: CompressionManifest) -> str:
     stored = ", ".join(f"{escape(g.storage)} ({g.tensors:,})" for g in s.groups[:4])
     more = f" and {len(s.groups) - 4} more" if len(s.groups) > 4 else ""
     return (
@@ -152,7 +150,7 @@ def _tasks(result: Result) -> str:
     if not result.tasks:
         return "Tasks: not measured."
     rows = []
-    for row in view.task_rows(result):
+    for row in tables.task_rows(result):
         t = row.task
         shift = numbers.estimate(row.shift) if row.shift else None
         flips = (
@@ -176,7 +174,7 @@ def _tasks(result: Result) -> str:
 
 
 def _worst_layer(result: Result) -> str:
-    worst = depth.worst(result.layers)
+    worst = layer_tables.worst(result.layers)
     if worst is None:
         return "Layers: not measured."
     shown = numbers.shown(worst.median, worst.low, worst.high)

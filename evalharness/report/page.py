@@ -1,35 +1,39 @@
-"""``report.page``: one self-contained page, readable without a network or a script."""
+"""``report.html``: one self-contained page, readable without a network or a script."""
 
 from __future__ import annotations
 
+from functools import cache
+
 from markupsafe import Markup
 
-from evalharness.report import glossary as words
-from evalharness.report import tables as view
-from evalharness.report.sections import registry as sections
-from evalharness.report.sections.registry import Section
+from evalharness.report import glossary, tables
+from evalharness.report import sections as folder
+from evalharness.report.section import Section
+from evalharness.report.templates import template
 from evalharness.report.text import plural
+from evalharness.spec.plugins import built_in, offered, reject
 from evalharness.spec.result import Estimate, Result
 
 
 def render_html(result: Result) -> str:
     """Return the whole report as one HTML document; the same result gives the same bytes."""
-    sections.load_plugins()
-    parts = [(s, Markup(s.render(result))) for s in sections.SECTIONS]  # noqa: S704
-    return sections.template(
+    parts = [(s, Markup(s.render(result))) for s in all_sections()]  # noqa: S704
+    return template(
         "report.html.j2",
         r=result,
         parts=parts,
         notices=_notices(result),
-        tally=view.tally(result),
+        tally=tables.tally(result),
         tiles=_tiles(result),
-        exit_words=words.EXIT_CODES.get(result.exit_code, "see the log"),
+        exit_words=glossary.EXIT_CODES.get(result.exit_code, "see the log"),
     )
 
 
 def _tiles(result: Result) -> list[tuple[str, str, Estimate | None]]:
     """Return the four figures of the banner; one that was not measured says so."""
-    return [(metric, words.tile_name(metric), view.find(result, metric)) for metric in view.TILES]
+    return [
+        (metric, glossary.tile_name(metric), tables.find(result, metric)) for metric in tables.TILES
+    ]
 
 
 def _notices(result: Result) -> str:
@@ -43,4 +47,13 @@ def _notices(result: Result) -> str:
     return ", ".join(found)
 
 
-__all__ = ["Section", "render_html"]
+@cache
+def all_sections() -> tuple[Section, ...]:
+    """Every section, in the order of the page."""
+    found = [module.SECTION for module in built_in(folder)]
+    for name, section in offered("sections", Section):
+        if any(section.id == known.id for known in found):
+            reject("sections", name, f"the id {section.id!r} is taken")
+        else:
+            found.append(section)
+    return tuple(sorted(found, key=lambda s: s.place))

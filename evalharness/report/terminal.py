@@ -11,9 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from evalharness.report import layer_tables as depth
-from evalharness.report import numbers
-from evalharness.report import tables as view
+from evalharness.report import layer_tables, numbers, tables
 from evalharness.report.glossary import ARROWS, SYMBOLS, tile_name, unit_words
 from evalharness.report.text import plural, scope_words, sentence, short, visible
 from evalharness.spec.result import Result, Verdict
@@ -160,7 +158,7 @@ def _gates(result: Result, width: int) -> RenderableType:
     narrow = width < _WIDE
     cells: list[list[Text]] = []
     reasons = Table.grid(padding=(0, 1, 0, 0))
-    shown, folded = view.fold(view.gate_rows(result))
+    shown, folded = tables.fold(tables.gate_rows(result))
     for row in shown:
         g, n = row.gate, row.shown
         style = STYLES[g.verdict]
@@ -168,7 +166,7 @@ def _gates(result: Result, width: int) -> RenderableType:
         if row.standing != "blocking":
             verdict.append("\n  " + row.standing.split(" (")[0], style="dim")
         # Of `each: true` the scope, which stands below, is in the id as well.
-        name = Text(short(g.id.rpartition("[")[0] if view.names_scope(g) else g.id, 34))
+        name = Text(short(g.id.rpartition("[")[0] if tables.names_scope(g) else g.id, 34))
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
         unit = "" if g.unit == "fraction" else short(unit_words(g.unit), 14)
@@ -195,7 +193,7 @@ def _gates(result: Result, width: int) -> RenderableType:
         )
     for row_cells in cells:
         table.add_row(*row_cells)
-    parts: list[RenderableType] = [Text(view.tally(result), style="bold"), table]
+    parts: list[RenderableType] = [Text(tables.tally(result), style="bold"), table]
     if folded:
         parts.append(Text(f"and {len(folded):,} more gates, all PASS", style="dim"))
     if reasons.row_count:
@@ -220,7 +218,7 @@ def _reason(row: GateRow) -> Text:
 
 
 def _metrics(result: Result, width: int) -> RenderableType:
-    estimates = view.key_estimates(result)
+    estimates = tables.key_estimates(result)
     if not estimates:
         return Text("metrics: none of the key metrics was measured")
     table = _new_table()
@@ -247,7 +245,7 @@ def _noise(result: Result) -> list[RenderableType]:
     """Return the noise floor of the metrics shown, on a line of its own: no column is left."""
     shown = [
         f"{tile_name(e.id)} {numbers.noise_floor(e)}"
-        for e in view.key_estimates(result)
+        for e in tables.key_estimates(result)
         if e.noise_floor is not None
     ]
     text = f"noise floor, the reference against itself: {'; '.join(shown)}"
@@ -261,7 +259,7 @@ def _tasks(result: Result) -> RenderableType:
     table.add_column("task", overflow="fold", min_width=14)
     for name in ("items", "reference", "candidate", "shift", "✓→✕", "✕→✓"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in view.task_rows(result):
+    for row in tables.task_rows(result):
         t = row.task
         flips = (
             numbers.MISSING if x is None else f"{x:,}" for x in (t.right_to_wrong, t.wrong_to_right)
@@ -278,7 +276,7 @@ def _tasks(result: Result) -> RenderableType:
 
 
 def _layer(result: Result) -> RenderableType:
-    worst = depth.worst(result.layers)
+    worst = layer_tables.worst(result.layers)
     if worst is None:
         return Text("layers: not measured")
     s = numbers.shown(worst.median, worst.low, worst.high)

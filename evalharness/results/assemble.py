@@ -26,6 +26,7 @@ from evalharness.run.directory import Run
 from evalharness.spec.result import (
     Anomaly,
     Compared,
+    CompressionManifest,
     Cost,
     Figures,
     FlippedItem,
@@ -35,7 +36,6 @@ from evalharness.spec.result import (
     ReliabilityBin,
     Repair,
     Result,
-    SideManifest,
     TaskResult,
     WorstToken,
 )
@@ -45,16 +45,13 @@ SHOWN_TOKENS = 8  # worst tokens shown by each criterion
 SHOWN_FLIPS = 40
 
 
-def anomalies(run: Run, evidence: Evidence) -> list[Anomaly]:
-    """What the pass found that makes the run untrustworthy."""
-    return [Anomaly(kind=k, message=m) for k, m in evidence.anomalies]
-
-
 def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomaly]) -> Result:
     """The whole result of ``run`` under a policy's ``decision``."""
     evidence = estimates.evidence
     manifest = run.manifest
-    sides = {k: SideManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()}
+    sides = {
+        k: CompressionManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()
+    }
     return Result(
         evalharness_version=__version__,
         verdict=decision.verdict,

@@ -1,0 +1,1 @@
+"""What files say: YAML in, `result.json` out."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator, model_validator
 
 from evalharness.spec.base import Spec, parse
 from evalharness.spec.yamlfile import KeyPath, YamlFile, load_yaml
@@ -23,7 +23,11 @@ class ModelSource(Spec):
     tokenizer: str | None = Field(
         None, description="Where the tokenizer is, if not with the model; same forms as path."
     )
-    backend: Literal["transformers"] = "transformers"
+    engine: str = Field(
+        "transformers",
+        validation_alias=AliasChoices("engine", "backend"),
+        description="What runs the model: transformers, or an engine of an installed package.",
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
     attn: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
@@ -57,7 +61,7 @@ class Simulate(Spec):
     weights: WeightQuantizer
 
 
-class Manifest(Spec):
+class Claims(Spec):
     """What the author says was compressed; held against what is measured from the weights."""
 
     tool: str | None = None
@@ -87,7 +91,7 @@ class ModelSpec(Spec):
         "{method: torchao, quant_type: …}.",
     )
     simulate: Simulate | None = None
-    manifest: Manifest = Manifest()
+    manifest: Claims = Claims()
 
     @field_validator("quantization")
     @classmethod

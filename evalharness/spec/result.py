@@ -273,7 +273,7 @@ class TensorGroup(Part):
     examples: list[str]
 
 
-class SideManifest(Part):
+class CompressionManifest(Part):
     """The compression manifest, measured from the loaded model."""
 
     name: str
@@ -291,8 +291,8 @@ class SideManifest(Part):
 
 
 class Compared(Part):
-    reference: SideManifest
-    candidate: SideManifest
+    reference: CompressionManifest
+    candidate: CompressionManifest
     same_model: bool = False  # a model against itself: said, not hidden
 
 

@@ -23,7 +23,7 @@ MOST = 64  # values of an attribute that `by` may split into
 
 
 @dataclass(frozen=True)
-class Doc:
+class SlicedDocument:
     """What decides whether a document is in a slice; ``tokens`` None where not yet counted."""
 
     corpus: str
@@ -39,7 +39,7 @@ class Subset:
     name: str
     where: Mapping[str, str]
 
-    def takes(self, doc: Doc) -> bool:
+    def takes(self, doc: SlicedDocument) -> bool:
         """Whether any position of ``doc`` is in the slice; a length not yet counted matches."""
         known = {**doc.attributes, "corpus": doc.corpus, "id": doc.id}
         for key, wanted in self.where.items():
@@ -63,7 +63,7 @@ def between(text: str) -> tuple[int, float]:
     return int(first or 0), int(last) if last else float("inf")
 
 
-def subsets(slices: Iterable[Mapping[str, Any]], docs: Sequence[Doc]) -> list[Subset]:
+def subsets(slices: Iterable[Mapping[str, Any]], docs: Sequence[SlicedDocument]) -> list[Subset]:
     """The slices of a suite, as dumped, over ``docs``: `by` becomes one a value that they have."""
     found = []
     for entry in slices:

@@ -64,7 +64,7 @@ class Corpus(Spec):
         return self
 
 
-class Window(Spec):
+class Windowing(Spec):
     """How documents are cut into windows, and which positions of a window are scored."""
 
     tokens: int = Field(512, ge=2)
@@ -73,7 +73,7 @@ class Window(Spec):
     min_tokens: int = Field(2, ge=2, description="Shorter documents are left out, and counted.")
 
     @model_validator(mode="after")
-    def _stride(self) -> Window:
+    def _stride(self) -> Windowing:
         if self.stride is not None and self.stride > self.tokens:
             raise ValueError(
                 "stride must be at most tokens, or text is skipped "
@@ -174,7 +174,7 @@ class Suite(Spec):
     name: str = Field(min_length=1)
     seed: int = 0
     corpora: tuple[Corpus, ...] = ()
-    window: Window = Window()
+    window: Windowing = Windowing()
     tasks: tuple[Task, ...] = ()
     probes: tuple[Literal["layers", "activations", "latency"], ...] = ()
     layers: LayerProbe = LayerProbe()

@@ -1,0 +1,1 @@
+"""A comparison from its inputs to a sealed run: plan, measure, judge, write."""

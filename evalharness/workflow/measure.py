@@ -12,15 +12,12 @@ import json
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import torch
 
-from evalharness.data import documents, windows
-from evalharness.data.calibration import calibration_slots
-from evalharness.engines import load as loading
+from evalharness.data import documents
+from evalharness.data.calibration import calibration_windows
 from evalharness.engines.load_errors import is_out_of_memory
 from evalharness.errors import RunError
 from evalharness.gates import check_layers, refuse_noise
@@ -28,7 +25,6 @@ from evalharness.pair.compatible import check_pair
 from evalharness.pair.faults import OutOfMemoryError, free_memory
 from evalharness.pair.matching import match
 from evalharness.pair.side import Side
-from evalharness.pair.texts.hidden_cache import HiddenCache, default_root
 from evalharness.pair.texts.statistics import worth_compiling
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.pair.texts.two_tokenizers import measure_separately
@@ -41,104 +37,30 @@ from evalharness.progress import Progress
 from evalharness.run import records
 from evalharness.run.directory import Run
 from evalharness.run.environment import environment, peak_memory
-from evalharness.spec.model import ModelSpec
-from evalharness.spec.slices import Doc, subsets
+from evalharness.spec.slices import SlicedDocument, subsets
 from evalharness.version import __version__
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
-from evalharness.workflow.noise_floor import Floor, noise_floor
+from evalharness.workflow.noise_floor import Floor
+from evalharness.workflow.plan import Job
+from evalharness.workflow.reference import Reference, load_side
 from evalharness.workflow.stopping import decided, look, look_shares
 
 if TYPE_CHECKING:
     from evalharness.pair.tasks.run import TaskRun
-    from evalharness.workflow.compare import Plan
 
-CUDA_BLOCK = 16  # a GPU is through a CPU's block of tokens before its records are written
 TUNED = 5  # a confidence sequence is narrowest at this part of the documents
 
 
-class Reference:
-    """The reference, and all that depends on it alone."""
-
-    def __init__(self, job: Plan, memory: MemoryPlan, progress: Progress) -> None:
-        self.side = load_side(job.reference, job.device, memory, progress)
-        tokenizer = self.side.loaded.tokenizer
-        self.documents = documents.tokenize(job.texts, job.suite, tokenizer, self.side.vocab_size)
-        bos = documents.bos_token(tokenizer)
-        self.slots = windows.cut(self.documents, job.suite, bos)
-        self.block_tokens = job.block_tokens
-        if self.side.device.type == "cuda":
-            self.block_tokens *= CUDA_BLOCK
-        self.blocks = windows.blocks(self.documents, self.slots, self.block_tokens)
-        self.cache: HiddenCache | None = None
-        # Hidden states of task prompts, where other candidates will meet the same; see `many`.
-        self.prompts: dict[bytes, torch.Tensor] | None = None
-        self._noise_floor: Floor | None = None
-        self._settings = job.suite.noise_floor
-        self._batch_size = memory.batch_size
-        if job.cache and self.side.split:
-            self.cache = HiddenCache(self.side, default_root(), progress.tell)
-
-    def noise_floor(self, progress: Progress) -> Floor:
-        """Each text metric between the reference and itself; measured once."""
-        if self._noise_floor is None:
-            with progress.step("measuring the noise floor"):
-                self._noise_floor = noise_floor(
-                    self.side, self.documents, self.slots, self._batch_size, self._settings
-                )
-        return self._noise_floor
-
-    @torch.inference_mode()
-    def go_alone(self, batch_size: int, progress: Progress) -> None:
-        """Put every hidden state into the cache, then make room for a candidate."""
-        if self.side.released:
-            return
-        if not self.side.split:
-            raise RunError(
-                f"{self.side.loaded.name} cannot be split into backbone and head, so the two "
-                "models must fit on the device together. Use a larger one"
-            )
-        self.cache = self.cache or HiddenCache(self.side, default_root(), progress.tell)
-        self.noise_floor(progress)
-        work = TokenPass(
-            self.side,
-            self.side,
-            self.documents,
-            batch_size=batch_size,
-            probe=None,
-            cache=self.cache,
-        )
-        total = sum(len(s.ids) for s in self.slots)
-        with progress.count("tokens through the reference", total, "tokens") as advance:
-            for block in self.blocks:
-                work.remember(block)
-                advance(sum(len(s.ids) for s in block))
-        self.side.release_backbone()
-        free_memory(self.side.device)
-
-
-def load_side(spec: ModelSpec, device: str | None, memory: MemoryPlan, progress: Progress) -> Side:
-    """Load one side where the plan wants its weights."""
-    with progress.step(f"loading {spec.name}") as say:
-        if memory.mode != "offload":
-            return Side(loading.load(spec, device=device, progress=say))
-        from accelerate import cpu_offload
-
-        loaded = loading.load(spec, device="cpu", progress=say)
-        place = loading.pick_device(device or spec.model.device)
-        cpu_offload(loaded.model, place)
-        return Side(replace(loaded, device=place))
-
-
-def measure(job: Plan, progress: Progress, reference: Reference | None = None) -> Run:
+def measure_pair(job: Job, progress: Progress, reference: Reference | None = None) -> Run:
     """Load what is not loaded and record every block that is not recorded yet."""
     with warnings.catch_warnings():
         # bitsandbytes, say, warns at every forward pass of what it does by design.
         warnings.simplefilter("ignore")
-        return _measure(job, progress, reference)
+        return _measured(job, progress, reference)
 
 
-def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
+def _measured(job: Job, progress: Progress, reference: Reference | None) -> Run:
     started = time.perf_counter()
     memory = job.memory or plan_memory(job.reference, job.candidate, job.suite, job.device)
     for line in memory.lines:
@@ -194,19 +116,19 @@ def _measure(job: Plan, progress: Progress, reference: Reference | None) -> Run:
     return run
 
 
-def _floor(job: Plan, reference: Reference, progress: Progress) -> Floor:
+def _floor(job: Job, reference: Reference, progress: Progress) -> Floor:
     """The noise floor, held against the policy's limits; a resumed run keeps the one it has."""
     floor = Floor({})
     if job.resume:
         floor = Floor(Run.open(job.out).manifest.get("noise_floor") or {})
-    elif job.suite.tokenizers == "same" and reference.slots:
+    elif job.suite.tokenizers == "same" and reference.windows:
         floor = reference.noise_floor(progress)
     refuse_noise(job.policy, floor.values)
     return floor
 
 
 def _begin(
-    job: Plan,
+    job: Job,
     reference: Reference,
     candidate: Side,
     probe: LayerProbe | None,
@@ -254,7 +176,7 @@ def _begin(
             {"name": s.name, "where": dict(s.where)}
             for s in subsets(
                 suite.model_dump()["slices"],
-                [Doc(d.corpus, d.id, d.attributes, len(d.tokens)) for d in docs],
+                [SlicedDocument(d.corpus, d.id, d.attributes, len(d.tokens)) for d in docs],
             )
         ],
         "noise_floor": floor.values,
@@ -280,7 +202,7 @@ def _begin(
 
 
 def _texts(
-    job: Plan,
+    job: Job,
     memory: MemoryPlan,
     reference: Reference,
     candidate: Side,
@@ -292,8 +214,8 @@ def _texts(
 ) -> None:
     """Record every block of texts."""
     docs, blocks, done = reference.documents, reference.blocks, run.done()
-    total = sum(len(s.ids) for s in reference.slots)
-    positions = sum(s.scored for s in reference.slots)
+    total = sum(len(s.ids) for s in reference.windows)
+    positions = sum(s.scored for s in reference.windows)
     rule = job.stopping
     shares = look_shares(blocks, rule["looks"]) if rule and "looks" in rule else {}
     with progress.count("tokens through both models", total, "tokens") as advance:
@@ -313,7 +235,7 @@ def _texts(
             if f"{number:05d}" in done:
                 advance(sum(len(s.ids) for s in block))
             elif job.suite.tokenizers == "same":
-                run.write_block(f"{number:05d}", work.measure(block))
+                run.write_block(f"{number:05d}", work.run(block))
                 interrupted()
             else:
                 numbers = {s.document for s in block}
@@ -341,7 +263,7 @@ def _texts(
 
 
 def _inside(
-    job: Plan,
+    job: Job,
     reference: Reference,
     candidate: Side,
     probe: LayerProbe | None,
@@ -349,12 +271,12 @@ def _inside(
     progress: Progress,
 ) -> None:
     """Record weights and activations, and CKA where blocks have no counterpart."""
-    docs, suite, done = reference.slots, job.suite, run.done()
+    docs, suite, done = reference.windows, job.suite, run.done()
     if suite.tokenizers == "different" or not docs:
         return
     if "activations" in suite.probes and "activations" not in done:
         chosen = inputs.sample(docs, suite.activations.windows)
-        text = calibration_slots(
+        text = calibration_windows(
             job.calibration,
             job.candidate,
             suite,
@@ -378,24 +300,22 @@ def _inside(
             run.write_block("cka", {"cka": similarity(reference.side, candidate, chosen, go)})
 
 
-def _latency(
-    job: Plan, reference: Reference, candidate: Side, run: Run, progress: Progress
-) -> None:
+def _latency(job: Job, reference: Reference, candidate: Side, run: Run, progress: Progress) -> None:
     """Record decode seconds, and on CUDA each side's peak."""
-    slots = reference.slots
-    if "latency" in run.done() or not slots:
+    windows = reference.windows
+    if "latency" in run.done() or not windows:
         return
     with progress.step("measuring decode latency"):
-        timings = latency.decode_latency(reference.side, candidate, slots)
+        timings = latency.decode_latency(reference.side, candidate, windows)
         batch = job.suite.batch_size
-        peaks = [latency.peak_memory(s, slots[0], batch) for s in (reference.side, candidate)]
+        peaks = [latency.peak_memory(s, windows[0], batch) for s in (reference.side, candidate)]
     run.write_block("latency", {"timings": timings})
     if None not in peaks:
         run.update(peak_bytes=dict(zip(("reference", "candidate"), peaks, strict=True)))
 
 
 def _tasks(
-    job: Plan,
+    job: Job,
     reference: Reference,
     candidate: Side,
     run: Run,

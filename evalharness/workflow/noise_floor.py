@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.engines.load_errors import is_out_of_memory
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.pair.faults import free_memory
@@ -76,16 +76,16 @@ def _other_attention(model: Any) -> Iterator[None]:
 def noise_floor(
     reference: Side,
     documents: list[Document],
-    slots: list[Slot],
+    windows: list[Window],
     batch_size: int,
     settings: NoiseFloor,
 ) -> Floor:
     """Measure the reference against itself on a sample: documents are in random order."""
-    sample = [s for s in slots if not s.probed][: settings.windows] or slots[: settings.windows]
+    sample = [s for s in windows if not s.probed][: settings.windows] or windows[: settings.windows]
 
     def against(other: Side) -> dict[str, float]:
         work = TokenPass(reference, other, documents, batch_size=max(2, batch_size), probe=None)
-        return _values(Estimates(Evidence(InMemory({}, work.measure(sample)))))
+        return _values(Estimates(Evidence(InMemory({}, work.run(sample)))))
 
     ways, notes = {SHAPE: against(Otherwise(reference))}, []
     if settings.dtype is not None:

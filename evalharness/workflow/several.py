@@ -19,11 +19,12 @@ from typing import Any
 from evalharness.engines.locate import resolve_spec
 from evalharness.errors import EvalHarnessError, InputError, Interrupted
 from evalharness.progress import Progress
+from evalharness.results.files import load_result
 from evalharness.run.directory import MANIFEST, Run, check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
-from evalharness.workflow.compare import Plan, compare, plan, tidy
-from evalharness.workflow.seal import load_result
+from evalharness.workflow.compare import compare
+from evalharness.workflow.plan import Job, plan_job, tidy
 
 WORST = (4, 2, 1, 3, 0)
 COMBINED = "combined.html"
@@ -33,7 +34,7 @@ COMBINED = "combined.html"
 class Outcome:
     """One candidate's result, or why there is none."""
 
-    job: Plan
+    job: Job
     result: Result | None = None
     error: EvalHarnessError | None = None
 
@@ -53,7 +54,7 @@ def plan_many(
     resume: str | Path | None = None,
     cache: bool | None = None,
     **options: Any,
-) -> tuple[Path, list[Plan]]:
+) -> tuple[Path, list[Job]]:
     """The directory of all runs, and a checked plan for each; ``options`` are those of `plan`.
 
     ``cache``: None keeps the reference's hidden states unless the suite times it.
@@ -70,7 +71,7 @@ def plan_many(
             )
     folder = _folder(load_model_spec(base), len(specs), out, resume)
     # The first plan reads texts, tasks and policy for all; its own directory does not matter.
-    first = plan(base, candidates[0], out=folder / folders[0] / "new", **options)
+    first = plan_job(base, candidates[0], out=folder / folders[0] / "new", **options)
     keep = cache if cache is not None else "latency" not in first.suite.probes
     jobs = []
     for spec, name in zip(specs, folders):
@@ -88,14 +89,14 @@ def plan_many(
 
 def compare_many(
     folder: Path,
-    jobs: Sequence[Plan],
+    jobs: Sequence[Job],
     progress: Progress,
     on_error: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Measure and judge every candidate that is not done; writes the table of all."""
     from evalharness.pair.faults import free_memory
-    from evalharness.workflow.measure import Reference
     from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
+    from evalharness.workflow.reference import Reference
 
     # All plans first: once the reference is loaded, less memory is free.
     planned: list[MemoryPlan | EvalHarnessError] = []

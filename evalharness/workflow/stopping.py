@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from evalharness.errors import InputError
 from evalharness.metrics import REGISTRY
+from evalharness.results.judge import judge
 from evalharness.run.directory import Run
 from evalharness.spec.policy import Gate, Policy
-from evalharness.workflow.seal import judge
 
 if TYPE_CHECKING:
-    from evalharness.data.windows import Slot
+    from evalharness.data.windows import Window
 
 MOST_LOOKS = 20
 
@@ -46,14 +46,14 @@ def stopping(stop_early: bool, looks: int | None) -> dict[str, Any] | None:
     return {"rule": "looks", "looks": looks, "taken": []}
 
 
-def look_shares(blocks: Sequence[Sequence[Slot]], looks: int) -> dict[int, float]:
+def look_shares(blocks: Sequence[Sequence[Window]], looks: int) -> dict[int, float]:
     """The blocks after which there is a look, with the share of the documents seen by then.
 
     The first block that reaches each k/``looks`` of the documents; the last block always.
     """
     seen: list[int] = []
     for block in blocks:
-        seen.append((seen[-1] if seen else 0) + len({slot.document for slot in block}))
+        seen.append((seen[-1] if seen else 0) + len({window.document for window in block}))
     shares: dict[int, float] = {}
     for k in range(1, looks + 1):
         number = next((i for i, n in enumerate(seen) if n * looks >= k * seen[-1]), None)

@@ -11,13 +11,13 @@ import torch
 
 from evalharness.bisect.rank import Replay, Scores, _noise, confirm, gradient_scores
 from evalharness.bisect.swap import restored, swapped
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.pair.matching import PairedModule, match
 
 
-def slots() -> list[Slot]:
+def windows() -> list[Window]:
     ids = np.random.default_rng(0)
-    return [Slot(i, i // 2, 0, ids.integers(1, 300, 32), 4, 31) for i in range(8)]
+    return [Window(i, i // 2, 0, ids.integers(1, 300, 32), 4, 31) for i in range(8)]
 
 
 def linears(a: Any, b: Any) -> list[PairedModule]:
@@ -25,8 +25,8 @@ def linears(a: Any, b: Any) -> list[PairedModule]:
 
 
 def measured(a: Any, b: Any, top: int = 4) -> Scores:
-    scores = gradient_scores(a, linears(a, b), slots())
-    confirm(a, b, linears(a, b), slots(), scores, top)
+    scores = gradient_scores(a, linears(a, b), windows())
+    confirm(a, b, linears(a, b), windows(), scores, top)
     return scores
 
 
@@ -34,7 +34,7 @@ def measured(a: Any, b: Any, top: int = 4) -> Scores:
 def kl_by_hand(a: Any, b: Any) -> float:
     """Mean KL over the scored tokens from two whole passes, in float64."""
     total, n = 0.0, 0
-    for s in slots():
+    for s in windows():
         ids = torch.from_numpy(s.ids)[None]
         p, q = (m.model(ids).logits[0, s.first : s.last].double().log_softmax(-1) for m in (a, b))
         total += float((p.exp() * (p - q)).sum())
@@ -78,23 +78,23 @@ def test_the_score_equals_finite_differences(side: Callable) -> None:
     a, b = side(), side(bits=3)
     a.model.double()
     b.model.double()
-    slot = Slot(0, 0, 0, np.arange(1, 13), 2, 11)
-    ids = torch.from_numpy(slot.ids)[None]
-    scores = gradient_scores(a, linears(a, b), [slot])
+    window = Window(0, 0, 0, np.arange(1, 13), 2, 11)
+    ids = torch.from_numpy(window.ids)[None]
+    scores = gradient_scores(a, linears(a, b), [window])
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        z = a.model(ids).logits[0, slot.first : slot.last].float()
+        z = a.model(ids).logits[0, window.first : window.last].float()
         drawn = torch.multinomial(z.softmax(-1), 1, generator=generator)[:, 0]
 
         def loss() -> float:
-            out = a.model(ids).logits[0, slot.first : slot.last]
+            out = a.model(ids).logits[0, window.first : window.last]
             return float(torch.nn.functional.cross_entropy(out, drawn, reduction="sum"))
 
         for pair in linears(a, b)[::3]:
             if pair.reference is a.head:
                 continue
             score = 0.0
-            for t in range(len(slot.ids)):
+            for t in range(len(window.ids)):
                 found = []
                 for step in (5e-3, -5e-3):
 
@@ -107,7 +107,7 @@ def test_the_score_equals_finite_differences(side: Callable) -> None:
                     found.append(loss())
                     handle.remove()
                 score += ((found[0] - found[1]) / 1e-2) ** 2 / 2
-            expected = score / slot.scored
+            expected = score / window.scored
             assert scores.mean("gradient", pair.name) == pytest.approx(expected, rel=5e-3)
 
 
@@ -127,8 +127,8 @@ def test_noise_has_the_size_of_the_error_at_each_token_and_another_direction(
 
 def test_the_noise_control_equals_a_whole_pass_by_hand(side: Callable) -> None:
     a, b, clean = side(), side(bits=2), side()
-    scores = gradient_scores(a, linears(a, b), slots())
-    confirm(a, b, linears(a, b), slots(), scores, 1)
+    scores = gradient_scores(a, linears(a, b), windows())
+    confirm(a, b, linears(a, b), windows(), scores, 1)
     pair = next(p for p in linears(a, b) if scores.mean("noise", p.name) is not None)
     with _noise(pair, torch.Generator().manual_seed(0)):
         expected = kl_by_hand(clean, a)
@@ -180,7 +180,7 @@ def test_what_is_restored_is_taken_out_again(side: Callable) -> None:
 
 
 def test_a_replay_without_swaps_is_the_pass_itself(side: Callable) -> None:
-    replay = Replay(side(), slots()[0])
+    replay = Replay(side(), windows()[0])
     with torch.inference_mode():
         for block in ("model.layers.0", "model.layers.1", None):
             assert torch.equal(replay.hidden(block), replay.clean)

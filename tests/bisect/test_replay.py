@@ -13,7 +13,7 @@ from evalharness.bisect.replay import Replayed
 from evalharness.bisect.swap import restored
 from evalharness.bisect.trials import Trials, _joined, searchable
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot, cut
+from evalharness.data.windows import Window, cut
 from evalharness.pair.matching import match
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layers import LayerProbe
@@ -21,8 +21,8 @@ from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
 
 
-def slots() -> list[Slot]:
-    return [Slot(0, 0, 0, np.arange(1, 30), 0, 29)]
+def windows() -> list[Window]:
+    return [Window(0, 0, 0, np.arange(1, 30), 0, 29)]
 
 
 def test_a_pass_from_the_changed_block_equals_a_whole_one(side: Callable) -> None:
@@ -32,7 +32,7 @@ def test_a_pass_from_the_changed_block_equals_a_whole_one(side: Callable) -> Non
     ran: list[int] = []
     for i, layer in enumerate(b.model.model.layers):
         layer.self_attn.register_forward_hook(lambda m, a, o, i=i: ran.append(i))
-    replayed = Replayed(b, slots())
+    replayed = Replayed(b, windows())
     assert replayed.usable
     ids = torch.arange(1, 30)[None]
     with torch.inference_mode():
@@ -60,7 +60,7 @@ def test_a_block_that_writes_into_its_input_is_run_whole(side: Callable) -> None
 
     layer.forward = in_place
     # Only a block whose input was kept can be spoilt: the one after the half that is left out.
-    assert not Replayed(one, slots()).usable
+    assert not Replayed(one, windows()).usable
 
 
 def policy(tmp_path: Any, error: str | None) -> Policy:
@@ -79,7 +79,9 @@ def test_trials_give_the_records_of_whole_passes(
 ) -> None:
     a, b = side(num_hidden_layers=4), side(num_hidden_layers=4, bits=2)
     pairs = {p.name: p for p in match(a.model, b.model)[0] if p.kind == "linear"}
-    every = [Slot(**{**vars(s), "probed": error is not None}) for s in cut(documents, suite, None)]
+    every = [
+        Window(**{**vars(s), "probed": error is not None}) for s in cut(documents, suite, None)
+    ]
     trials = Trials(
         a, b, pairs.values(), documents, every, policy(tmp_path, error), manifest={}, batch_size=4
     )
@@ -91,7 +93,7 @@ def test_trials_give_the_records_of_whole_passes(
         trials._keep(frozenset(chosen), parts)  # as of a set that passes
         found = _joined(parts)
         with restored([pairs[n] for n in chosen]):
-            expected = _joined([plain.measure(stage) for stage in trials.stages])
+            expected = _joined([plain.run(stage) for stage in trials.stages])
         assert found["tokens"].equals(expected["tokens"])
         if error:
             assert found["layers"].equals(expected["layers"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot, batches, blocks, cut
+from evalharness.data.windows import Window, batches, blocks, cut
 from evalharness.spec.suite import Suite
 
 
@@ -25,38 +25,38 @@ def suite(score: str, tokens: int = 8, stride: int | None = None, **more: object
     )
 
 
-def scored_places(slots: list[Slot]) -> list[int]:
+def scored_places(windows: list[Window]) -> list[int]:
     """Document places of the tokens that are predicted and scored."""
-    return [s.start + i + 1 for s in slots for i in range(s.first, s.last)]
+    return [s.start + i + 1 for s in windows for i in range(s.first, s.last)]
 
 
 def test_all_scores_every_token_but_a_windows_first() -> None:
     """20 tokens in windows of 8: the first of each window has no prediction."""
-    slots = cut([document(0, 20)], suite("all"), None)
-    assert [len(s.ids) for s in slots] == [8, 8, 4]
-    assert scored_places(slots) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19]
+    windows = cut([document(0, 20)], suite("all"), None)
+    assert [len(s.ids) for s in windows] == [8, 8, 4]
+    assert scored_places(windows) == [1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19]
 
 
 def test_new_scores_every_token_once_with_overlap() -> None:
     """With a stride of 4 each later window adds what it sees first."""
-    slots = cut([document(0, 19)], suite("new", stride=4), None)
-    assert scored_places(slots) == list(range(1, 19))
-    assert [s.first for s in slots] == [0, 3, 3, 3]
+    windows = cut([document(0, 19)], suite("new", stride=4), None)
+    assert scored_places(windows) == list(range(1, 19))
+    assert [s.first for s in windows] == [0, 3, 3, 3]
 
 
 def test_second_half_scores_logits_from_the_middle() -> None:
     """llama.cpp's rule: logits tokens/2 … tokens − 2."""
-    slots = cut([document(0, 16)], suite("second_half"), None)
-    assert [(s.first, s.last) for s in slots] == [(4, 7), (4, 7)]
+    windows = cut([document(0, 16)], suite("second_half"), None)
+    assert [(s.first, s.last) for s in windows] == [(4, 7), (4, 7)]
 
 
 @pytest.mark.parametrize("score", ["all", "new"])
 def test_a_bos_stands_before_every_window_and_is_never_scored(score: str) -> None:
     """The document's own first token then has a prediction."""
-    slots = cut([document(0, 14)], suite(score), bos=99)
-    assert all(s.ids[0] == 99 for s in slots)
-    assert scored_places(slots) == list(range(14))
-    for s in slots:
+    windows = cut([document(0, 14)], suite(score), bos=99)
+    assert all(s.ids[0] == 99 for s in windows)
+    assert scored_places(windows) == list(range(14))
+    for s in windows:
         for i in range(s.first, s.last):
             assert s.ids[i + 1] == s.start + i + 1 + 1  # the document holds 1, 2, 3, …
 

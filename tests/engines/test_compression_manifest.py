@@ -9,12 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from evalharness.engines.compression_manifest import disagreements, file_types, group, measure
+from evalharness.engines.compression_manifest import (
+    compression_manifest,
+    disagreements,
+    file_types,
+    group,
+)
 from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.simulate import fake_quantize
 from evalharness.engines.storage import stored
-from evalharness.spec.model import Manifest, ModelSource, ModelSpec
-from evalharness.spec.result import SideManifest
+from evalharness.spec.model import Claims, ModelSource, ModelSpec
+from evalharness.spec.result import CompressionManifest
 from tests.engines.conftest import byte_tokenizer, tiny
 
 # The tiny Llama: 64 wide, 2 layers. q and o are 64 × 64, k and v 32 × 64; the three of the MLP
@@ -26,12 +31,12 @@ ALL = LINEAR + EMBEDDING + HEAD + NORMS
 RECIPE = {"bits": 4, "group_size": 32, "exclude": ["lm_head"]}
 
 
-def measured(model: Any = None, **options: Any) -> SideManifest:
+def measured(model: Any = None, **options: Any) -> CompressionManifest:
     """Measure ``model`` (default: the tiny one) after what ``options`` simulate."""
     model = model or tiny()
     spec = ModelSpec.model_validate({"name": "m", "model": ModelSource(path="x"), **options})
     done = fake_quantize(model, spec.simulate.weights) if spec.simulate else {}
-    return measure(model, byte_tokenizer(), spec, Path("x"), "x", done)
+    return compression_manifest(model, byte_tokenizer(), spec, Path("x"), "x", done)
 
 
 def test_a_dense_model_is_one_group() -> None:
@@ -241,4 +246,4 @@ def test_a_gguf_file_bears_out_a_claim_although_the_model_is_dense(
 ) -> None:
     """8 bits in groups of 32 cannot be seen in the values; the file says so."""
     table = gguf_tensors(gguf_file, "k")
-    assert disagreements(Manifest(bits=bits), list(stored(tiny(), {})), table) == expected
+    assert disagreements(Claims(bits=bits), list(stored(tiny(), {})), table) == expected

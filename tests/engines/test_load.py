@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalharness.compat.silence import quiet
+from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import weight_bytes
 from evalharness.engines.fingerprint import weights_fingerprint
-from evalharness.engines.load import LoadedModel, load, pick_device
+from evalharness.engines.load import load, pick_device
 from evalharness.errors import EvalHarnessError, InputError, RunError
 from evalharness.spec.model import ModelSpec
 from tests.engines.conftest import byte_tokenizer, tiny, write_gguf

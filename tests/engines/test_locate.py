@@ -12,7 +12,8 @@ import huggingface_hub.constants
 import pytest
 
 from evalharness.engines.file_headers import GGML_TYPES, gguf_tensors
-from evalharness.engines.locate import Resolved, resolve, resolve_adapter, resolve_spec
+from evalharness.engines.hub import Resolved
+from evalharness.engines.locate import resolve, resolve_adapter, resolve_spec
 from evalharness.errors import InputError
 from evalharness.spec.model import ModelSource, ModelSpec
 

@@ -18,9 +18,9 @@ CUDA = pytest.param(
 def test_the_worst_channels_are_those_of_plain_numpy(device: str, dtype: torch.dtype) -> None:
     """Two modules of unlike widths, in two chunks; padding and first positions left out."""
     torch.manual_seed(0)
-    slots = torch.randint(-1, 3, (3, 200), device=device)
+    docs = torch.randint(-1, 3, (3, 200), device=device)
     at = torch.arange(200, device=device).expand(3, 200)
-    counts = ((slots >= 0) & (at > 0)).flatten().cpu().numpy()
+    counts = ((docs >= 0) & (at > 0)).flatten().cpu().numpy()
     keep = np.array([i for i in range(0, 600, EVERY) if counts[i]])
     sums = ChannelSums(torch.device(device))
     expected = {}
@@ -28,7 +28,7 @@ def test_the_worst_channels_are_those_of_plain_numpy(device: str, dtype: torch.d
         total = np.zeros(width)
         for _ in range(2):
             a, b = (torch.randn(3, 200, width, device=device).to(dtype) for _ in range(2))
-            sums.add("total", name, a, b, slots, at)
+            sums.add("total", name, a, b, docs, at)
             a, b = (t.float().cpu().numpy().reshape(600, width)[keep] for t in (a, b))
             total += ((b - a) ** 2).sum(0)
         expected[name] = total

@@ -12,7 +12,7 @@ import torch
 from scipy.stats import kurtosis
 
 from evalharness.api import compare
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 from evalharness.engines.dequantize import dense_weight
 from evalharness.pair.matching import match
 from evalharness.probes.activations import activations
@@ -25,9 +25,9 @@ from evalharness.results.activations import kurtosis as from_sums
 UP = "model.layers.0.mlp.up_proj"
 
 
-def slots(count: int = 3, length: int = 20, seed: int = 0) -> list[Slot]:
+def windows(count: int = 3, length: int = 20, seed: int = 0) -> list[Window]:
     random = np.random.default_rng(seed)
-    return [Slot(i, i, 0, random.integers(1, 300, length), 0, length - 1) for i in range(count)]
+    return [Window(i, i, 0, random.integers(1, 300, length), 0, length - 1) for i in range(count)]
 
 
 def test_weight_errors_are_those_of_float64_numpy(side: Callable) -> None:
@@ -54,16 +54,16 @@ def test_activations_are_those_of_whole_inputs(side: Callable) -> None:
     reference, candidate = side(), side(bits=3)
     pairs, _ = match(reference.model, candidate.model)
     _, columns = weight_errors(reference, candidate, pairs)
-    windows, text = slots(), slots(seed=1)
-    found = activations(reference, candidate, pairs, windows, columns, text)
+    sampled, text = windows(), windows(seed=1)
+    found = activations(reference, candidate, pairs, sampled, columns, text)
     given: dict[str, list[Any]] = {"windows": [], "text": []}
-    for key, chosen in (("windows", windows), ("text", text)):
+    for key, chosen in (("windows", sampled), ("text", text)):
         handle = reference.model.get_submodule(UP).register_forward_pre_hook(
             lambda m, args, key=key: given[key].append(args[0][0].double().numpy())
         )
         with torch.inference_mode():
-            for slot in chosen:
-                reference.hidden(torch.from_numpy(slot.ids)[None])
+            for window in chosen:
+                reference.hidden(torch.from_numpy(window.ids)[None])
         handle.remove()
     x, seen = (np.concatenate([g[1:] for g in given[k]]) for k in ("windows", "text"))
     rows = [
@@ -145,16 +145,14 @@ def test_hsic_is_the_average_over_all_quadruples() -> None:
 
 
 def test_routing_counts_are_those_of_a_loop() -> None:
-    slots_BT, at = torch.tensor([[0, 0, 0, -1], [1, 1, 1, 1]]), torch.arange(4).expand(2, 4)
+    docs_BT, at = torch.tensor([[0, 0, 0, -1], [1, 1, 1, 1]]), torch.arange(4).expand(2, 4)
     random = np.random.default_rng(0)
     a, b = (torch.tensor(np.array([random.permutation(5)[:2] for _ in range(8)])) for _ in "ab")
     sums = RoutingSums(2, torch.device("cpu"))
-    sums.add("r", 5, a, b, slots_BT, at)
+    sums.add("r", 5, a, b, docs_BT, at)
     for row in sums.table([7, 9]).to_pylist():
         kept = [
-            n
-            for n in range(8)
-            if slots_BT.flatten()[n] == (row["doc"] == 9) and at.flatten()[n] > 0
+            n for n in range(8) if docs_BT.flatten()[n] == (row["doc"] == 9) and at.flatten()[n] > 0
         ]
         sent = [[row["expert"] in t[n].tolist() for n in kept] for t in (a, b)]
         assert row["tokens"] == len(kept)

@@ -20,21 +20,21 @@ ALL = ("total", "own", "inherited", "own_on_clean")
 
 
 def batch(side: Any, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids, slots with some padding, positions."""
+    """Ids, windows with some padding, positions."""
     torch.manual_seed(seed)
     ids = torch.randint(1, side.vocab_size, (3, 12))
-    slots = torch.tensor([[0] * 12, [1] * 12, [1] * 9 + [-1] * 3])
-    return ids, slots, torch.arange(12).expand(3, 12)
+    windows = torch.tensor([[0] * 12, [1] * 12, [1] * 9 + [-1] * 3])
+    return ids, windows, torch.arange(12).expand(3, 12)
 
 
 def probe_once(reference: Any, candidate: Any, errors: tuple[str, ...] = ALL) -> list[Any]:
     probe = LayerProbe(reference, candidate, True, errors)
-    ids, slots, at = batch(reference)
+    ids, windows, at = batch(reference)
     with torch.inference_mode():
         for _ in range(2):  # the first batch is the one that looks for writes in place
             probe.begin([0, 1])
-            h_ref, h_cand = probe.run(ids, ids, slots, at)
-            flat = (slots.flatten(), at.flatten())
+            h_ref, h_cand = probe.run(ids, ids, windows, at)
+            flat = (windows.flatten(), at.flatten())
             keep = flat[0] >= 0
             rows = [h.flatten(0, 1)[keep] for h in (h_ref, h_cand)]
             z_ref, z_cand = reference.logits(rows[0]), candidate.logits(rows[1])
@@ -66,7 +66,7 @@ def test_streaming_equals_whole_model_hooks_and_a_second_call_by_hand(side: Call
     """Sums of all four errors of every block and of total and own of every linear."""
     reference, candidate = side(), side(bits=3)
     rows = {(r["error"], r["layer"], r["doc"]): r for r in probe_once(reference, candidate)}
-    ids, slots, at = batch(reference)
+    ids, windows, at = batch(reference)
     ref, cand = whole(reference, ids), whole(candidate, ids)
     checked = 0
     for (error, layer, doc), row in rows.items():
@@ -83,7 +83,7 @@ def test_streaming_equals_whole_model_hooks_and_a_second_call_by_hand(side: Call
             "inherited": (y, again),
             "own_on_clean": (y, alone),
         }[error]
-        keep = (slots == doc) & (at > 0)
+        keep = (windows == doc) & (at > 0)
         delta = (b - a)[keep].double()
         assert row["tokens"] == int(keep.sum())
         assert row["err_sq"] == pytest.approx(float(delta.square().sum()), rel=1e-5, abs=1e-12)
@@ -228,7 +228,7 @@ def test_an_output_that_is_written_into_later_is_compared_as_it_was(side: Callab
     rows = probe_once(reference, candidate)
     name = "model.layers.0.mlp.up_proj"
     assert name in probe_once.last.in_place  # type: ignore[attr-defined]
-    ids, slots, at = batch(reference)
+    ids, windows, at = batch(reference)
     outs = []
     for one in (reference, candidate):
         got: list[torch.Tensor] = []
@@ -239,7 +239,7 @@ def test_an_output_that_is_written_into_later_is_compared_as_it_was(side: Callab
             one.hidden(ids)
         handle.remove()
         outs.append(got[0])
-    keep = (slots == 0) & (at > 0)
+    keep = (windows == 0) & (at > 0)
     expected = float((outs[1] - outs[0])[keep].double().square().sum())
     row = next(r for r in rows if (r["layer"], r["error"], r["doc"]) == (name, "total", 0))
     assert row["err_sq"] == pytest.approx(expected, rel=1e-5)

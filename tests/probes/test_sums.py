@@ -35,12 +35,12 @@ def activations(seed=0, noise=1e-2, dtype=torch.bfloat16):
     return made
 
 
-def collect(device, batches, slots=SLOTS, positions=POSITIONS):
+def collect(device, batches, docs=SLOTS, positions=POSITIONS):
     sums = LayerSums(MODULES, 3, device)
     for made in batches:
         for index, (a, b, x) in enumerate(made):
             x = x.to(device) if index == 0 else None
-            sums.add(index, a.to(device), b.to(device), slots, positions, x_ref=x)
+            sums.add(index, a.to(device), b.to(device), docs, positions, x_ref=x)
     return sums
 
 
@@ -50,7 +50,7 @@ def bin_of(value):
     return min(BINS - 1, 1 + floor(log2(value / EDGE_MIN) * BINS_PER_OCTAVE))
 
 
-def oracle(batches, module, slot):
+def oracle(batches, module, doc):
     """Every column of one module and document, in float64."""
     row = {"tokens": 0, "err_sq": 0.0, "ref_sq": 0.0, "update_sq": 0.0, "cos_sum": 0.0}
     row |= {"pos0_err_sq": 0.0, "pos0_ref_sq": 0.0, "max_abs": -1.0}
@@ -58,7 +58,7 @@ def oracle(batches, module, slot):
     for made in batches:
         a, b, x = (t.double().numpy().reshape(16, -1) for t in made[module])
         for t, (s, position) in enumerate(zip(SLOTS.flatten(), POSITIONS.flatten(), strict=True)):
-            if s != slot:
+            if s != doc:
                 continue
             d = b[t] - a[t]
             if position == 0:

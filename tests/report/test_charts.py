@@ -9,9 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from evalharness.report import chart_data as figures
-from evalharness.report import charts
-from evalharness.report import layer_tables as depth
+from evalharness.report import chart_data, charts, layer_tables
 from evalharness.report.chart_data import DocumentRow
 from evalharness.report.charts import Candidate
 from evalharness.report.svg import new_figure, style, to_svg
@@ -21,17 +19,17 @@ from evalharness.spec.result import Histogram, ReliabilityBin, Result
 
 def blocks(r: Result) -> str:
     """The chart of the blocks of a result."""
-    labels, curves = depth.blocks(r.layers)
+    labels, curves = layer_tables.blocks(r.layers)
     return charts.layer_curves(curves, labels)
 
 
 DRAW: dict[str, Callable[[Result], str]] = {
     "kl": lambda r: charts.kl_histogram(r.figures.kl or Histogram(edges=[], counts=[]), {}),
     "reliability": lambda r: charts.reliability(
-        figures.reliabilities(r)[0].sides, "reliability-0", "everything"
+        chart_data.reliabilities(r)[0].sides, "reliability-0", "everything"
     ),
     "blocks": blocks,
-    "documents": lambda r: charts.document_strip(figures.documents(r)),
+    "documents": lambda r: charts.document_strip(chart_data.documents(r)),
     "trade": lambda r: charts.trade_off(
         {
             1: Candidate("a", 4.5, 1.02, 1.01, 1.03, "PASS"),

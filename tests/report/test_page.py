@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evalharness.report import register, render_html
-from evalharness.report.sections import registry as sections
-from evalharness.report.sections.registry import Section
+from evalharness.report import render_html
+from evalharness.report.page import all_sections
 from evalharness.report.text import visible
 from evalharness.spec.result import Estimate, Figures, Result
 
@@ -93,7 +92,7 @@ def test_the_same_result_gives_the_same_bytes(
 
 def test_the_verdict_and_the_gates_come_first(fail_page: str) -> None:
     """The order of the page is the order of the questions."""
-    order = [fail_page.index(f'id="{s.id}"') for s in sections.SECTIONS]
+    order = [fail_page.index(f'id="{s.id}"') for s in all_sections()]
     assert order == sorted(order)
     assert fail_page.index("<h1>") < fail_page.index('id="gates"') < fail_page.index('id="notices"')
 
@@ -145,7 +144,7 @@ def test_what_was_not_measured_says_so_and_is_not_green(bare: Result) -> None:
     """Every section without data stays, with a sentence."""
     html = render_html(bare)
     text = check_harmless(html).text
-    for section in sections.SECTIONS:
+    for section in all_sections():
         assert f'id="{section.id}"' in html
     for sentence in (
         "No gate was applied: nothing was decided, so nothing passed.",
@@ -199,17 +198,3 @@ def test_long_lists_are_cut_and_the_rest_is_counted(result: Callable[..., Result
     r = r.model_copy(update={"flipped": r.flipped * 50})
     text = Page(render_html(r)).text
     assert "240 more flipped items are in result.json" in text
-
-
-def test_another_package_adds_a_section_without_touching_ours(bare: Result) -> None:
-    """A registered section has its place, its anchor and its sentence when it is empty."""
-    before = list(sections.SECTIONS)
-    try:
-        register(Section("mine", "My section", lambda r: "", "My thing was not measured."))
-        html = render_html(bare)
-        with pytest.raises(ValueError, match="id 'mine' is taken"):
-            register(Section("mine", "Again", lambda r: ""))
-    finally:
-        sections.SECTIONS[:] = before
-    assert "My thing was not measured." in html
-    assert html.index('id="mine"') < html.index('id="environment"')

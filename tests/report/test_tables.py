@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from evalharness.report import chart_data as figures
-from evalharness.report import render_html, render_markdown, text_summary
-from evalharness.report import tables as view
+from evalharness.report import chart_data, render_html, render_markdown, tables, text_summary
 from evalharness.spec.result import Figures, GateResult, Result
 
 from .page import Page
@@ -29,7 +27,7 @@ def many(result: Callable[..., Result], passing: int) -> Result:
 def test_hundreds_of_passing_gates_are_folded_and_counted(result: Callable[..., Result]) -> None:
     """What is not a PASS always stays in sight."""
     r = many(result, 200)
-    rows, folded = view.fold(view.gate_rows(r))
+    rows, folded = tables.fold(tables.gate_rows(r))
     assert (len(rows), len(folded)) == (12, 189)
     assert rows[0].gate.id == "last"
     for text in (Page(render_html(r)).text, render_markdown(r), text_summary(r)):
@@ -40,7 +38,7 @@ def test_hundreds_of_passing_gates_are_folded_and_counted(result: Callable[..., 
 
 def test_a_few_gates_are_never_folded(result: Callable[..., Result]) -> None:
     """A fold that hides two rows only costs a click."""
-    assert view.fold(view.gate_rows(many(result, 14)))[1] == []
+    assert tables.fold(tables.gate_rows(many(result, 14)))[1] == []
 
 
 def test_a_document_without_a_number_is_not_drawn_and_counted(
@@ -55,7 +53,7 @@ def test_a_document_without_a_number_is_not_drawn_and_counted(
         {"document": "e"},
     ]
     drawn = Figures(nll_by_document=documents)
-    found, without = figures.points(drawn)
+    found, without = chart_data.points(drawn)
     assert ([d.name for d in found], without) == (["b", "a"], 3)
     text = Page(render_html(result("PASS", blocks=0, figures=drawn))).text
     assert "3 documents without a number not drawn" in text
@@ -63,13 +61,13 @@ def test_a_document_without_a_number_is_not_drawn_and_counted(
 
 def test_corpora_keep_the_order_of_the_suite(result: Callable[..., Result]) -> None:
     """Not the alphabet's, and not that of the damage."""
-    assert [row.corpus for row in figures.documents(result("PASS"))] == ["pydoc", "wiki", "mine"]
+    assert [row.corpus for row in chart_data.documents(result("PASS"))] == ["pydoc", "wiki", "mine"]
 
 
 def test_estimates_of_a_task_stand_with_the_tasks_alone(result: Callable[..., Result]) -> None:
     """And are shown even where no task's scores are."""
     r = result("PASS", blocks=0, figures=Figures(), tasks=[], flipped=[])
-    for group in view.families(r, ("calibration",)):
+    for group in tables.families(r, ("calibration",)):
         assert not [e for e in group.scoped if "task" in e.scope]
     html = render_html(r)
     section = html[html.index('<section id="tasks">') :]
@@ -96,19 +94,19 @@ def test_costs_of_both_sides_stand_beside_each_other(
     values: dict[str, float], expected: object
 ) -> None:
     """A side that was not measured is a gap; what has no side stays as it is."""
-    assert view.by_side(values) == expected
+    assert tables.by_side(values) == expected
 
 
 def test_calibration_errors_are_found_by_the_name_of_their_scope(
     result: Callable[..., Result],
 ) -> None:
     """Over everything, and a task by its name; none is invented."""
-    everything, task = figures.reliabilities(result("PASS"))
+    everything, task = chart_data.reliabilities(result("PASS"))
     assert sorted(everything.errors) == ["candidate", "reference"]
     assert (task.name, task.errors) == ("mmlu_dev_cloze", {})
 
 
 def test_gates_are_counted_in_words(result: Callable[..., Result], bare: Result) -> None:
     """With what is waived."""
-    assert view.tally(result("FAIL")) == "6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)"
-    assert view.tally(bare) == "no gate was applied"
+    assert tables.tally(result("FAIL")) == "6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)"
+    assert tables.tally(bare) == "no gate was applied"

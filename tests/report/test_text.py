@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalharness.report import bars, numbers, text
-from evalharness.report import layer_tables as depth
+from evalharness.report import bars, layer_tables, numbers, text
 from evalharness.report.glossary import FAMILIES, NAMES, family, metric_name
 
 
@@ -82,7 +81,7 @@ def test_every_named_metric_belongs_to_a_family_that_claims_it() -> None:
     assert metric_name("toxicity.rate") == "toxicity.rate"
 
 
-@pytest.mark.parametrize("module", [text, numbers, depth, bars])
+@pytest.mark.parametrize("module", [text, numbers, layer_tables, bars])
 def test_the_examples_in_docstrings_hold(module: object) -> None:
     """What a docstring shows is what the function does."""
     assert doctest.testmod(module).failed == 0  # type: ignore[arg-type]

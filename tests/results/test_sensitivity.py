@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from evalharness.metrics import Evidence
-from evalharness.report.sections.repair import sensitivity_lines
+from evalharness.report.repair_text import sensitivity_lines
 from evalharness.results.sensitivity import sensitivity
 from evalharness.run.directory import InMemory
 from evalharness.run.records import SENSITIVITY

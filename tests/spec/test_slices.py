@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from evalharness.spec.slices import Doc, Subset, subsets
+from evalharness.spec.slices import SlicedDocument, Subset, subsets
 
 DOCS = [
-    Doc("wiki", "a", {"language": "de", "kind": "[x]"}, 10),
-    Doc("wiki", "b", {"language": "en"}, 200),
-    Doc("code", "c", {}, 30),
+    SlicedDocument("wiki", "a", {"language": "de", "kind": "[x]"}, 10),
+    SlicedDocument("wiki", "b", {"language": "en"}, 200),
+    SlicedDocument("code", "c", {}, 30),
 ]
 
 
@@ -34,7 +34,7 @@ def test_lengths_are_in_tokens_and_positions_take_no_document_away() -> None:
     assert taken(length="10:30") == "a"
     assert taken(position="0:5") == "abc"
     assert Subset("s", {"position": "5:"}).positions == (5, float("inf"))
-    assert Subset("s", {"length": "30:"}).takes(Doc("c", "d", {}))
+    assert Subset("s", {"length": "30:"}).takes(SlicedDocument("c", "d", {}))
 
 
 def test_by_makes_a_slice_a_value() -> None:

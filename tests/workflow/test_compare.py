@@ -23,7 +23,9 @@ from evalharness.progress import Progress
 from evalharness.run.directory import Run
 from evalharness.spec.schemas import schemas
 from evalharness.spec.suite import load_suite
-from evalharness.workflow.compare import compare, measure, plan
+from evalharness.workflow.compare import compare
+from evalharness.workflow.measure import measure_pair
+from evalharness.workflow.plan import plan_job
 from evalharness.workflow.seal import finish
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
@@ -38,7 +40,7 @@ def job(project: Path, out: str | None = "run", **more: Any) -> Any:
         "gates": project / "gates.yaml",
         "out": project / out if out else None,
     }
-    return plan(project / files["base"], project / files["candidate"], **(options | more))
+    return plan_job(project / files["base"], project / files["candidate"], **(options | more))
 
 
 def cli(*arguments: str | Path) -> tuple[int, str, str]:
@@ -247,7 +249,7 @@ def test_help_starts_without_heavy_imports() -> None:
 
 def refused(project: Path, **more: Any) -> str:
     with pytest.raises(InputError) as caught:
-        measure(job(project, **more), Progress())
+        measure_pair(job(project, **more), Progress())
     assert caught.value.exit_code == 2
     assert not (project / "run").exists()
     return str(caught.value).replace(str(project) + "/", "")
@@ -488,7 +490,7 @@ def test_runs_are_comparable_when_the_same_tokens_were_scored_in_the_same_window
     project: Path,
 ) -> None:
     """Hashes come from what was recorded: another window, or fewer documents, is other data."""
-    from evalharness.workflow.seal import identity
+    from evalharness.results.judge import identity
 
     (project / "gates.yaml").write_text("gates: [{metric: kl.mean, max: 1}]\n")
     first = identity(compare(job(project, "one"))[1])

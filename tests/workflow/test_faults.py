@@ -19,7 +19,8 @@ from evalharness.engines import load as loading
 from evalharness.errors import InputError, Interrupted, RunError
 from evalharness.run.directory import Run
 from evalharness.workflow import memory_plan as memory
-from evalharness.workflow.compare import compare, plan
+from evalharness.workflow.compare import compare
+from evalharness.workflow.plan import plan_job
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 
@@ -55,7 +56,7 @@ def job(project: Path, out: str | None = "run", **more: Any) -> Any:
         "out": project / out if out else None,
         "command": "evalharness compare a b --out run",
     }
-    return plan(project / "base.yaml", project / "candidate.yaml", **(options | more))
+    return plan_job(project / "base.yaml", project / "candidate.yaml", **(options | more))
 
 
 def start(project: Path, *arguments: str, pause: float = 0.05) -> subprocess.Popen[str]:

@@ -133,7 +133,7 @@ def test_a_model_whose_weights_visit_the_device_gives_the_same_logits(
 ) -> None:
     """accelerate's offload, with the CPU as the device."""
     from evalharness.progress import Progress
-    from evalharness.workflow.measure import load_side
+    from evalharness.workflow.reference import load_side
 
     ids = torch.arange(1, 9)[None]
     plans = [MemoryPlan(mode, 1, 32, ()) for mode in ("together", "offload")]
@@ -152,10 +152,10 @@ def test_a_pair_whose_weights_visit_the_device_has_the_same_layer_report(
     """All four errors of blocks and linears, the head's among them."""
     from evalharness.probes.layers import LayerProbe
     from evalharness.progress import Progress
-    from evalharness.workflow.measure import load_side
+    from evalharness.workflow.reference import load_side
 
     ids = torch.arange(1, 9)[None]
-    slots, at = torch.zeros_like(ids), torch.arange(8)[None]
+    docs, at = torch.zeros_like(ids), torch.arange(8)[None]
     reports = []
     for mode in ("together", "offload"):
         plan = MemoryPlan(mode, 1, 32, ())
@@ -166,8 +166,8 @@ def test_a_pair_whose_weights_visit_the_device_has_the_same_layer_report(
         probe = LayerProbe(a, b, True, ("total", "own", "inherited", "own_on_clean"))
         probe.begin([0])
         with torch.inference_mode():
-            h, k = probe.run(ids, ids, slots, at)
-            probe.add_head(a.logits(h[0]), b.logits(k[0]), slots[0], at[0], k[0])
+            h, k = probe.run(ids, ids, docs, at)
+            probe.add_head(a.logits(h[0]), b.logits(k[0]), docs[0], at[0], k[0])
         reports.append(probe.table())
     assert reports[0].equals(reports[1])
 
@@ -196,13 +196,13 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     side: Load, documents: list[Document], suite: Suite, probed: bool
 ) -> None:
     """Every record is there, once, and equal but for rounding."""
-    slots = cut(documents, suite, None)
+    windows = cut(documents, suite, None)
     tables = []
     said: list[str] = []
     counted: list[int] = []
-    for windows in (1000, 2):
+    for fits in (1000, 2):
         reference, candidate = side(), side(bits=4)
-        Scarce(candidate, windows, 64)
+        Scarce(candidate, fits, 64)
         probe = LayerProbe(reference, candidate, True) if probed else None
         work = TokenPass(
             reference,
@@ -213,9 +213,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
             say=said.append,
             progress=counted.append,
         )
-        tables.append({k: t.to_pandas() for k, t in work.measure(slots).items()})
-        assert sum(counted) == sum(len(s.ids) for s in slots) * len(tables)
-    assert (work.batch_size, work.chunk) == (1, 64) if windows < 2 else (2, 256)
+        tables.append({k: t.to_pandas() for k, t in work.run(windows).items()})
+        assert sum(counted) == sum(len(s.ids) for s in windows) * len(tables)
+    assert (work.batch_size, work.chunk) == (1, 64) if fits < 2 else (2, 256)
     assert "out of memory: going on with 4 windows at a time" in said[-2]
     names = ["tokens", "layers"] if probed else ["tokens"]
     for name in names:
@@ -240,7 +240,7 @@ def test_out_of_memory_with_one_window_and_the_smallest_chunk_is_an_error(
     Scarce(candidate, positions=SMALLEST_CHUNK - 1)
     work = TokenPass(side(), candidate, documents, batch_size=4, probe=None)
     with pytest.raises(OutOfMemoryError, match=r"with 1 windows at a time .CUDA out") as caught:
-        work.measure(cut(documents, plain, None))
+        work.run(cut(documents, plain, None))
     assert caught.value.exit_code == 4
 
 
@@ -256,4 +256,4 @@ def test_another_error_is_not_taken_for_memory(
     candidate.hidden = broken
     work = TokenPass(side(), candidate, documents, batch_size=4, probe=None)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        work.measure(cut(documents, plain, None))
+        work.run(cut(documents, plain, None))

@@ -18,10 +18,10 @@ def floor(side: Any, documents: list[Document], suite: Suite) -> Any:
     """Measure the floor of a bfloat16 model."""
 
     def measure(own: str, **settings: Any) -> Any:
-        slots = cut(documents, suite, None)
+        windows = cut(documents, suite, None)
         reference = side(dtype=own)
         before = {n: p.clone() for n, p in reference.model.named_parameters()}
-        found = noise_floor(reference, documents, slots, 4, NoiseFloor(**settings))
+        found = noise_floor(reference, documents, windows, 4, NoiseFloor(**settings))
         for name, parameter in reference.model.named_parameters():
             assert parameter.dtype == before[name].dtype
             assert parameter.equal(before[name]), name

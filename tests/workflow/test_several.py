@@ -14,7 +14,8 @@ from evalharness.engines import load as loading
 from evalharness.errors import InputError, RunError
 from evalharness.progress import Progress
 from evalharness.workflow import memory_plan as memory
-from evalharness.workflow.compare import compare, plan
+from evalharness.workflow.compare import compare
+from evalharness.workflow.plan import plan_job
 from evalharness.workflow.several import Outcome, compare_many, exit_code, plan_many
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
@@ -70,7 +71,7 @@ def test_each_candidate_gets_the_run_it_would_have_alone(
     assert exit_code(outcomes) == 1
     for outcome, file in zip(outcomes, ("candidate", "int8"), strict=False):
         alone, _ = compare(
-            plan(
+            plan_job(
                 several / "base.yaml",
                 several / f"{file}.yaml",
                 suite=several / "suite.yaml",
@@ -128,7 +129,7 @@ def test_candidates_that_do_not_fit_beside_the_reference_come_last(
     assert [o.exit_code for o in outcomes] == [1, 1, 0]
     assert outcomes[0].result is not None
     alone, _ = compare(
-        plan(
+        plan_job(
             several / "base.yaml",
             several / "candidate.yaml",
             suite=suite,

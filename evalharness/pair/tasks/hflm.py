@@ -21,7 +21,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import resolve_max_length
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from evalharness.engines.load import LoadedModel
+from evalharness.engines.base import LoadedModel
 from evalharness.errors import RunError
 
 Answered = Callable[[int], None]  # told how many more requests are answered

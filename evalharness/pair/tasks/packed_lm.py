@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lm_eval.api.instance import Instance
 from torch import Tensor
 
-from evalharness.engines.load import LoadedModel
+from evalharness.engines.base import LoadedModel
 from evalharness.pair.tasks.hflm import LoadedLM, require_fit
 from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
 from evalharness.pair.tasks.packing_trial import unsupported, window

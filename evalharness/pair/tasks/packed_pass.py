@@ -26,7 +26,7 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from evalharness.engines.load import LoadedModel
+from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.tasks.trie import Document, Group, pack
 from evalharness.pair.texts.statistics import token_statistics

@@ -20,7 +20,7 @@ import pandas as pd
 
 from evalharness.compat.silence import quiet
 from evalharness.data.items import PreparedTask, PreparedTasks
-from evalharness.engines.load import LoadedModel
+from evalharness.engines.base import LoadedModel
 from evalharness.errors import EvalHarnessError, RunError
 from evalharness.pair.tasks.item_rows import (
     Paired,
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from evalharness.pair.tasks.packed_lm import PrefixScorer
 
-Progress = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
+RequestsAnswered = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def run_tasks(
     *,
     batch_size: int,
     seed: int = 0,
-    progress: Progress | None = None,
+    progress: RequestsAnswered | None = None,
     done: Collection[str] = (),
     kept: dict[bytes, Tensor] | None = None,
 ) -> Iterator[TaskRun]:
@@ -314,7 +314,7 @@ def _aggregate(
 class _Counter:
     """Counts answered requests and tells the caller, whose output must not be silenced."""
 
-    def __init__(self, total: int, progress: Progress | None) -> None:
+    def __init__(self, total: int, progress: RequestsAnswered | None) -> None:
         self._total, self._progress = total, progress
         self._count, self._until, self._told, self._label = 0, 0, -1, ""
         self._streams = (sys.stdout, sys.stderr)

@@ -24,7 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from evalharness.data.windows import Slot
+from evalharness.data.windows import Window
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,22 +58,22 @@ class HiddenCache:
         self.hits = self.misses = 0
         self.full = False
 
-    def key(self, batch: list[Slot]) -> str:
+    def key(self, batch: list[Window]) -> str:
         """The name of a batch's entry."""
         digest = hashlib.sha256(self.model.encode())
-        for slot in batch:
-            digest.update(f"|{len(slot.ids)} {slot.first} {slot.last}|".encode())
-            digest.update(slot.ids.astype("<i8").tobytes())
+        for window in batch:
+            digest.update(f"|{len(window.ids)} {window.first} {window.last}|".encode())
+            digest.update(window.ids.astype("<i8").tobytes())
         return digest.hexdigest()
 
-    def has(self, batch: list[Slot]) -> bool:
+    def has(self, batch: list[Window]) -> bool:
         """Whether `get` would find a batch's states."""
         try:
             return read(self._path(batch))[0].model == self.model
         except (DamagedError, OSError):
             return False
 
-    def get(self, batch: list[Slot]) -> Tensor | None:
+    def get(self, batch: list[Window]) -> Tensor | None:
         """Hidden states (N, C) of a batch's scored positions, or None."""
         path = self._path(batch)
         try:
@@ -90,7 +90,7 @@ class HiddenCache:
         self.hits += 1
         return hidden.to(self.device)
 
-    def put(self, batch: list[Slot], hidden_NC: Tensor) -> None:
+    def put(self, batch: list[Window], hidden_NC: Tensor) -> None:
         """Keep a batch's hidden states; a failure to is said, once, and costs nothing else."""
         path = self._path(batch)
         tensor = hidden_NC.detach().cpu().contiguous()
@@ -118,7 +118,7 @@ class HiddenCache:
             tmp.unlink(missing_ok=True)
             self.say(f"the cache in {path.parent} is not written any more: {error}")
 
-    def _path(self, batch: list[Slot]) -> Path:
+    def _path(self, batch: list[Window]) -> Path:
         return self.folder / f"{self.key(batch)}.safetensors"
 
 

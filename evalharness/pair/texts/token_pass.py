@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot, batches, padded
+from evalharness.data.windows import Window, batches, padded
 from evalharness.engines.load_errors import is_out_of_memory
 from evalharness.errors import RunError
 from evalharness.pair.clock import Clock
@@ -32,7 +32,7 @@ from evalharness.pair.matching import match
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.texts.hidden_cache import HiddenCache
 from evalharness.pair.texts.statistics import token_statistics
-from evalharness.probes.layers import LayerProbe
+from evalharness.pair.watcher import Watcher
 from evalharness.run import records
 
 CONTEXT_TOKENS = 24  # tokens shown before and after an extreme
@@ -50,7 +50,7 @@ class TokenPass:
         documents: list[Document],
         *,
         batch_size: int,
-        probe: LayerProbe | None,
+        probe: Watcher | None,
         cache: HiddenCache | None = None,
         chunk: int | None = None,
         compiled: bool = False,
@@ -73,7 +73,7 @@ class TokenPass:
             self.in_turn = [(p.reference, p.candidate) for p in pairs if p.kind == "block"]
 
     @torch.inference_mode()
-    def measure(self, block: list[Slot]) -> dict[str, pa.Table]:
+    def run(self, block: list[Window]) -> dict[str, pa.Table]:
         """All records of one block; raises `OutOfMemoryError` where not even one window fits."""
         counted = 0
 
@@ -85,7 +85,7 @@ class TokenPass:
         with self._device():
             while True:
                 try:
-                    return self._measure(block, count)
+                    return self._run(block, count)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -95,7 +95,7 @@ class TokenPass:
                 free_memory(self.reference.device)
                 free_memory(self.candidate.device)
 
-    def remember(self, block: list[Slot]) -> None:
+    def remember(self, block: list[Window]) -> None:
         """Put the reference's hidden states of a block into the cache, where they are not there."""
         assert self.cache is not None
         for batch in batches(block, self.batch_size):
@@ -134,7 +134,7 @@ class TokenPass:
             f"{self.chunk} positions"
         )
 
-    def _measure(self, block: list[Slot], count: Callable[[int], None]) -> dict[str, pa.Table]:
+    def _run(self, block: list[Window], count: Callable[[int], None]) -> dict[str, pa.Table]:
         numbers = sorted({s.document for s in block})
         if self.probe is not None:
             self.probe.begin(numbers)
@@ -176,16 +176,16 @@ class TokenPass:
         return tables
 
     def _batch(
-        self, batch: list[Slot], numbers: list[int], clock: tuple[Clock, Clock]
+        self, batch: list[Window], numbers: list[int], clock: tuple[Clock, Clock]
     ) -> dict[str, np.ndarray[Any, Any]]:
         ids, row, col = _laid_out(batch)
         width = ids.shape[1]
-        slots = np.full((len(batch), width), -1, np.int64)
+        docs = np.full((len(batch), width), -1, np.int64)
         for i, s in enumerate(batch):
-            slots[i, : len(s.ids)] = numbers.index(s.document)
+            docs[i, : len(s.ids)] = numbers.index(s.document)
         ref, cand = self.reference, self.candidate
         ids_cand = torch.from_numpy(ids).to(cand.device)
-        slots_BT = torch.from_numpy(slots).to(cand.device)
+        docs_BT = torch.from_numpy(docs).to(cand.device)
         at_BT = torch.arange(width, device=cand.device).expand(len(batch), width)
         probed = batch[0].probed and self.probe is not None
         cache = None if probed else self.cache
@@ -201,7 +201,7 @@ class TokenPass:
         if probed:
             assert self.probe is not None
             h_ref, h_cand = self.probe.run(
-                torch.from_numpy(ids).to(ref.device), ids_cand, slots_BT, at_BT
+                torch.from_numpy(ids).to(ref.device), ids_cand, docs_BT, at_BT
             )
         else:
             if kept_NC is None and ref.released:
@@ -234,8 +234,8 @@ class TokenPass:
             parts.append(token_statistics(z_ref, z_cand, target_N[piece], compiled=self.compiled))
             if probed:
                 assert self.probe is not None
-                slots_N, at_N = slots_BT.flatten()[at], at_BT.flatten()[at]
-                self.probe.add_head(z_ref, z_cand, slots_N, at_N, h_NC)
+                docs_N, at_N = docs_BT.flatten()[at], at_BT.flatten()[at]
+                self.probe.add_head(z_ref, z_cand, docs_N, at_N, h_NC)
         values = {k: torch.cat([p[k] for p in parts]).cpu().numpy() for k in parts[0]}
         starts = np.array([s.start for s in batch])
         return {
@@ -266,7 +266,7 @@ class TokenPass:
             return reference(), candidate()
         return lockstep(reference, candidate, self.in_turn, _unwatched, _unwatched)
 
-    def _documents(self, table: pd.DataFrame, block: list[Slot]) -> pa.Table:
+    def _documents(self, table: pd.DataFrame, block: list[Window]) -> pa.Table:
         sums = table.groupby("doc", sort=True).agg(
             scored_tokens=("nll_ref", "size"),
             nll_ref=("nll_ref", lambda x: x.astype("float64").sum(skipna=False)),
@@ -288,7 +288,7 @@ class TokenPass:
             )
         return pa.Table.from_pylist(rows, schema=records.DOCUMENTS)
 
-    def _anomalies(self, table: pd.DataFrame, block: list[Slot]) -> pa.Table:
+    def _anomalies(self, table: pd.DataFrame, block: list[Window]) -> pa.Table:
         rows = []
         for key, side in (("ref", self.reference), ("cand", self.candidate)):
             bad = table[table[f"bad_{key}"]]
@@ -308,7 +308,7 @@ class TokenPass:
                 )
         return pa.Table.from_pylist(rows, schema=records.ANOMALIES)
 
-    def _contexts(self, table: pd.DataFrame, block: list[Slot]) -> pa.Table:
+    def _contexts(self, table: pd.DataFrame, block: list[Window]) -> pa.Table:
         """The block's most extreme tokens, each with its text around it."""
         good = table[~(table["bad_ref"] | table["bad_cand"])]
         decode = self.reference.loaded.tokenizer.decode
@@ -341,14 +341,14 @@ def _unwatched(*_: Any) -> None:
     """Let a block of `lockstep` pass."""
 
 
-def _laid_out(batch: list[Slot]) -> tuple[Any, Any, Any]:
+def _laid_out(batch: list[Window]) -> tuple[Any, Any, Any]:
     """Ids (B, T), zero-padded on the right; row and column of every scored position."""
     row = np.concatenate([np.full(s.scored, i) for i, s in enumerate(batch)])
     col = np.concatenate([np.arange(s.first, s.last) for s in batch])
     return padded(batch), row, col
 
 
-def document_row(document: Document, slots: list[Slot], scored: int) -> dict[str, Any]:
+def document_row(document: Document, windows: list[Window], scored: int) -> dict[str, Any]:
     """The columns of `records.DOCUMENTS` that need no model."""
     import json
 
@@ -357,15 +357,15 @@ def document_row(document: Document, slots: list[Slot], scored: int) -> dict[str
         "corpus": document.corpus,
         "id": document.id,
         "attributes": json.dumps(document.attributes, sort_keys=True),
-        "tokens": max((s.start + len(s.ids) for s in slots), default=0),
+        "tokens": max((s.start + len(s.ids) for s in windows), default=0),
         "scored_tokens": scored,
     }
 
 
-def scored_bytes(document: Document, slots: list[Slot]) -> int:
+def scored_bytes(document: Document, windows: list[Window]) -> int:
     """UTF-8 bytes of the text whose tokens are scored; −1 where the text is not known."""
     ends = document.byte_ends
     if ends is None:
         return -1
     # The logits first … last − 1 of a window predict the places start + first + 1 … start + last.
-    return int(sum(ends[s.start + s.last + 1] - ends[s.start + s.first + 1] for s in slots))
+    return int(sum(ends[s.start + s.last + 1] - ends[s.start + s.first + 1] for s in windows))

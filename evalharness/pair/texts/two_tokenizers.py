@@ -23,10 +23,10 @@ def measure_separately(
     rows = []
     for document in documents:
         text = by_id[document.corpus, document.id]
-        nll_ref, bytes_ref, scored, slots = _nll(reference, text, suite)
+        nll_ref, bytes_ref, scored, windows = _nll(reference, text, suite)
         nll_cand, bytes_cand, _, _ = _nll(candidate, text, suite)
         rows.append(
-            document_row(document, slots, scored)
+            document_row(document, windows, scored)
             | {
                 "nll_ref": nll_ref,
                 "nll_cand": nll_cand,
@@ -45,14 +45,14 @@ def _nll(side: Side, text: Text, suite: Suite) -> tuple[float, int, int, list[An
         update={"corpora": tuple(c for c in suite.corpora if c.name == text.corpus)}
     )
     document = tokenize([text], own, tokenizer, side.vocab_size)[0]
-    slots = cut([document], own, bos_token(tokenizer))
+    windows = cut([document], own, bos_token(tokenizer))
     total = 0.0
-    for batch in batches(slots, 1):
-        slot = batch[0]
-        ids = torch.from_numpy(slot.ids)[None].to(side.device)
-        hidden = side.hidden(ids)[0, slot.first : slot.last]
-        target = ids[0, slot.first + 1 : slot.last + 1]
+    for batch in batches(windows, 1):
+        window = batch[0]
+        ids = torch.from_numpy(window.ids)[None].to(side.device)
+        hidden = side.hidden(ids)[0, window.first : window.last]
+        target = ids[0, window.first + 1 : window.last + 1]
         for piece in chunks(len(target), 256):
             z = side.logits(hidden[piece]).float()
             total += float(torch.nn.functional.cross_entropy(z, target[piece], reduction="sum"))
-    return total, scored_bytes(document, slots), sum(s.scored for s in slots), slots
+    return total, scored_bytes(document, windows), sum(s.scored for s in windows), windows

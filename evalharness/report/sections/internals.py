@@ -6,15 +6,15 @@ from typing import Any
 
 from evalharness.report import bars, numbers
 from evalharness.report.layer_tables import Cell, Grid
+from evalharness.report.section import Section
+from evalharness.report.templates import template
 from evalharness.spec.result import Result, Similarity
 
 MOST = 20
 
 
-def inside(r: Result) -> str:
+def render(r: Result) -> str:
     """Tables of what is furthest from the reference; everything is in result.json."""
-    from evalharness.report.sections.registry import template
-
     if not (r.weights or r.activations or r.routing or r.similarity):
         return ""
     weights = sorted(r.weights, key=lambda w: (w.error is not None, -(w.error or 0.0)))
@@ -57,3 +57,12 @@ def _best(s: Similarity) -> list[dict[str, Any]]:
     return [
         b | {"depth": depth[0][b["reference"]], "other": depth[1][b["candidate"]]} for b in s.best
     ]
+
+
+SECTION = Section(
+    "inside",
+    "Weights and activations",
+    render,
+    place=80,
+    missing="Not measured: add `probes: [activations]` to the suite.",
+)

@@ -1,102 +1,23 @@
-"""The repair and the sensitivity ranking in words, and as a section of report.html."""
+"""The sensitivity ranking with its controls, then the repair with both verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-from evalharness.report.numbers import figures
-from evalharness.spec.result import GateResult, Repair, Result, Sensitivity
+from evalharness.report.section import Section
+from evalharness.report.templates import template
+from evalharness.spec.result import Result
 
 
-def repair_lines(repair: Repair) -> list[str]:
-    """What a bisect found, for a terminal."""
-    documents = f"{repair.held_out_documents} held-out documents"
-    if repair.restored is None:
-        return [
-            f"no repair: {repair.reason}",
-            f"{repair.evaluations} evaluations over {repair.considered} modules",
-        ]
-    share = f"{len(repair.restored)} of {repair.considered} modules"
-    least = f"{repair.needed} of them shown to be needed"
-    if repair.minimal:
-        least = "without any one of them it was not seen to pass"
-    lines = [
-        f"{repair.verdict_before} → {repair.verdict_after} on {documents}, keeping {share} "
-        f"({least})",
-        f"bits per weight: {figures(repair.bits_before)} → {figures(repair.bits_after)}",
-        f"{repair.evaluations} evaluations on {repair.search_documents} search documents "
-        f"({repair.exhaustive})",
-    ]
-    after = {g.id: g for g in repair.after}
-    for gate in repair.before:
-        lines.append(f"  {gate.id}: {_verdict(gate)} → {_verdict(after.get(gate.id))}")
-    undecided = {"not searched on": repair.left_out, "not verified": repair.not_verified}
-    for what, names in undecided.items():
-        if names:
-            lines.append(f"{what}: {', '.join(names)}")
-    if repair.reason:
-        lines.append(f"note: {repair.reason}")
-    lines += [f"  keep {name}" for name in repair.restored]
-    return lines
-
-
-def sensitivity_lines(s: Sensitivity | None, most: int = 8) -> list[str]:
-    """The ranking with its controls, for a terminal."""
-    if s is None:
-        return []
-    lines = [
-        f"sensitivity, KL in nats/token on {s.documents} documents, {s.tokens} tokens "
-        f"({most} of {len(s.modules)} modules)",
-        f"{'module':<44} {'score':>8}  {'swap':>8} {'interval':<18} {'restore':>8}  {'noise':>8}",
-    ]
-    for m in s.modules[:most]:
-        low, high = (m.swap.low, m.swap.high) if m.swap else (None, None)
-        interval = "" if low is None else f"[{figures(low)}, {figures(high)}]"
-        one, back = (None if e is None else e.value for e in (m.swap, m.restore))
-        values = [m.score, one, back, m.noise]
-        score, swap, restore, noise = ("—" if v is None else str(figures(v)) for v in values)
-        lines.append(
-            f"{m.module:<44} {score:>8}  {swap:>8} {interval:<18} {restore:>8}  {noise:>8}"
-        )
-    lines.append(
-        f"controls: zero swap {figures(s.zero_swap)}; single swaps add up to "
-        f"{figures(s.additivity)} × what they do together"
-    )
-    return [*lines, *(f"note: {n}" for n in s.notes)]
-
-
-def replay_lines(
-    number: int, row: dict[str, Any], gates: Sequence[GateResult], verdict: str
-) -> tuple[list[str], bool]:
-    """One logged evaluation beside the same one made again, and whether the two are the same."""
-    then = {g["id"]: g for g in row["gates"]}
-    now = [
-        {"id": g.id, "verdict": g.verdict, "observed": g.observed, "bound": g.bound} for g in gates
-    ]
-    same = verdict == row["verdict"] and now == row["gates"]
-    lines = [
-        f"evaluation {number}, {len(row['restored'])} modules restored, {row['documents']} "
-        f"documents: {row['verdict']} then, {verdict} now "
-        f"({'the same to the last bit' if same else 'not the same'})"
-    ]
-    for g in gates:
-        old = then.get(g.id)
-        was = f"{old['verdict']} ({figures(old['observed'])})" if old else "not decided"
-        lines.append(f"  {g.id}: {was} then, {_verdict(g)} now")
-    return lines, same
-
-
-def _verdict(gate: GateResult | None) -> str:
-    if gate is None:
-        return "not decided"
-    return f"{gate.verdict} ({figures(gate.observed)})"
-
-
-def repair_html(result: Result) -> str:
-    """The section: the ranking with its controls, then the repair with both verdicts."""
-    if result.sensitivity is None and result.repair is None:
+def render(r: Result) -> str:
+    """Ranking and repair, where a bisect was run."""
+    if r.sensitivity is None and r.repair is None:
         return ""
-    from evalharness.report.sections.registry import template
+    return template("sections/repair.html.j2", s=r.sensitivity, repair=r.repair)
 
-    return template("sections/repair.html.j2", s=result.sensitivity, repair=result.repair)
+
+SECTION = Section(
+    "repair",
+    "Sensitivity and repair",
+    render,
+    place=90,
+    missing="Not looked for: `evalharness bisect RUN`.",
+)

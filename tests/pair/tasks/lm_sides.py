@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-TASKS = Path(__file__).parent.parent / "data" / "lm_tasks"
+TASKS = Path(__file__).parents[2] / "data" / "lm_tasks"
 
 
 def side(tiny: Callable[..., Path], seed: int = 0, name: str = "", **config: Any) -> Any:

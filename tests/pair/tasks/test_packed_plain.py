@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from evalharness.engines.load import LoadedModel
+from evalharness.engines.base import LoadedModel
 from evalharness.pair.tasks.packed_pass import PackedSide, PairedPass
 
 CUDA = pytest.param(

@@ -506,8 +506,7 @@ def test_out_of_memory_halves_the_batch_and_what_is_said_of_scoring_is_a_warning
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same records come out; a model that cannot be packed is named in the run."""
-    import evalharness.measure as module
-
+    import evalharness.workflow.measure as module
     from evalharness.pair.tasks.packed_lm import PrefixScorer
     from evalharness.progress import Progress
     from evalharness.run.directory import Run

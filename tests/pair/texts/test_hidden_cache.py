@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from evalharness.cli.main import app
 from evalharness.data.documents import Document
-from evalharness.data.windows import Slot, cut
+from evalharness.data.windows import Window, cut
 from evalharness.errors import EvalHarnessError
 from evalharness.pair.texts.hidden_cache import HiddenCache, default_root, entries
 from evalharness.pair.texts.token_pass import TokenPass
@@ -39,7 +39,7 @@ class Measured:
         reference: Any,
         candidate: Any,
         documents: list[Document],
-        slots: list[Slot],
+        windows: list[Window],
         root: Path | None,
         *,
         batch_size: int = 3,
@@ -52,7 +52,7 @@ class Measured:
             reference, candidate, documents, batch_size=batch_size, probe=probe, cache=self.cache
         )
         handle = reference.backbone.register_forward_hook(self._count)
-        self.tables = {k: t.to_pandas() for k, t in work.measure(slots).items()}
+        self.tables = {k: t.to_pandas() for k, t in work.run(windows).items()}
         handle.remove()
 
     def _count(self, *_: Any) -> None:
@@ -70,11 +70,11 @@ def test_a_second_candidate_gets_the_numbers_of_a_live_reference_bit_for_bit(
     side: Load, documents: list[Document], plain: Suite, root: Path, dtype: str
 ) -> None:
     """And the reference's backbone does not run."""
-    reference, slots = side(dtype=dtype), cut(documents, plain, None)
-    first = Measured(reference, side(bits=8, dtype=dtype), documents, slots, root)
+    reference, windows = side(dtype=dtype), cut(documents, plain, None)
+    first = Measured(reference, side(bits=8, dtype=dtype), documents, windows, root)
     candidate = side(bits=4, dtype=dtype)
-    second = Measured(reference, candidate, documents, slots, root)
-    live = Measured(reference, candidate, documents, slots, None)
+    second = Measured(reference, candidate, documents, windows, root)
+    live = Measured(reference, candidate, documents, windows, None)
     assert first.calls == live.calls > 0
     assert second.calls == 0
     assert second.said == []
@@ -86,9 +86,9 @@ def test_an_entry_holds_the_head_s_inputs_and_no_logits(
     side: Load, documents: list[Document], plain: Suite, root: Path
 ) -> None:
     """Width times bytes of a number, for each scored token."""
-    slots = cut(documents, plain, None)
-    Measured(side(dtype="bfloat16"), side(bits=4, dtype="bfloat16"), documents, slots, root)
-    tokens = sum(s.scored for s in slots)
+    windows = cut(documents, plain, None)
+    Measured(side(dtype="bfloat16"), side(bits=4, dtype="bfloat16"), documents, windows, root)
+    tokens = sum(s.scored for s in windows)
     header = 1500 * len(list(entries(root)))
     stored = sum(f.stat().st_size for f in entries(root))
     assert 32 * 2 * tokens <= stored <= 32 * 2 * tokens + header
@@ -99,13 +99,13 @@ def test_windows_of_the_layer_probe_need_the_live_reference(
 ) -> None:
     """They are measured as ever, beside windows from the cache."""
     reference, candidate = side(), side(bits=4)
-    slots = cut(documents, suite, None)
+    windows = cut(documents, suite, None)
     tables = []
     for _ in range(2):
         probe = LayerProbe(reference, candidate, True)
-        done = Measured(reference, candidate, documents, slots, root, probe=probe)
+        done = Measured(reference, candidate, documents, windows, root, probe=probe)
         tables.append(done.tables)
-    probed = [s for s in slots if s.probed]
+    probed = [s for s in windows if s.probed]
     rehearsal = 1  # of the probe, on a few tokens
     assert done.calls == -(-len(probed) // 3) + rehearsal
     for name in ("tokens", "layers"):
@@ -116,20 +116,20 @@ def test_another_reference_finds_nothing(
     side: Load, documents: list[Document], plain: Suite, root: Path
 ) -> None:
     """Other weights, another dtype: another name."""
-    slots = cut(documents, plain, None)
+    windows = cut(documents, plain, None)
     candidate = side(bits=4)
-    Measured(side(), candidate, documents, slots, root)
+    Measured(side(), candidate, documents, windows, root)
     for other in (side(1), side(bits=8), side(rope_theta=500.0)):
-        assert Measured(other, candidate, documents, slots, root).cache.hits == 0  # type: ignore[union-attr]
+        assert Measured(other, candidate, documents, windows, root).cache.hits == 0  # type: ignore[union-attr]
 
 
 def test_another_batch_size_finds_nothing(
     side: Load, documents: list[Document], plain: Suite, root: Path
 ) -> None:
     """A batch's shape decides its rounding."""
-    reference, slots = side(), cut(documents, plain, None)
-    Measured(reference, reference, documents, slots, root)
-    again = Measured(reference, reference, documents, slots, root, batch_size=2)
+    reference, windows = side(), cut(documents, plain, None)
+    Measured(reference, reference, documents, windows, root)
+    again = Measured(reference, reference, documents, windows, root, batch_size=2)
     assert again.cache is not None
     assert again.cache.hits == 0
 
@@ -167,16 +167,16 @@ def test_a_damaged_or_foreign_entry_is_computed_again_and_never_used(
 ) -> None:
     """It is said, and the entry is whole afterwards."""
     reference, candidate = side(), side(bits=4)
-    slots = cut(documents, plain, None)
-    first = Measured(reference, candidate, documents, slots, root)
+    windows = cut(documents, plain, None)
+    first = Measured(reference, candidate, documents, windows, root)
     harm(list(entries(root)))
-    second = Measured(reference, candidate, documents, slots, root)
+    second = Measured(reference, candidate, documents, windows, root)
     assert second.calls == 1
     assert [re.search("is not used and computed again", s) is not None for s in second.said] == [
         True
     ]
     pd.testing.assert_frame_equal(second.tables["tokens"], first.tables["tokens"])
-    assert Measured(reference, candidate, documents, slots, root).calls == 0
+    assert Measured(reference, candidate, documents, windows, root).calls == 0
 
 
 def test_a_deleted_entry_is_computed_again(
@@ -184,10 +184,10 @@ def test_a_deleted_entry_is_computed_again(
 ) -> None:
     """Without a word: nothing was wrong."""
     reference, candidate = side(), side(bits=4)
-    slots = cut(documents, plain, None)
-    Measured(reference, candidate, documents, slots, root)
+    windows = cut(documents, plain, None)
+    Measured(reference, candidate, documents, windows, root)
     next(entries(root)).unlink()
-    second = Measured(reference, candidate, documents, slots, root)
+    second = Measured(reference, candidate, documents, windows, root)
     assert (second.calls, second.said) == (1, [])
 
 
@@ -204,9 +204,9 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_a_warning(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("evalharness.pair.texts.hidden_cache.write", full)
-    slots = cut(documents, plain, None)
-    done = Measured(side(), side(bits=4), documents, slots, root)
-    assert len(done.tables["tokens"]) == sum(s.scored for s in slots)
+    windows = cut(documents, plain, None)
+    done = Measured(side(), side(bits=4), documents, windows, root)
+    assert len(done.tables["tokens"]) == sum(s.scored for s in windows)
     assert len(done.said) == 1
     assert "No space left on device" in done.said[0]
     assert [p for p in root.rglob("*") if p.is_file()] == []
@@ -235,10 +235,10 @@ def test_the_command_lists_checks_and_removes(
     side: Load, documents: list[Document], plain: Suite, root: Path
 ) -> None:
     """ls, verify, rm; and what is wrong is said."""
-    slots = cut(documents, plain, None)
+    windows = cut(documents, plain, None)
     for seed in (0, 1):
-        Measured(side(seed), side(bits=4), documents, slots, root)
-    tokens = sum(s.scored for s in slots)
+        Measured(side(seed), side(bits=4), documents, windows, root)
+    tokens = sum(s.scored for s in windows)
     code, out = cli("ls")
     assert code == 0
     assert re.findall(r"([\d,]+) +\d+ +[\d.]+ +0\.13  (tiny\d-None) \(float32\)", out) == [

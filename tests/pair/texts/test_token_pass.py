@@ -23,7 +23,7 @@ def measure(
     """All records of the documents as one block."""
     probe = LayerProbe(reference, candidate, True) if "layers" in suite.probes else None
     work = TokenPass(reference, candidate, documents, batch_size=batch_size, probe=probe)
-    tables = work.measure(cut(documents, suite, None))
+    tables = work.run(cut(documents, suite, None))
     return {name: table.to_pandas() for name, table in tables.items()}
 
 
@@ -33,21 +33,21 @@ def brute_force(
     """One window at a time, whole logits, float64, straight from the definitions."""
     rows = []
     with torch.inference_mode():
-        for slot in cut(documents, suite, None):
-            ids = torch.from_numpy(slot.ids)[None]
+        for window in cut(documents, suite, None):
+            ids = torch.from_numpy(window.ids)[None]
             z = reference.model(ids).logits[0].double().numpy()
             w = candidate.model(ids).logits[0].double().numpy()
-            for i in range(slot.first, slot.last):
+            for i in range(window.first, window.last):
                 p = np.exp(z[i] - z[i].max())
                 q = np.exp(w[i] - w[i].max())
                 p, q = p / p.sum(), q / q.sum()
-                target = slot.ids[i + 1]
+                target = window.ids[i + 1]
                 delta = w[i] - z[i]
                 top = [set(np.argsort(-x, kind="stable")[:5]) for x in (z[i], w[i])]
                 rows.append(
                     {
-                        "doc": slot.document,
-                        "position": slot.start + i + 1,
+                        "doc": window.document,
+                        "position": window.start + i + 1,
                         "token": target,
                         "nll_ref": -np.log(p[target]),
                         "nll_cand": -np.log(q[target]),
@@ -145,8 +145,8 @@ def test_layer_sums_equal_plain_hooks(side: Any, documents: Any, suite: Suite) -
             if name in names:
                 module.register_forward_hook(keep(name, which))
         with torch.inference_mode():
-            for slot in probed:
-                one.model(torch.from_numpy(slot.ids)[None])
+            for window in probed:
+                one.model(torch.from_numpy(window.ids)[None])
     for name, (ref, cand) in kept.items():
         rows = layers.get_group(name)
         # The head runs on scored positions only: a window's last token is not one.
@@ -186,7 +186,7 @@ def test_two_devices_give_what_one_gives(side: Any, documents: Any, suite: Suite
     """The head's copy and the turns that blocks take there change no number."""
     a, b = side(), side(bits=4)
     plain = suite.model_copy(update={"probes": ()})
-    slots = cut(documents, plain, None)
+    windows = cut(documents, plain, None)
     here = TokenPass(a, b, documents, batch_size=3, probe=None)
     assert here.head_there is None
     assert not here.in_turn
@@ -194,4 +194,4 @@ def test_two_devices_give_what_one_gives(side: Any, documents: Any, suite: Suite
     there.head_there = copy.deepcopy(a.head)
     there.in_turn = list(zip(a.model.model.layers, b.model.model.layers))
     for name in ("tokens", "documents", "contexts"):
-        assert here.measure(slots)[name].equals(there.measure(slots)[name])
+        assert here.run(windows)[name].equals(there.run(windows)[name])

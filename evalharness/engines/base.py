@@ -1,0 +1,53 @@
+"""What an engine is, and what loading one side of a pair gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+from evalharness.engines.hub import Resolved
+from evalharness.spec.model import ModelSpec
+from evalharness.spec.result import CompressionManifest
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from evalharness.engines.simulate import Quantized
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an engine returns: a model on its device, its tokenizer, and where they came from."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    place: Path
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """One side of a pair. ``model`` is in eval mode and needs no gradients."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    manifest: CompressionManifest
+    messages: tuple[str, ...] = ()
+    simulated: Mapping[str, Quantized] = field(default_factory=dict)  # what `simulate` did
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """What can run a model: a module, or any object, with a name and `load`."""
+
+    NAME: str
+
+    def load(self, spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) -> Parts:
+        """Load the weights of ``spec``, found at ``found``, onto ``device``."""

@@ -1,0 +1,32 @@
+"""What may watch the pass over texts: it runs both models itself, and sees what they compute."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import pyarrow as pa
+from torch import Tensor
+
+
+class Watcher(Protocol):
+    """Watches the windows that a suite samples for it, such as the layer probe."""
+
+    def begin(self, documents: list[int]) -> None:
+        """Start a block of records about these documents."""
+
+    def run(
+        self, ids_ref: Tensor, ids_cand: Tensor, docs_BT: Tensor, positions_BT: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Both models' `Side.hidden` of one batch.
+
+        ``docs_BT``: index of each token's document among `begin`'s, −1 for padding;
+        ``positions_BT``: its place in the window, 0 for the first.
+        """
+
+    def add_head(
+        self, z_ref_NV: Tensor, z_cand_NV: Tensor, docs_N: Tensor, at_N: Tensor, h_cand_NC: Tensor
+    ) -> None:
+        """Both sides' logits of scored positions, with the candidate's hidden states."""
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The records of the block, of every kind."""

@@ -1,0 +1,31 @@
+"""NLL shift of every document, by corpus."""
+
+from __future__ import annotations
+
+from markupsafe import Markup
+
+from evalharness.report import chart_data, charts
+from evalharness.report.section import Section
+from evalharness.report.templates import template
+from evalharness.spec.result import Result
+
+MOST_DOCUMENTS = 8
+
+
+def render(r: Result) -> str:
+    """NLL shift of every document, by corpus."""
+    svg = charts.document_strip(chart_data.documents(r))
+    rows, without = chart_data.points(r.figures)
+    if not rows:
+        return ""
+    return template(
+        "sections/documents.html.j2",
+        svg=Markup(svg),  # noqa: S704
+        rows=rows[:MOST_DOCUMENTS],
+        without=without,
+    )
+
+
+SECTION = Section(
+    "documents", "Documents", render, place=60, missing="No loss by document was measured."
+)

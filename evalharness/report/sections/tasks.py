@@ -1,0 +1,41 @@
+"""lm-eval's scores on both sides, the paired shift, and the items that flipped."""
+
+from __future__ import annotations
+
+from evalharness.report import tables
+from evalharness.report.section import Section
+from evalharness.report.templates import template
+from evalharness.spec.result import Result
+
+MOST_FLIPPED = 60
+MOST_PROMPT = 1500
+
+
+def render(r: Result) -> str:
+    """lm-eval's scores on both sides, the paired shift, and the items that flipped."""
+    rows = tables.task_rows(r)
+    named = {(t.task, t.metric) for t in r.tasks}
+    moved = [e for row in rows for e in row.moved]
+    others = [
+        e
+        for e in r.metrics
+        if "task" in e.scope
+        and e not in moved
+        and not (e.id.startswith("task.") and (e.scope["task"], e.scope.get("metric", "")) in named)
+    ]
+    if not (rows or r.flipped or others):
+        return ""
+    return template(
+        "sections/tasks.html.j2",
+        rows=rows,
+        moved=[(row.task.task, row.moved) for row in rows if row.moved],
+        others=others,
+        flipped=r.flipped[:MOST_FLIPPED],
+        more=max(0, len(r.flipped) - MOST_FLIPPED),
+        prompt_limit=MOST_PROMPT,
+    )
+
+
+SECTION = Section(
+    "tasks", "Tasks", render, place=110, missing="Not measured: the suite names no task."
+)
