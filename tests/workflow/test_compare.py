@@ -54,7 +54,7 @@ def cli(*arguments: str | Path) -> tuple[int, str, str]:
 
 def test_a_gate_may_be_on_the_divergence_where_a_task_is_scored(project: Path) -> None:
     """From the same pass as the scores; it is decided, shown, and stands when gated again."""
-    task = Path(__file__).parent / "data" / "lm_tasks" / "choose.yaml"
+    task = Path(__file__).parents[1] / "data" / "lm_tasks" / "choose.yaml"
     suite = project / "suite.yaml"
     suite.write_text(suite.read_text() + f"tasks:\n  - {{path: {task}}}\n")
     (project / "gates.yaml").write_text(
