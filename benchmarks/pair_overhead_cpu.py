@@ -2,7 +2,7 @@
 
 The demo's pair (SmolLM2-135M in bfloat16 and its 4-bit version) over windows of its texts. Bare:
 each model's own forward pass over the batches, logits of every position, thrown away, in a process
-of its own (`plain_forward.py`). Against it, the whole pass as a run makes it (`TokenPass.measure`:
+of its own (`plain_forward.py`). Against it, the whole pass as a run makes it (`TokenPass.run`:
 both models, token statistics, records):
 
     statistics   no layer probe
@@ -92,7 +92,7 @@ def main() -> int:
             chunk=chunk,
             compiled=not options.plain,
         )
-        return work.measure
+        return work.run
 
     blocks = LayerProbe(reference, candidate, linears=False)
     linears = LayerProbe(reference, candidate, linears=True)

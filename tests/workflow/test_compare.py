@@ -115,7 +115,7 @@ def test_a_killed_run_resumes_to_the_same_records(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blocks that were done are not measured again, and the estimates are equal."""
-    monkeypatch.setattr("evalharness.workflow.compare.BLOCK_TOKENS", 60)
+    monkeypatch.setattr("evalharness.workflow.plan.BLOCK_TOKENS", 60)
     whole, _ = compare(job(project, "whole"))
 
     class Killed(BaseException):
@@ -357,7 +357,7 @@ def _many_documents(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """120 short documents in blocks of four, and a gate that a 2-bit copy clearly fails."""
     from tests.conftest import TEXT
 
-    monkeypatch.setattr("evalharness.workflow.compare.BLOCK_TOKENS", 400)
+    monkeypatch.setattr("evalharness.workflow.plan.BLOCK_TOKENS", 400)
     rows = [{"id": f"e{i}", "text": (TEXT[i % 50 :] + TEXT)[:150]} for i in range(120)]
     (project / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (project / "suite.yaml").write_text(

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 # A block of one or two documents; slow enough to be hit between two of them.
 PROGRAM = """
 import sys, time
-import evalharness.compare as module
+import evalharness.workflow.plan as module
 from evalharness.cli.main import main
 from evalharness.run.directory import Run
 
@@ -96,7 +96,7 @@ def stable(path: Path) -> dict[str, Any]:
 @pytest.fixture
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks of one or two documents."""
-    monkeypatch.setattr("evalharness.workflow.compare.BLOCK_TOKENS", 60)
+    monkeypatch.setattr("evalharness.workflow.plan.BLOCK_TOKENS", 60)
 
 
 def test_a_killed_process_resumes_to_the_same_result(project: Path, small_blocks: None) -> None:
@@ -204,7 +204,7 @@ def test_out_of_memory_at_the_smallest_batch_tells_how_to_go_on(
     """Exit 4; the blocks before are kept."""
     from evalharness.pair.texts.token_pass import TokenPass
 
-    measure = TokenPass._measure
+    measure = TokenPass._run
     blocks = 0
 
     def scarce(self: TokenPass, block: Any, count: Any) -> Any:
@@ -214,7 +214,7 @@ def test_out_of_memory_at_the_smallest_batch_tells_how_to_go_on(
             raise MemoryError
         return measure(self, block, count)
 
-    monkeypatch.setattr(TokenPass, "_measure", scarce)
+    monkeypatch.setattr(TokenPass, "_run", scarce)
     with pytest.raises(RunError, match=r"out of memory on cpu .* To go on: .* --resume") as caught:
         compare(job(project))
     assert caught.value.exit_code == 4
