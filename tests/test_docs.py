@@ -68,3 +68,21 @@ def test_every_script_the_readme_claims_exists() -> None:
     """A claim names the script that shows it."""
     for script in re.findall(r"`(benchmarks/[a-z_]+\.py)`", (ROOT / "README.md").read_text()):
         assert (ROOT / script).is_file(), script
+
+
+def test_what_the_architecture_names_exists() -> None:
+    """Every file, and every folder of the package has its line in the table."""
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    package = ROOT / "evalharness"
+    for name in re.findall(r"`([a-z_/]+\.py)`", text):
+        assert (package / name).is_file() or list(package.glob(f"*/{name}")), name
+    table = {
+        row.strip("`/")
+        for line in text.splitlines()
+        if line.startswith("| ")
+        for row in re.findall(r"`[a-z_/.]+`", line.split("|")[1])
+    }
+    folders = {p.name for p in package.iterdir() if (p / "__init__.py").is_file()}
+    loose = {p.name for p in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert folders | loose <= table
+    assert len(loose) + 2 <= 7  # the only loose files
