@@ -199,7 +199,7 @@ class Place:
         return self.file.error(message, (*self.key, *key), remedy)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Gate:
     """A rule with every default filled in, and where each of its keys stands."""
 
