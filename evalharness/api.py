@@ -18,7 +18,8 @@ from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.results.files import load_result
 from evalharness.results.judge import judge
 from evalharness.run.directory import Run
-from evalharness.spec.result import Anomaly, Estimate, Result
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Anomaly, Result
 
 
 class LoadedRun:

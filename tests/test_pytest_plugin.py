@@ -15,7 +15,8 @@ import evalharness
 import evalharness.metrics  # imported once: pytester takes out what is first imported inside it
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide, load_policy
-from evalharness.spec.result import Anomaly, Estimate
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Anomaly
 from tests.gates.fakes import FakeEstimates
 
 pytest_plugins = ["pytester"]

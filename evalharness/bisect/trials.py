@@ -22,6 +22,7 @@ from evalharness.data.windows import Window
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide
 from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.metrics.layers import error_of
 from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import worth_compiling
@@ -31,7 +32,6 @@ from evalharness.run.directory import InMemory
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Anomaly
 
-LAYERS = "layer.error."
 STRICTER = 5  # times rarer than by the policy is a wrong pass while searching: 0.99 for 0.95
 PASSES = 10  # a search makes at least about so many
 STAGES, LEAST = 4, 3  # parts that documents come in, and how many documents there are in one
@@ -78,20 +78,14 @@ class Trials:
         self.policy, self.left_out = searchable(policy)
         self.pairs = {p.name: p for p in pairs}
         self.manifest = manifest
-        errors = sorted(
-            {
-                g.metric.removeprefix(LAYERS)
-                for g in self.policy.gates
-                if g.metric.startswith(LAYERS)
-            }
-        )
+        errors = layer_errors(self.policy)
         self.probe = None
         linears = False
         if errors:
             linears = any(
                 "**" in g.scope.get("layer", "") or not _blocks_only(g)
                 for g in self.policy.gates
-                if g.metric.startswith(LAYERS)
+                if REGISTRY[g.metric].records == "layers"
             )
             self.probe = LayerProbe(reference, candidate, linears, errors)
             manifest["matching"] = self.probe.matching.model_dump()
@@ -243,6 +237,12 @@ def _why_not(gate: Gate) -> str | None:
     if found in ("manifest", "timings"):
         return "cost is counted at the end"
     return None
+
+
+def layer_errors(policy: Policy) -> list[str]:
+    """The kinds of layer error that the gates of ``policy`` are on."""
+    on_layers = [g.metric for g in policy.gates if REGISTRY[g.metric].records == "layers"]
+    return sorted({error_of(metric) for metric in on_layers})
 
 
 def _blocks_only(gate: Gate) -> bool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from evalharness.bisect.repairable import differing
 from evalharness.bisect.swap import restored
-from evalharness.bisect.trials import LAYERS, decided
+from evalharness.bisect.trials import decided, layer_errors
 from evalharness.engines.load import load
 from evalharness.engines.storage import stored
 from evalharness.gates import Decision
@@ -88,9 +88,7 @@ def _other_modules(
 
 
 def _pass(suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample) -> dict[str, Any]:
-    errors = sorted(
-        {g.metric.removeprefix(LAYERS) for g in policy.gates if g.metric.startswith(LAYERS)}
-    )
+    errors = layer_errors(policy)
     reference, candidate = sides
     probe = LayerProbe(reference, candidate, suite.layers.linears, errors) if errors else None
     work = TokenPass(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalharness.data import documents
 from evalharness.data.windows import cut
 from evalharness.engines.locate import resolve_spec
-from evalharness.gates import plan as needs_of
+from evalharness.gates import needs as needs_of
 from evalharness.workflow.plan import sizes
 
 if TYPE_CHECKING:

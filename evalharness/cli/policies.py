@@ -65,7 +65,7 @@ def plan(
     from rich.table import Table
 
     from evalharness.gates import load_policy, spreads_from
-    from evalharness.gates import plan as needs_of
+    from evalharness.gates import needs as needs_of
     from evalharness.run import assets
 
     policy = load_policy(assets.find("gates", gates))
@@ -90,15 +90,7 @@ def plan(
     Console(width=100).print(table)
 
 
-# What `init` proposes a limit for, and how far beyond the measured bound.
-_PROPOSED = (
-    "perplexity.ratio",
-    "kl.mean",
-    "kl.p99",
-    "top1.agreement",
-    "calibration.score.shift",
-)
-_ROOM = 1.25
+_ROOM = 1.25  # how far beyond the measured bound `init` proposes a limit
 
 
 def init(
@@ -111,6 +103,7 @@ def init(
     from evalharness.api import compare, load_run
     from evalharness.gates import resolved
     from evalharness.metrics import REGISTRY
+    from evalharness.metrics.families import TASK
 
     if len(files) > 2:
         raise InputError("takes a run, or a base and a candidate", key="init")
@@ -131,12 +124,14 @@ def init(
     print(f"# Proposed from {run}: each limit is the run's own bound with a quarter's room,")
     print("# outside the noise floor, and such that as many documents and items can decide it.")
     print("# Tighten what matters to you.\nversion: 1\nconfidence: 0.95\ngates:")
-    scopes: list[tuple[str, dict[str, str]]] = [(i, {}) for i in _PROPOSED]
-    scopes += [("task.score.shift", s) for s in estimates.scopes("task.score.shift")]
-    for id, scope in scopes:
-        if scope not in estimates.scopes(id):
-            continue
-        metric, found = REGISTRY[id], estimates.estimate(id, scope, 0.90)
+    proposed = [
+        (metric, scope)
+        for metric in REGISTRY.shown("proposal")
+        for scope in estimates.scopes(metric.id)
+        if not scope or metric.family is TASK
+    ]
+    for metric, scope in proposed:
+        id, found = metric.id, estimates.estimate(metric.id, scope, 0.90)
         lower = metric.direction == "lower"
         bound = found.high if lower else found.low
         best = metric.identity if metric.identity is not None else 0.0
@@ -213,15 +208,16 @@ def show_baseline(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None
 def _save(run: Path, to: Path) -> None:
     from evalharness.api import load_run
     from evalharness.gates import save_baseline
+    from evalharness.metrics.layers import metric_of
     from evalharness.results.judge import identity
-    from evalharness.spec.result import Estimate
+    from evalharness.spec.estimate import Estimate
 
     loaded: Any = load_run(run)
     result = loaded.result
     # The result lists errors of layers apart from the other metrics.
     layers = [
         Estimate(
-            id=f"layer.error.{row.error}",
+            id=metric_of(row.error),
             scope={"layer": row.layer},
             value=row.median,
             low=row.low,

@@ -14,9 +14,8 @@ from evalharness.gates.policy_check import check_layers, check_policy, load_poli
 from evalharness.gates.resolvable import (
     Need,
     Sizes,
-    Spread,
     check_resolvable,
-    plan,
+    needs,
     resolved,
     spreads_from,
 )
@@ -29,7 +28,6 @@ __all__ = [
     "Need",
     "Policy",
     "Sizes",
-    "Spread",
     "StoredBaseline",
     "baseline_of",
     "check_layers",
@@ -41,7 +39,7 @@ __all__ = [
     "find_anomalies",
     "load_baseline",
     "load_policy",
-    "plan",
+    "needs",
     "policy_from",
     "refuse_noise",
     "resolved",

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from evalharness.gates.interfaces import Estimates
 from evalharness.gates.scopes import label
+from evalharness.metrics.divergence import KL_MEAN
+from evalharness.metrics.tasks import SCORE_SHIFT
 from evalharness.spec.result import Anomaly
 
 # Error rate of the search over all tasks: one false alarm in a thousand runs.
@@ -27,10 +29,10 @@ def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
 
 
 def _no_divergence(estimates: Estimates) -> list[Anomaly]:
-    scopes = estimates.scopes("kl.mean")
+    scopes = estimates.scopes(KL_MEAN.id)
     # A suite without texts has the positions at which its tasks are scored.
     whole = [{}] if {} in scopes else [s for s in scopes if "task" in s]
-    found = [estimates.estimate("kl.mean", scope, 0.90) for scope in whole]
+    found = [estimates.estimate(KL_MEAN.id, scope, 0.90) for scope in whole]
     count = sum(kl.n for kl in found)
     if count == 0 or any(kl.value != 0.0 for kl in found):
         return []
@@ -44,18 +46,18 @@ def _no_divergence(estimates: Estimates) -> list[Anomaly]:
 
 
 def _better_tasks(estimates: Estimates) -> list[Anomaly]:
-    scopes = estimates.scopes("task.score.shift")
+    scopes = estimates.scopes(SCORE_SHIFT)
     found = []
     for scope in scopes:
         # Bonferroni over tasks; the interval is two-sided and only its lower end counts.
-        shift = estimates.estimate("task.score.shift", scope, 1 - 2 * _ALPHA / len(scopes))
+        shift = estimates.estimate(SCORE_SHIFT, scope, 1 - 2 * _ALPHA / len(scopes))
         if shift.low is not None and shift.low > 0 and shift.clusters > 1:
             found.append(
                 Anomaly(
                     kind="better_than_reference",
                     message=f"the score of {label(scope)} is up by {shift.value:.4g}, at least "
                     f"{shift.low:.4g} beyond noise: compression does not add ability",
-                    metric="task.score.shift",
+                    metric=SCORE_SHIFT,
                     scope=scope,
                 )
             )

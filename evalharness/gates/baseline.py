@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalharness.errors import InputError
 from evalharness.gates.interfaces import Baseline
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Gate, Policy
-from evalharness.spec.result import Estimate
 
 BASELINE_VERSION = 1
 IDENTITY = {

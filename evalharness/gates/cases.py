@@ -11,14 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from evalharness.gates.interfaces import Baseline, Estimates, Registry
+from evalharness.gates.interfaces import Baseline, Estimates
 from evalharness.gates.judgement import Judgement, finite, judge, two_sided
 from evalharness.gates.limits import Side, Threshold, check_noise, threshold
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
+from evalharness.metrics import REGISTRY
+from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Condition, Gate
-from evalharness.spec.result import Estimate, Scope
 from evalharness.spec.yamlfile import KeyPath
 
 
@@ -47,7 +48,6 @@ class Bench:
     """What a policy is decided with."""
 
     estimates: Estimates
-    metrics: Registry
     baseline: Baseline | None
     confidence: float  # of a verdict, one-sided
 
@@ -103,7 +103,7 @@ class Bench:
         return Judgement("FAIL" if gate.on_missing == "fail" else "INCONCLUSIVE", estimate, why=why)
 
     def _case(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool = True) -> Case:
-        info = self.metrics[gate.metric]
+        info = REGISTRY[gate.metric]
         limits, notes = [], []
         state, earned_by = self._earned(gate)
         for side, limit in _sides(gate.max, gate.min):
@@ -178,7 +178,7 @@ class Bench:
     def _condition(self, gate: Gate, condition: Condition, index: int) -> Iterator[Judgement]:
         key = ("unless", "any", index, "scope")
         plain = replace(gate, metric=condition.metric, unless=None, decide="confident", min_n=2)
-        info = self.metrics[condition.metric]
+        info = REGISTRY[condition.metric]
         limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
         for scope in self._scopes(gate, condition.metric, condition.scope, key):
             estimate = self.estimate(condition.metric, scope)

@@ -1,46 +1,11 @@
-"""What the gates ask of the rest: what a metric is, and what a run measured."""
+"""What the gates ask of a run and of a stored baseline."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Protocol
+from typing import Protocol
 
-from evalharness.spec.result import Estimate
-
-
-class MetricInfo(Protocol):
-    """What the registry of metrics says of one."""
-
-    @property
-    def id(self) -> str:
-        """Such as ``kl.mean``."""
-
-    @property
-    def unit(self) -> str:
-        """Such as ``nats/token``; ``1`` for a ratio, ``fraction`` for a share."""
-
-    @property
-    def direction(self) -> Literal["lower", "higher", "none"]:
-        """Which way is better."""
-
-    @property
-    def difference(self) -> bool:
-        """The value is candidate minus reference."""
-
-    @property
-    def identity(self) -> float | None:
-        """Its value for a model against itself; None where that depends on the model."""
-
-    @property
-    def scope_keys(self) -> tuple[str, ...]:
-        """Keys that may narrow it."""
-
-    @property
-    def deterministic(self) -> bool:
-        """Measured exactly: no interval is owed."""
-
-
-Registry = Mapping[str, MetricInfo]
+from evalharness.spec.estimate import Estimate
 
 
 class Estimates(Protocol):
@@ -66,10 +31,3 @@ class Baseline(Protocol):
 
     def estimate(self, metric: str, scope: Mapping[str, str]) -> Estimate | None:
         """The stored estimate, or None where it has none."""
-
-
-def registry() -> Registry:
-    """The metrics that are registered."""
-    from evalharness.metrics import REGISTRY
-
-    return REGISTRY

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from evalharness.gates.limits import Threshold
+from evalharness.spec.estimate import Estimate, Verdict
 from evalharness.spec.policy import Gate
-from evalharness.spec.result import Estimate, Verdict
 from evalharness.stats.interval import Interval
 from evalharness.stats.multiple import interval_p_value
 

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from evalharness.gates.interfaces import Baseline, MetricInfo, Registry, registry
+from evalharness.gates.interfaces import Baseline
+from evalharness.metrics import REGISTRY, Metric
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
-from evalharness.spec.result import Estimate
 
 Side = Literal["max", "min"]
-_COST = ("weights.", "memory.", "latency.", "throughput.")
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,6 @@ class Threshold:
     def or_else(self, other: Threshold) -> Threshold:
         """This limit or the looser ``other``, which of them being undecided."""
         return Threshold(self.side, self.value, self.strict, other.loose, self.unknown)
-
-
-def is_cost(metric: str) -> bool:
-    """True for what compression buys: bytes and time."""
-    return metric.startswith(_COST)
-
-
-def ideal(info: MetricInfo) -> float | None:
-    """The best that compression can leave: a model against itself. None for what it buys."""
-    return None if is_cost(info.id) else info.identity
 
 
 def tightened(side: str, limit: Limit | None, other: Limit | None) -> bool:
@@ -124,9 +114,9 @@ def _stored(gate: Gate, scope: Mapping[str, str], baseline: Baseline | None) -> 
     return stored.value
 
 
-def check_noise(gate: Gate, limit: Threshold, info: MetricInfo, floor: float | None) -> None:
+def check_noise(gate: Gate, limit: Threshold, info: Metric, floor: float | None) -> None:
     """Refuse a limit that rounding alone could break."""
-    best = ideal(info)
+    best = info.ideal
     if best is None or floor is None or limit.value is None:
         return
     if abs(limit.value - best) < abs(floor - best):
@@ -138,15 +128,12 @@ def check_noise(gate: Gate, limit: Threshold, info: MetricInfo, floor: float | N
         )
 
 
-def refuse_noise(
-    policy: Policy, floors: Mapping[str, float], metrics: Registry | None = None
-) -> None:
+def refuse_noise(policy: Policy, floors: Mapping[str, float]) -> None:
     """Refuse the limits inside the noise floor that are known before anything is measured."""
-    metrics = registry() if metrics is None else metrics
     for gate in policy.gates:
         if gate.relative_to is not None or "task" in gate.scope:
             continue
         for side, limit in (("max", gate.max), ("min", gate.min)):
             if limit is not None:
                 at = Threshold.at(cast(Side, side), limit.number)
-                check_noise(gate, at, metrics[gate.metric], floors.get(gate.metric))
+                check_noise(gate, at, REGISTRY[gate.metric], floors.get(gate.metric))

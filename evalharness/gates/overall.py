@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalharness.gates.waivers import Waivers
+from evalharness.spec.estimate import Verdict
 from evalharness.spec.policy import Policy
-from evalharness.spec.result import Anomaly, GateResult, Verdict, Waiver
+from evalharness.spec.result import Anomaly, GateResult, Waiver
 
 
 @dataclass(frozen=True)

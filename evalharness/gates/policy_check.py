@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from evalharness.gates.interfaces import MetricInfo, Registry, registry
 from evalharness.gates.limits import tightened
 from evalharness.gates.policy_files import did_you_mean, read_policy, resolve_policy
 from evalharness.gates.scopes import matching
 from evalharness.gates.suffix import check_suffix, own_value
+from evalharness.metrics import REGISTRY, Metric
 from evalharness.spec.limit import Limit
+from evalharness.spec.plugins import refusal
 from evalharness.spec.policy import (
     Condition,
     Gate,
@@ -27,34 +28,27 @@ from evalharness.spec.yamlfile import KeyPath, YamlFile
 
 _SCOPE_KEYS = ("corpus", "slice", "task", "metric", "layer", "bound")
 
-# A maximum grows with the number of tokens looked at, so no limit on it means anything.
-_MAXIMA = {
-    "kl.max": "kl.p999",
-    "logit.max_abs_diff": "logit.half_range.p999",
-    "logit.half_range": "logit.half_range.p999",
-}
 
-
-def load_policy(path: str | Path, metrics: Registry | None = None) -> Policy:
+def load_policy(path: str | Path) -> Policy:
     """Read and check a policy; every error names file, line and key."""
     policy = read_policy(path)
-    check_policy(policy, registry() if metrics is None else metrics)
+    check_policy(policy)
     return policy
 
 
-def policy_from(file: YamlFile, metrics: Registry | None = None) -> Policy:
+def policy_from(file: YamlFile) -> Policy:
     """Check a policy that is already parsed."""
     policy = resolve_policy(file)
-    check_policy(policy, registry() if metrics is None else metrics)
+    check_policy(policy)
     return policy
 
 
-def check_policy(policy: Policy, metrics: Registry) -> None:
+def check_policy(policy: Policy) -> None:
     """Raise `InputError` for the first rule that a metric contradicts."""
     for gate in policy.gates:
-        _check_gate(gate, metrics)
+        _check_gate(gate)
     for waiver in policy.waivers:
-        _check_waiver(waiver, policy, metrics)
+        _check_waiver(waiver, policy)
 
 
 def check_layers(policy: Policy, names: Sequence[str]) -> None:
@@ -69,15 +63,15 @@ def check_layers(policy: Policy, names: Sequence[str]) -> None:
             )
 
 
-def _check_gate(gate: Gate, metrics: Registry) -> None:
-    info = _metric(gate, gate.metric, (), metrics)
+def _check_gate(gate: Gate) -> None:
+    info = _metric(gate, gate.metric, ())
     _scope(gate, gate.scope, info, ("scope",))
-    if gate.metric in _MAXIMA:
+    if info.is_maximum:
         raise gate.error(
             f"{gate.metric} is a maximum, which grows with the number of tokens: it is shown, "
             "never gated",
             ("metric",),
-            f"Gate {_MAXIMA[gate.metric]} instead.",
+            f"Gate {info.instead} instead.",
         )
     if gate.each and "aggregate" in gate.places:
         raise gate.error("cannot be given together with each: true", ("aggregate",), "Drop one.")
@@ -87,7 +81,7 @@ def _check_gate(gate: Gate, metrics: Registry) -> None:
             ("relative_to",),
             "Drop one.",
         )
-    if gate.relative_to == "reference" and own_value(info, metrics) is None:
+    if gate.relative_to == "reference" and own_value(info) is None:
         raise gate.error(
             f"{gate.metric} has no value of the reference alone to be relative to",
             ("relative_to",),
@@ -95,12 +89,12 @@ def _check_gate(gate: Gate, metrics: Registry) -> None:
         )
     if gate.relative_to == "baseline" and gate.unless:
         raise gate.error("cannot be given together with relative_to: baseline", ("unless",))
-    _limits(gate, gate.max, gate.min, info, gate.relative_to, (), metrics)
+    _limits(gate, gate.max, gate.min, info, gate.relative_to, ())
     if gate.unless:
-        _check_unless(gate, gate.unless, info, metrics)
+        _check_unless(gate, gate.unless, info)
 
 
-def _check_unless(gate: Gate, unless: Unless, info: MetricInfo, metrics: Registry) -> None:
+def _check_unless(gate: Gate, unless: Unless, info: Metric) -> None:
     if unless.max is None and unless.min is None:
         raise gate.error(
             "neither max nor min is given", ("unless",), "Give the looser limit that is earned."
@@ -111,30 +105,30 @@ def _check_unless(gate: Gate, unless: Unless, info: MetricInfo, metrics: Registr
             continue
         if limit is None:
             raise gate.error(f"the gate has no {side} that this could loosen", ("unless", side))
-        check_suffix(gate, loose, info, gate.relative_to, ("unless", side), metrics)
+        check_suffix(gate, loose, info, gate.relative_to, ("unless", side))
         if tightened(side, limit, loose):
             raise gate.error(
                 f"must be looser than the gate's own {side} of {limit} (got {loose})",
                 ("unless", side),
             )
     for index, condition in enumerate(unless.any):
-        _check_condition(gate, condition, ("unless", "any", index), metrics)
+        _check_condition(gate, condition, ("unless", "any", index))
 
 
-def _check_condition(gate: Gate, condition: Condition, key: KeyPath, metrics: Registry) -> None:
-    info = _metric(gate, condition.metric, key, metrics)
+def _check_condition(gate: Gate, condition: Condition, key: KeyPath) -> None:
+    info = _metric(gate, condition.metric, key)
     _scope(gate, condition.scope, info, (*key, "scope"))
-    _limits(gate, condition.max, condition.min, info, None, key, metrics)
+    _limits(gate, condition.max, condition.min, info, None, key)
 
 
-def _check_waiver(waiver: GivenWaiver, policy: Policy, metrics: Registry) -> None:
+def _check_waiver(waiver: GivenWaiver, policy: Policy) -> None:
     spec, place = waiver.spec, waiver.place
     gate = policy.gate(spec.gate)
     if gate is None:
         known = [g.id for g in policy.gates]
         remedy = did_you_mean(spec.gate, known, "Gates")
         raise place.error(f"no gate has the id {spec.gate!r}", ("gate",), remedy)
-    info = metrics[gate.metric]
+    info = REGISTRY[gate.metric]
     _scope(place, spec.match, info, ("match",))
     for side in ("max", "min"):
         cap, limit = getattr(spec, side), getattr(gate, side)
@@ -142,7 +136,7 @@ def _check_waiver(waiver: GivenWaiver, policy: Policy, metrics: Registry) -> Non
             continue
         if limit is None:
             raise place.error(f"the gate {gate.id!r} has no {side} that this could loosen", (side,))
-        check_suffix(place, cap, info, gate.relative_to, (side,), metrics)
+        check_suffix(place, cap, info, gate.relative_to, (side,))
         if tightened(side, limit, cap):
             raise place.error(
                 f"must be looser than the gate's own {side} of {limit} (got {cap})", (side,)
@@ -151,7 +145,7 @@ def _check_waiver(waiver: GivenWaiver, policy: Policy, metrics: Registry) -> Non
 
 def _direction(
     gate: Gate,
-    info: MetricInfo,
+    info: Metric,
     top: Limit | None,
     bottom: Limit | None,
     key: KeyPath,
@@ -167,14 +161,14 @@ def _direction(
         )
 
 
-def _metric(gate: Gate, metric: str, key: KeyPath, metrics: Registry) -> MetricInfo:
-    if metric not in metrics:
-        remedy = did_you_mean(metric, sorted(metrics), "Metrics")
+def _metric(gate: Gate, metric: str, key: KeyPath) -> Metric:
+    if metric not in REGISTRY:
+        remedy = did_you_mean(metric, sorted(REGISTRY), "Metrics") + refusal("metrics")
         raise gate.error(f"unknown metric {metric!r}", (*key, "metric"), remedy)
-    return metrics[metric]
+    return REGISTRY[metric]
 
 
-def _scope(at: Gate | Place, scope: dict[str, str], info: MetricInfo, key: KeyPath) -> None:
+def _scope(at: Gate | Place, scope: dict[str, str], info: Metric, key: KeyPath) -> None:
     for name in scope:
         if name not in info.scope_keys:
             known = ", ".join(info.scope_keys) or "none: it is measured over everything"
@@ -191,10 +185,9 @@ def _limits(
     gate: Gate,
     top: Limit | None,
     bottom: Limit | None,
-    info: MetricInfo,
+    info: Metric,
     relative_to: str | None,
     key: KeyPath,
-    metrics: Registry,
 ) -> None:
     if top is None and bottom is None:
         raise gate.error(
@@ -202,7 +195,7 @@ def _limits(
         )
     for side, limit in (("max", top), ("min", bottom)):
         if limit is not None:
-            check_suffix(gate, limit, info, relative_to, (*key, side), metrics)
+            check_suffix(gate, limit, info, relative_to, (*key, side))
     _direction(gate, info, top, bottom, key)
     if top and bottom and bottom.number > top.number:
         raise gate.error(

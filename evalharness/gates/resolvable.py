@@ -18,36 +18,14 @@ from fnmatch import fnmatchcase
 
 from scipy.special import ndtri, stdtrit
 
-from evalharness.gates.interfaces import Estimates, MetricInfo, Registry, registry
+from evalharness.gates.interfaces import Estimates
 from evalharness.gates.judgement import two_sided
-from evalharness.gates.limits import Side, ideal
+from evalharness.gates.limits import Side
 from evalharness.gates.scopes import matching
+from evalharness.metrics import REGISTRY, Metric, Spread
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
 from evalharness.stats.planning import documents_needed
-
-
-@dataclass(frozen=True)
-class Spread:
-    """What is assumed of a metric while planning."""
-
-    sd: float  # between documents (or items), in the metric's unit
-    value: float | None = None  # where the candidate is expected; None: at its best
-    source: str = "default"
-
-
-# Assumed where no earlier run says better: what 4-bit weights do to a small model, on documents of
-# a few hundred tokens. On the small side, since only what could never be decided is refused.
-DEFAULTS: Mapping[str, Spread] = {
-    "nll.shift": Spread(0.03),
-    "perplexity.ratio": Spread(0.03),
-    "bits_per_byte.shift": Spread(0.01),
-    "calibration.score.shift": Spread(0.03),
-    "brier.shift": Spread(0.01),
-    "entropy.shift": Spread(0.03),
-    "task.score.shift": Spread(math.sqrt(0.05)),  # 5% of the items flip
-    "task.flips": Spread(math.sqrt(0.05 * 0.95), value=0.05),
-}
 
 
 @dataclass(frozen=True)
@@ -74,36 +52,31 @@ class Need:
     have: int | None  # what the suite has; None where not known
 
 
-def plan(
+def needs(
     policy: Policy,
     spreads: Mapping[str, Spread] | None = None,
     sizes: Sizes | None = None,
-    metrics: Registry | None = None,
 ) -> list[Need]:
     """What each gate of ``policy`` needs; gates without a planning bound are left out."""
-    known = {**DEFAULTS, **(spreads or {})}
-    infos = registry() if metrics is None else metrics
-    return [need for gate in policy.gates for need in _needs(gate, policy, known, sizes, infos)]
+    return [need for gate in policy.gates for need in _needs(gate, policy, spreads or {}, sizes)]
 
 
 def check_resolvable(
     policy: Policy,
     sizes: Sizes,
     spreads: Mapping[str, Spread] | None = None,
-    metrics: Registry | None = None,
 ) -> None:
     """Raise `InputError` for the first gate that the suite could never decide."""
-    infos = registry() if metrics is None else metrics
     for gate in policy.gates:
-        have = _have(gate, infos[gate.metric], sizes)
-        unit = _unit(gate, infos[gate.metric])
-        if have is not None and have < gate.min_n and not infos[gate.metric].deterministic:
+        have = _have(gate, REGISTRY[gate.metric], sizes)
+        unit = _unit(gate, REGISTRY[gate.metric])
+        if have is not None and have < gate.min_n and not REGISTRY[gate.metric].deterministic:
             raise gate.error(
                 f"needs {gate.min_n:,} {unit}, and the suite has {have:,}",
                 ("min_n",),
                 f"Raise the suite's number of {unit}, or lower min_n.",
             )
-    for need in plan(policy, spreads, sizes, infos):
+    for need in needs(policy, spreads, sizes):
         found = policy.gate(need.gate)
         assert found is not None
         enough = need.have is None or need.have >= need.to_decide
@@ -145,14 +118,14 @@ def _needs(
     policy: Policy,
     spreads: Mapping[str, Spread],
     sizes: Sizes | None,
-    metrics: Registry,
 ) -> Iterator[Need]:
-    info, spread = metrics[gate.metric], spreads.get(gate.metric)
-    best = ideal(info)
+    info = REGISTRY[gate.metric]
+    spread = spreads.get(gate.metric, info.spread)
+    best = info.ideal
     # Only an interval that must fit inside the limit needs a size; a baseline is not known yet.
     if info.deterministic or gate.decide != "confident" or gate.relative_to == "baseline":
         return
-    if spread is None or best is None or not _bounded(info):
+    if spread is None or best is None or not info.noise_stays:
         return
     have = None if sizes is None else _have(gate, info, sizes)
     sides: tuple[Side, ...] = ("max", "min")
@@ -166,7 +139,7 @@ def _needs(
         if margin <= 0:
             continue  # asks for better than the reference: that is for the data to say
         alpha, between = 1 - policy.confidence, two_sided(policy.confidence)
-        least = _least(gate.metric, margin, spread.sd, alpha)
+        least = _least(info, margin, spread.sd, alpha)
         limit_at = best + margin if side == "max" else best - margin
         value = best if spread.value is None else spread.value
         beyond = value >= limit_at if side == "max" else value <= limit_at
@@ -185,9 +158,9 @@ def _needs(
         )
 
 
-def _least(metric: str, margin: float, sd: float, alpha: float) -> int:
+def _least(metric: Metric, margin: float, sd: float, alpha: float) -> int:
     """Fewest documents or items whose interval, around the best value, is inside ``margin``."""
-    if metric == "task.flips":
+    if metric.rate:
         return 1 if margin >= 1 else math.ceil(math.log(alpha) / math.log1p(-margin))
     count = max(2, math.ceil((float(ndtri(1 - alpha)) * sd / margin) ** 2))
     while float(stdtrit(count - 1, 1 - alpha)) * sd / math.sqrt(count) > margin:
@@ -197,19 +170,14 @@ def _least(metric: str, margin: float, sd: float, alpha: float) -> int:
 
 def resolved(metric: str, have: int, confidence: float, spread: Spread | None = None) -> float:
     """The narrowest margin that ``have`` documents or items could decide; 0 where any can."""
-    spread = spread or DEFAULTS.get(metric)
+    spread = spread or REGISTRY[metric].spread
     if spread is None:
         return 0.0
-    if metric == "task.flips":
+    if REGISTRY[metric].rate:
         return -math.expm1(math.log(1 - confidence) / max(have, 1))
     if have < 2:
         return math.inf
     return float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
-
-
-def _bounded(info: MetricInfo) -> bool:
-    """True where noise stays when the candidate is as good as its reference."""
-    return info.difference or info.id in ("perplexity.ratio", "task.flips")
 
 
 def _loosest(gate: Gate, side: Side) -> Limit | None:
@@ -218,16 +186,16 @@ def _loosest(gate: Gate, side: Side) -> Limit | None:
     return looser or limit
 
 
-def _unit(gate: Gate, info: MetricInfo) -> str:
+def _unit(gate: Gate, info: Metric) -> str:
     return "items" if _of_tasks(gate, info) else "documents"
 
 
-def _of_tasks(gate: Gate, info: MetricInfo) -> bool:
+def _of_tasks(gate: Gate, info: Metric) -> bool:
     keys = info.scope_keys
     return "task" in gate.scope or ("corpus" not in keys and "task" in keys)
 
 
-def _have(gate: Gate, info: MetricInfo, sizes: Sizes) -> int | None:
+def _have(gate: Gate, info: Metric, sizes: Sizes) -> int | None:
     """Documents or items in the smallest scope that the gate is decided in; None: not known."""
     if info.deterministic:
         return None

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase, translate
 from functools import lru_cache
 
-from evalharness.spec.result import Scope
+from evalharness.spec.estimate import Scope
 
 
 def matching(globs: Mapping[str, str], scopes: Sequence[Scope]) -> list[Scope]:

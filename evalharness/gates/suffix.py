@@ -9,8 +9,7 @@
 
 from __future__ import annotations
 
-from evalharness.gates.interfaces import MetricInfo, Registry
-from evalharness.gates.limits import ideal
+from evalharness.metrics import REGISTRY, Metric
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Place
 from evalharness.spec.yamlfile import KeyPath
@@ -22,10 +21,9 @@ _POINTS = ("fraction", "as the task")  # units whose differences are in percenta
 def check_suffix(
     at: Gate | Place,
     limit: Limit,
-    info: MetricInfo,
+    info: Metric,
     relative_to: str | None,
     key: KeyPath,
-    metrics: Registry,
 ) -> None:
     """Raise `InputError` for a percentage, or points, that could be read in two ways or none."""
     if limit.suffix == "pp":
@@ -36,20 +34,20 @@ def check_suffix(
             f"Write {Limit(limit.number, '%')}, or drop relative_to: reference.",
         )
     elif limit.suffix == "%" and relative_to is None:
-        problem = _percentage(limit, info, own_value(info, metrics) is not None)
+        problem = _percentage(limit, info, own_value(info) is not None)
     else:
         return
     if problem is not None:
         raise at.error(problem[0], key, problem[1])
 
 
-def own_value(info: MetricInfo, metrics: Registry) -> str | None:
+def own_value(info: Metric) -> str | None:
     """The metric that holds the reference's own value, as ``task.score.reference``."""
     name = info.id.removesuffix(".shift") + ".reference"
-    return name if info.difference and name in metrics else None
+    return name if info.difference and name in REGISTRY else None
 
 
-def _points(limit: Limit, info: MetricInfo, relative_to: str | None) -> tuple[str, str] | None:
+def _points(limit: Limit, info: Metric, relative_to: str | None) -> tuple[str, str] | None:
     if relative_to == "reference":
         return "points cannot be relative to the reference", f"Write {str(limit)[:-2]}%."
     if info.difference and info.unit in _POINTS:
@@ -60,7 +58,7 @@ def _points(limit: Limit, info: MetricInfo, relative_to: str | None) -> tuple[st
     )
 
 
-def _percentage(limit: Limit, info: MetricInfo, has_reference: bool) -> tuple[str, str] | None:
+def _percentage(limit: Limit, info: Metric, has_reference: bool) -> tuple[str, str] | None:
     number = f"{limit.number:.10g}"
     if info.difference:
         points = info.unit in _POINTS
@@ -72,7 +70,7 @@ def _percentage(limit: Limit, info: MetricInfo, has_reference: bool) -> tuple[st
         problem = f"must be a number in {info.unit} (got '{limit}')"
         return problem, f"A percentage of {info.unit} has no meaning."
     # Nobody asks for a candidate of half the perplexity: such a percentage means "above".
-    if ideal(info) == 1 and info.direction == "lower" and limit.number < 0.5:
+    if info.ideal == 1 and info.direction == "lower" and limit.number < 0.5:
         worse = Limit(1 + limit.number, "%")
         return (
             f"'{limit}' of a ratio is ambiguous: it may be {limit} of the reference, or that much "

@@ -26,15 +26,17 @@ from functools import partial
 from evalharness.gates.baseline import refuse_incomparable
 from evalharness.gates.cases import Bench, Case
 from evalharness.gates.holm import levels
-from evalharness.gates.interfaces import Baseline, Estimates, Registry, registry
+from evalharness.gates.interfaces import Baseline, Estimates
 from evalharness.gates.judgement import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.policy_files import default_id
 from evalharness.gates.scopes import covers, matching
 from evalharness.gates.waivers import Waivers, expired
 from evalharness.gates.wording import reason
+from evalharness.metrics import REGISTRY
+from evalharness.spec.estimate import Scope, Verdict
 from evalharness.spec.policy import Gate, GivenWaiver, Policy
-from evalharness.spec.result import Anomaly, GateResult, Scope, Verdict
+from evalharness.spec.result import Anomaly, GateResult
 from evalharness.stats.planning import further_documents
 
 _WORST_FIRST: tuple[Verdict, ...] = ("FAIL", "ANOMALOUS", "INCONCLUSIVE", "PASS")
@@ -48,18 +50,16 @@ def decide(
     today: dt.date | None = None,
     baseline: Baseline | None = None,
     identity: Mapping[str, str] | None = None,
-    metrics: Registry | None = None,
 ) -> Decision:
     """Decide every gate of ``policy``.
 
     Parameters
     ----------
-    policy : checked against ``metrics`` (`load_policy` does it).
+    policy : checked against the metrics (`load_policy` does it).
     estimates : what the run measured.
     anomalies : what makes the run untrustworthy, as from `find_anomalies`.
     today : the day on which waivers are looked at; default: this one.
     baseline, identity : a stored run, and the present run's hashes to hold it against.
-    metrics : the registry; default: all that are registered.
 
     Raises
     ------
@@ -71,9 +71,7 @@ def decide(
     relative = [gate for gate in policy.gates if gate.relative_to == "baseline"]
     if baseline is not None and relative:
         refuse_incomparable(relative[0], baseline, identity or {})
-    bench = Bench(
-        estimates, registry() if metrics is None else metrics, baseline, policy.confidence
-    )
+    bench = Bench(estimates, baseline, policy.confidence)
     cases = [case for gate in policy.gates for case in bench.cases(gate)]
     cases = _corrected(cases, bench.confidence)
     cases = [_with_further(_distrusted(case, anomalies, bench), bench) for case in cases]
@@ -118,7 +116,7 @@ def _distrusted(case: Case, anomalies: Sequence[Anomaly], bench: Bench) -> Case:
     for anomaly in anomalies:
         if anomaly.metric is None:
             # Bits and bytes are counted from the weights, whatever became of the pass.
-            touched = not bench.metrics[case.gate.metric].deterministic
+            touched = not REGISTRY[case.gate.metric].deterministic
         else:
             touched = anomaly.metric == case.gate.metric and covers(case.scope, anomaly.scope)
         if touched:

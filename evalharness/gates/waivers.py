@@ -13,9 +13,10 @@ from typing import Literal
 
 from evalharness.gates.policy_files import default_id
 from evalharness.gates.scopes import covers
+from evalharness.spec.estimate import Verdict
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, GivenWaiver, Policy, WaiverSpec
-from evalharness.spec.result import GateResult, Verdict, Waiver
+from evalharness.spec.result import GateResult, Waiver
 
 EXPIRING = dt.timedelta(days=14)
 

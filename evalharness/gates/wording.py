@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from evalharness.gates.judgement import Judgement
 from evalharness.gates.limits import Threshold
 from evalharness.gates.scopes import label
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Gate
-from evalharness.spec.result import Estimate
 
 
 def numbers(*values: float | None) -> list[str]:

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import sys
 
-from evalharness.metrics import (
-    calibration,
-    cost,
-    divergence,
-    layers,
-    perplexity,
-    routing,
-    tasks,
-    weights,
-)
 from evalharness.metrics.estimates import Estimates
 from evalharness.metrics.evidence import Evidence
-from evalharness.metrics.registry import REGISTRY, Measured, Metric, metric
+from evalharness.metrics.families import FAMILIES, Family
+from evalharness.metrics.registry import REGISTRY, Measured, Metric, Spread, mean_metric, metric
+from evalharness.spec.plugins import built_in
 
-for _entry in entry_points(group="evalharness.metrics"):
-    _entry.load()
+for _module in built_in(sys.modules[__name__]):
+    pass  # a module registers its metrics as it is imported
 
 __all__ = [
+    "FAMILIES",
     "REGISTRY",
     "Estimates",
     "Evidence",
+    "Family",
     "Measured",
     "Metric",
-    "calibration",
-    "cost",
-    "divergence",
-    "layers",
+    "Spread",
+    "mean_metric",
     "metric",
-    "perplexity",
-    "routing",
-    "tasks",
-    "weights",
 ]

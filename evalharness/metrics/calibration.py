@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +19,9 @@ from evalharness.metrics.evidence import (
     text_scopes,
     undefined,
 )
-from evalharness.metrics.registry import Measured, Totals, mean_metric, metric
-from evalharness.spec.result import Scope
+from evalharness.metrics.families import CALIBRATION
+from evalharness.metrics.registry import Measured, Spread, Totals, mean_metric, metric
+from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
 
 Array = npt.NDArray[Any]
@@ -95,6 +96,7 @@ def predictions(evidence: Evidence, scope: Scope) -> Predictions | str:
 
 
 _common: Any = {
+    "family": CALIBRATION,
     "scopes": scopes,
     "scope_keys": (*TEXT_KEYS, *TASK_KEYS),
     "records": "tokens",
@@ -124,10 +126,15 @@ def _side_ece(side: str, found: Predictions, confidence: float) -> Interval:
     )
 
 
+def side_id(side: str) -> str:
+    """Return the id of the calibration error of one side."""
+    return f"ece.{side}"
+
+
 for _side in ("reference", "candidate"):
     metric(
-        f"ece.{_side}",
-        f"ECE, {_side}",
+        side_id(_side),
+        f"Calibration error (ECE), {_side}",
         unit="fraction",
         direction="lower",
         identity=None,
@@ -157,53 +164,50 @@ def _temperature_shift(found: Predictions, confidence: float) -> Interval:
     return stats.temperature_shift(*found.both, confidence)
 
 
-_SHIFTS: tuple[tuple[str, str, str, Any, Literal["lower", "none"]], ...] = (
-    ("ece.shift", "ECE shift", "ECE of candidate − ECE of reference", _ece_shift, "lower"),
-    (
-        "ce2.shift",
-        "Squared calibration error, shift",
-        "debiased, Kumar 1909.10155",
-        _ce2_shift,
-        "lower",
-    ),
-    (
-        "temperature.shift",
-        "Fitted temperature, shift",
-        "T in σ(logit(p̂)/T) of least NLL",
-        _temperature_shift,
-        "none",
-    ),
+_shift: Any = {"difference": True, "identity": 0.0, "symmetric": "odd", **_common}
+metric(
+    "ece.shift",
+    "Calibration error (ECE) shift",
+    unit="fraction",
+    direction="lower",
+    source="ECE of candidate − ECE of reference",
+    shown=("summary",),
+    **_shift,
+)(partial(_over, _ece_shift))
+metric(
+    "ce2.shift",
+    "Squared calibration error shift, debiased",
+    unit="fraction",
+    direction="lower",
+    source="debiased, Kumar 1909.10155",
+    **_shift,
+)(partial(_over, _ce2_shift))
+metric(
+    "temperature.shift",
+    "Fitted temperature shift",
+    unit="1",
+    direction="none",
+    source="T in σ(logit(p̂)/T) of least NLL",
+    **_shift,
+)(partial(_over, _temperature_shift))
+mean_metric(
+    "calibration.score.shift",
+    "Calibration score shift",
+    partial(_row_totals, stats.calibration_score_sums),
+    unit="fraction",
+    direction="lower",
+    source="mean of logit(p̂)·(p̂ − y)",
+    spread=Spread(0.03),
+    shown=("proposal",),
+    **_shift,
 )
-for _id, _name, _source, _estimator, _direction in _SHIFTS:
-    metric(
-        _id,
-        _name,
-        unit="1" if _id == "temperature.shift" else "fraction",
-        direction=_direction,
-        difference=True,
-        identity=0.0,
-        symmetric="odd",
-        source=_source,
-        **_common,
-    )(partial(_over, _estimator))
-for _id, _name, _source, _of in (
-    (
-        "calibration.score.shift",
-        "Calibration score, shift",
-        "mean of logit(p̂)·(p̂ − y)",
-        stats.calibration_score_sums,
-    ),
-    ("brier.shift", "Brier score of the top prediction, shift", "mean of (p̂ − y)²", stats.brier),
-):
-    mean_metric(
-        _id,
-        _name,
-        partial(_row_totals, _of),
-        unit="fraction",
-        direction="lower",
-        difference=True,
-        identity=0.0,
-        symmetric="odd",
-        source=_source,
-        **_common,
-    )
+mean_metric(
+    "brier.shift",
+    "Brier score shift",
+    partial(_row_totals, stats.brier),
+    unit="fraction",
+    direction="lower",
+    source="mean of (p̂ − y)²",
+    spread=Spread(0.01),
+    **_shift,
+)

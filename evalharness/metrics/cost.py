@@ -10,11 +10,13 @@ import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.families import COST
 from evalharness.metrics.registry import Measured, metric
-from evalharness.spec.result import Scope
+from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
 
 _counted: Any = {
+    "family": COST,
     "scopes": lambda evidence: [{}] if evidence.run.manifest.get("sides") else [],
     "scope_keys": (),
     "records": "manifest",
@@ -30,6 +32,8 @@ def _exact(value: float, confidence: float) -> Measured:
 @metric(
     "weights.bits_per_weight",
     "Bits per weight, candidate",
+    brief="Bits per weight",
+    shown=("summary", "tile"),
     unit="bits",
     identity=None,
     source="stored bits, scales and zero points included, over parameters",
@@ -42,7 +46,9 @@ def bits_per_weight(evidence: Evidence, scope: Scope, confidence: float) -> Meas
 
 @metric(
     "memory.weights.ratio",
-    "Weight memory, candidate / reference",
+    "Weight memory, candidate ÷ reference",
+    brief="Weight memory ratio",
+    shown=("summary",),
     unit="ratio",
     identity=1.0,
     source="bytes of stored weights",
@@ -59,7 +65,7 @@ def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measur
 
 @metric(
     "memory.peak.ratio",
-    "Peak memory, candidate / reference",
+    "Peak memory, candidate ÷ reference",
     unit="ratio",
     identity=None,
     source="weights and activations of one batch, CUDA only",
@@ -87,10 +93,12 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
     return Measured(replace(stats.cluster_skew_t(cand, ref, confidence), n=len(rows)))
 
 
-for _kind in ("prefill", "decode"):
+_decode: Any = {"brief": "Decode latency ratio", "shown": ("summary", "candidates")}
+for _kind, _more in (("prefill", {}), ("decode", _decode)):
     metric(
         f"latency.{_kind}.ratio",
-        f"Latency, {_kind}, candidate / reference",
+        f"{_kind.capitalize()} latency, candidate ÷ reference",
+        family=COST,
         unit="ratio",
         direction="lower",
         identity=None,
@@ -98,4 +106,5 @@ for _kind in ("prefill", "decode"):
         scopes=partial(_timed, _kind),
         scope_keys=(),
         records="timings",
+        **_more,
     )(partial(_ratio, _kind))

@@ -20,9 +20,10 @@ from evalharness.metrics.evidence import (
     token_scopes,
     undefined,
 )
+from evalharness.metrics.families import DIVERGENCE, LOGITS
 from evalharness.metrics.perplexity import difference, over_tokens
-from evalharness.metrics.registry import Measured, Totals, mean_metric, metric
-from evalharness.spec.result import Scope
+from evalharness.metrics.registry import Measured, Spread, Totals, mean_metric, metric
+from evalharness.spec.estimate import Scope
 from evalharness.stats import (
     Interval,
     clopper_pearson,
@@ -33,6 +34,13 @@ from evalharness.stats import (
 
 _tokens: Any = {"scopes": token_scopes, "scope_keys": TOKEN_KEYS, "records": "tokens"}
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
+_kl: Any = {
+    "family": DIVERGENCE,
+    "unit": "nats/token",
+    "direction": "lower",
+    "identity": 0.0,
+    **_tokens,
+}
 _KL = "KL(p‖q) = Σ p·(log p − log q) over the whole vocabulary"
 
 
@@ -43,22 +51,27 @@ def _largest(column: str, evidence: Evidence, scope: Scope) -> str | None:
     return f"token at {view.place(row)} ({values[row]:.4g})"
 
 
-for _id, _name, _column, _which in (
-    ("kl.mean", "KL divergence, mean", "kl", "reference ‖ candidate"),
-    ("kl.reverse.mean", "KL divergence, reverse, mean", "kl_reverse", "candidate ‖ reference"),
-):
-    mean_metric(
-        _id,
-        _name,
-        over_tokens(_column, of=partial(lambda name, view: view.column(name), _column)),
-        worst=partial(_largest, _column),
-        interval=positive_mean_t,
-        unit="nats/token",
-        direction="lower",
-        identity=0.0,
-        source=f"{_KL}; {_which}",
-        **_tokens,
-    )
+KL_MEAN = mean_metric(
+    "kl.mean",
+    "KL divergence, mean",
+    over_tokens("kl", of=lambda view: view.column("kl")),
+    brief="Mean KL divergence",
+    worst=partial(_largest, "kl"),
+    interval=positive_mean_t,
+    source=f"{_KL}; reference ‖ candidate",
+    shown=("summary", "tile", "scopes", "tasks", "candidates", "proposal"),
+    mark="mean",
+    **_kl,
+)
+mean_metric(
+    "kl.reverse.mean",
+    "Reverse KL divergence, mean",
+    over_tokens("kl_reverse", of=lambda view: view.column("kl_reverse")),
+    worst=partial(_largest, "kl_reverse"),
+    interval=positive_mean_t,
+    source=f"{_KL}; candidate ‖ reference",
+    **_kl,
+)
 
 
 def _quantile(
@@ -92,24 +105,25 @@ def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -
     return Measured(interval, _largest(column, evidence, scope))
 
 
-for _id, _q in (("median", 0.5), ("p99", 0.99), ("p999", 0.999)):
-    metric(
-        f"kl.{_id}",
-        f"KL divergence, {'median' if _q == 0.5 else f'{_q:.1%} quantile'}",
-        unit="nats/token",
-        direction="lower",
-        identity=0.0,
-        source="pooled quantile of KL",
-        **_tokens,
-    )(partial(_quantile, "kl", _q))
+for _id, _q, _name, _more in (
+    ("kl.median", 0.5, "median", {"mark": "median"}),
+    ("kl.p99", 0.99, "99th percentile", {"mark": "p99", "shown": ("proposal",)}),
+    (
+        "kl.p999",
+        0.999,
+        "99.9th percentile",
+        {"brief": "KL divergence, p99.9", "mark": "p99.9", "shown": ("summary",)},
+    ),
+):
+    metric(_id, f"KL divergence, {_name}", source="pooled quantile of KL", **_more, **_kl)(
+        partial(_quantile, "kl", _q)
+    )
 metric(
     "kl.max",
     "KL divergence, largest",
-    unit="nats/token",
-    direction="lower",
-    identity=0.0,
     source="largest KL over tokens",
-    **_tokens,
+    instead="kl.p999",
+    **_kl,
 )(partial(_maximum, "kl"))
 
 
@@ -119,8 +133,11 @@ def _same_top(view: View) -> Any:
 
 mean_metric(
     "top1.agreement",
-    "Top-1 agreement",
+    "Same most likely token",
     over_tokens("kl", of=_same_top),
+    brief="Same top token",
+    family=DIVERGENCE,
+    shown=("summary", "tile", "scopes", "tasks", "candidates", "proposal"),
     unit="fraction",
     direction="higher",
     identity=1.0,
@@ -130,8 +147,9 @@ mean_metric(
 )
 mean_metric(
     "top5.overlap",
-    "Top-5 overlap",
+    "Overlap of the five most likely tokens",
     over_tokens("kl", of=lambda view: view.column("top5_overlap") / 5),
+    family=DIVERGENCE,
     unit="fraction",
     direction="higher",
     identity=1.0,
@@ -143,7 +161,8 @@ mean_metric(
 
 @metric(
     "prob.rms_shift",
-    "RMS shift of the true token's probability",
+    "RMS change of the true token's probability",
+    family=DIVERGENCE,
     unit="fraction",
     direction="lower",
     identity=0.0,
@@ -162,8 +181,10 @@ def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measu
 
 mean_metric(
     "entropy.shift",
-    "Entropy shift",
+    "Entropy shift, candidate − reference",
     over_tokens("entropy_ref", "entropy_cand", of=partial(difference, "entropy")),
+    family=DIVERGENCE,
+    spread=Spread(0.03),
     unit="nats/token",
     direction="none",
     difference=True,
@@ -172,35 +193,37 @@ mean_metric(
     source="mean of H(q) − H(p)",
     **_tokens,
 )
+_logits: Any = {
+    "family": LOGITS,
+    "unit": "logits",
+    "direction": "lower",
+    "identity": 0.0,
+    "symmetric": "even",
+}
 metric(
     "logit.max_abs_diff",
     "Largest logit difference",
-    unit="logits",
-    direction="lower",
-    identity=0.0,
-    symmetric="even",
     shift_invariant=False,
     source="max over tokens and vocabulary of |z′ − z|",
+    instead="logit.half_range.p999",
+    **_logits,
     **_tokens,
 )(partial(_maximum, "max_abs"))
 metric(
     "logit.half_range",
-    "Largest logit half-range",
-    unit="logits",
-    direction="lower",
-    identity=0.0,
-    symmetric="even",
+    "Logit half-range, largest",
     source="max over tokens of (max Δ − min Δ)/2; bounds KL ≤ (2h)²/8",
+    instead="logit.half_range.p999",
+    **_logits,
     **_tokens,
 )(partial(_maximum, "half_range"))
 metric(
     "logit.half_range.p999",
-    "Logit half-range, 99.9% quantile",
-    unit="logits",
-    direction="lower",
-    identity=0.0,
-    symmetric="even",
+    "Logit half-range, 99.9th percentile",
+    brief="Logit half-range, p99.9",
     source="pooled quantile of (max Δ − min Δ)/2",
+    shown=("summary", "tasks"),
+    **_logits,
     **_tokens,
 )(partial(_quantile, "half_range", 0.999))
 
@@ -233,8 +256,9 @@ def _of_documents(sums: Any, counts: Any, confidence: float) -> Interval:
 
 mean_metric(
     "logit.exceed_rate",
-    "Documents beyond a logit bound",
+    "Documents beyond the logit bound",
     _beyond,
+    family=LOGITS,
     interval=_of_documents,
     worst=lambda evidence, scope: _largest("half_range", evidence, _within(scope)),
     share=True,

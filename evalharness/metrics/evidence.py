@@ -14,7 +14,7 @@ import pandas as pd
 
 from evalharness.run.directory import InMemory, Run
 from evalharness.run.records import BINS
-from evalharness.spec.result import Scope
+from evalharness.spec.estimate import Scope
 from evalharness.spec.slices import SlicedDocument, Subset, subsets
 from evalharness.stats import Interval
 

@@ -9,9 +9,11 @@ import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.families import LAYER
 from evalharness.metrics.registry import Measured, metric
 from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
-from evalharness.spec.result import LayerResult, Scope
+from evalharness.spec.estimate import Scope
+from evalharness.spec.module_results import LayerResult
 
 # Edge 0 opens bin 0, which holds exact zeros; then EDGE_MIN · 2^(i / BINS_PER_OCTAVE).
 EDGES = np.concatenate([[0.0], EDGE_MIN * 2.0 ** (np.arange(BINS) / BINS_PER_OCTAVE)])
@@ -54,15 +56,26 @@ def _median(error: str, evidence: Evidence, scope: Scope, confidence: float) -> 
     return Measured(interval, worst)
 
 
-for _error, _what in (
-    ("total", "g(x̃) against f(x)"),
-    ("own", "g(x̃) against f(x̃)"),
-    ("inherited", "f(x̃) against f(x)"),
+def metric_of(error: str) -> str:
+    """Return the id of the metric of one kind of error, as a record names it."""
+    return f"layer.error.{error}"
+
+
+def error_of(metric_id: str) -> str:
+    """Return the kind of error that a metric of layer records is of."""
+    return metric_id.removeprefix(metric_of(""))
+
+
+for _error, _name, _what in (
+    ("total", "total", "g(x̃) against f(x)"),
+    ("own", "its own", "g(x̃) against f(x̃)"),
+    ("inherited", "inherited", "f(x̃) against f(x)"),
+    ("own_on_clean", "its own on clean input", "g(x) against f(x)"),
 ):
-    _more: Any = {"identity": 0.0, "shift_invariant": False}
+    _more: Any = {"identity": 0.0, "shift_invariant": False, "family": LAYER}
     metric(
-        f"layer.error.{_error}",
-        f"Layer error, {_error}",
+        metric_of(_error),
+        f"Layer error, {_name}",
         unit="relative L2",
         direction="lower",
         source=f"median over tokens of ‖Δh‖/‖h‖; {_what}",

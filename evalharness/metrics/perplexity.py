@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes
-from evalharness.metrics.registry import Totals, mean_metric
-from evalharness.spec.result import Scope
+from evalharness.metrics.families import LOSS
+from evalharness.metrics.registry import Spread, Totals, mean_metric
+from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval, cluster_skew_t, exp_interval
 
-_text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
+_text: Any = {"family": LOSS, "scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
 
 
 def over_tokens(*columns: str, of: Callable[[View], Any]) -> Callable[[Evidence, Scope], Totals]:
@@ -45,10 +46,11 @@ def _worst_document(evidence: Evidence, scope: Scope) -> str | None:
     return f"document {evidence.document(int(mean.argmax()))} ({mean.max():+.4g} nats/token)"
 
 
-mean_metric(
+NLL_SHIFT = mean_metric(
     "nll.shift",
-    "NLL shift",
+    "Loss shift per token, candidate − reference",
     _shift,
+    brief="Loss shift",
     worst=_worst_document,
     unit="nats/token",
     direction="lower",
@@ -56,18 +58,23 @@ mean_metric(
     identity=0.0,
     symmetric="odd",
     source="mean of candidate NLL − reference NLL; Miller 2411.00640",
+    spread=Spread(0.03),
+    shown=("scopes",),
     **_text,
 )
 mean_metric(
     "perplexity.ratio",
-    "Perplexity ratio",
+    "Perplexity ratio, candidate ÷ reference",
     _shift,
+    brief="Perplexity ratio",
     worst=_worst_document,
     transform=exp_interval,
     unit="ratio",
     direction="lower",
     identity=1.0,
     source="exp(nll.shift)",
+    spread=Spread(0.03),
+    shown=("summary", "tile", "candidates", "proposal"),
     **_text,
 )
 for _side, _column in (("reference", "nll_ref"), ("candidate", "nll_cand")):
@@ -116,8 +123,10 @@ def _per_byte(sums: Any, counts: Any, confidence: float) -> Interval:
 
 mean_metric(
     "bits_per_byte.shift",
-    "Bits per byte, shift",
+    "Loss shift per byte of text",
     _byte_totals,
+    family=LOSS,
+    spread=Spread(0.01),
     interval=_per_byte,
     unit="bits/byte",
     direction="lower",

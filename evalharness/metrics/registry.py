@@ -1,14 +1,14 @@
 """What a metric is, and the table of all of them.
 
-A metric is a function from records to an interval, with what a gate and a reader need to know about
-it. Adding one is adding a function with `@metric(...)` in a file of its family; other packages
-register theirs through the entry point group ``evalharness.metrics``.
+A metric is a function from records to an interval, with everything that a gate, a plan and a report
+ask of it. Every module of this folder may register some with `metric` or `mean_metric`; other
+packages offer theirs through the entry-point group ``evalharness.metrics`` (see `spec.plugins`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -16,8 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from evalharness.metrics.evidence import Evidence
-from evalharness.spec.result import Scope
+from evalharness.metrics.families import FAMILIES, OTHER, Family
+from evalharness.spec.estimate import Scope
+from evalharness.spec.plugins import offered, reject
 from evalharness.stats import Interval, cluster_skew_t
+
+Totals = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | str
+"""Totals and numbers of rows by document, (G,) each, whose ratio is a mean; or why there are none.
+"""
+
+Place = Literal["summary", "tile", "scopes", "tasks", "candidates", "proposal"]
+"""Where a metric stands out: the summaries, the banner of the page, its table by corpus and slice,
+its table of tasks, the table of several candidates, the policy that `init` proposes."""
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,6 @@ class Measured:
     worst: str | None = None
 
 
-# Per-document totals and numbers of rows, (G,) each, of which a mean is the ratio; or why there are
-# none.
-Totals = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | str
-
-
 class Compute(Protocol):
     """Estimate over ``scope`` at two-sided ``confidence``."""
 
@@ -40,79 +45,154 @@ class Compute(Protocol):
 
 
 @dataclass(frozen=True)
+class Spread:
+    """What is assumed of a metric while a policy is planned."""
+
+    sd: float  # between documents (or items), in the metric's unit
+    value: float | None = None  # where the candidate is expected; None: at its best
+    source: str = "default"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A registered quantity."""
+    """A quantity that can be estimated, gated and shown.
+
+    Attributes
+    ----------
+    id : such as ``kl.mean``.
+    name, brief : plain names; the brief one where there is little room.
+    family : the group that it is shown in.
+    unit : such as ``nats/token``; ``1`` for a plain number, ``fraction`` for a share.
+    direction : which way is better.
+    source : the formula, or a paper.
+    scopes : the scopes that a run has it in.
+    scope_keys : keys that may narrow it.
+    records : the records it reads.
+    compute : its estimate in one scope.
+    identity : its value for a model against itself; None where that depends on the model.
+    difference : whether it is candidate − reference, 0 when nothing changed.
+    symmetric : what swapping the sides does: nothing (even), change the sign (odd), or neither.
+    shift_invariant : unchanged when a constant is added to every logit of a row.
+    deterministic : counted and not sampled, so that no interval is owed.
+    totals, transform : of means only: what is summed by document, and how the mean's interval
+        becomes the metric's.
+    share : a share of documents, one 0 or 1 each, which a betting sequence can follow.
+    rate : a share of items that is planned for by Clopper and Pearson's bound.
+    instead : the metric to gate instead, where this one is a maximum: that grows with the sample.
+    spread : what 4-bit weights do to a small model, on documents of a few hundred tokens; on the
+        small side, since only what could never be decided is refused. None: no size is known.
+    shown : where it stands out.
+    mark : its label in the chart of its distribution.
+
+    """
 
     id: str
-    name: str  # in plain words
+    name: str
     unit: str
-    direction: Literal["lower", "higher", "none"]  # which way is better
-    source: str  # formula or paper
-    difference: bool  # a shift: candidate − reference, 0 when nothing changed
-    identity: float | None  # its value for a model against itself; None: depends on the model
-    symmetric: Literal["even", "odd"] | None  # under swapping the sides; None: neither
-    shift_invariant: bool  # unchanged when a constant is added to every logit of a row
-    deterministic: bool  # counted, not sampled: no interval is owed
-    scope_keys: tuple[str, ...]
-    records: str  # the records it reads
+    direction: Literal["lower", "higher", "none"]
+    source: str
     scopes: Callable[[Evidence], list[Scope]]
+    scope_keys: tuple[str, ...]
+    records: str
     compute: Compute
-    # Means only: what is summed per document, and how the mean's interval becomes the metric's.
+    identity: float | None
+    brief: str = ""
+    family: Family = OTHER
+    difference: bool = False
+    symmetric: Literal["even", "odd"] | None = None
+    shift_invariant: bool = True
+    deterministic: bool = False
     totals: Callable[[Evidence, Scope], Totals] | None = None
     transform: Callable[[Interval], Interval] = lambda interval: interval
-    share: bool = False  # a share of documents: one 0 or 1 each, so a bettor can follow it
+    share: bool = False
+    rate: bool = False
+    instead: str = ""
+    spread: Spread | None = None
+    shown: tuple[Place, ...] = ()
+    mark: str = ""
+
+    def __post_init__(self) -> None:
+        if not _ID.match(self.id):
+            raise ValueError(f"metric id {self.id!r} is malformed: expected words joined by dots")
+        if self.difference and self.identity != 0:
+            raise ValueError(f"{self.id}: a difference is 0 for a model against itself")
+
+    @property
+    def is_cost(self) -> bool:
+        """Whether it measures what compression buys: bytes and time."""
+        return self.family.cost
+
+    @property
+    def is_maximum(self) -> bool:
+        """Whether it grows with the number of tokens looked at, so that no limit means anything."""
+        return bool(self.instead)
+
+    @property
+    def ideal(self) -> float | None:
+        """The best that compression can leave, a model against itself; None for a cost."""
+        return None if self.is_cost else self.identity
+
+    @property
+    def noise_stays(self) -> bool:
+        """Whether its spread stays when the candidate is as good as the reference.
+
+        Only then is there a number of documents that a limit needs: a divergence's spread shrinks
+        with it.
+        """
+        return self.difference or self.spread is not None
 
 
-REGISTRY: dict[str, Metric] = {}
+class Registry(Mapping[str, Metric]):
+    """Metrics by id, ours first; those of other packages are loaded when first looked for."""
+
+    def __init__(self) -> None:
+        self._metrics: dict[str, Metric] = {}
+        self._complete = False
+
+    def add(self, found: Metric) -> Metric:
+        """Register ``found``."""
+        if found.id in self._metrics and self._metrics[found.id] is not found:
+            raise ValueError(f"metric id {found.id!r} is registered twice")
+        self._metrics[found.id] = found
+        return found
+
+    def __getitem__(self, id: str) -> Metric:
+        return self._all()[id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def shown(self, place: Place) -> list[Metric]:
+        """The metrics that stand out in ``place``, by family."""
+        found = [m for m in self.values() if place in m.shown]
+        return sorted(found, key=lambda m: FAMILIES.index(m.family))
+
+    def _all(self) -> dict[str, Metric]:
+        if not self._complete:
+            self._complete = True
+            for group, kind in (("metrics", Metric), ("probes", object)):
+                for name, one in offered(group, kind):
+                    many = [one] if isinstance(one, Metric) else getattr(one, "metrics", ())
+                    for found in many:
+                        try:
+                            self.add(found)
+                        except ValueError as error:
+                            reject(group, name, str(error))
+        return self._metrics
+
 
 _ID = re.compile(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")
+REGISTRY = Registry()
 
 
-def metric(
-    id: str,
-    name: str,
-    *,
-    unit: str,
-    direction: Literal["lower", "higher", "none"],
-    source: str,
-    scopes: Callable[[Evidence], list[Scope]],
-    scope_keys: tuple[str, ...],
-    records: str,
-    identity: float | None,
-    symmetric: Literal["even", "odd"] | None = None,
-    difference: bool = False,
-    shift_invariant: bool = True,
-    deterministic: bool = False,
-    totals: Callable[[Evidence, Scope], Totals] | None = None,
-    transform: Callable[[Interval], Interval] = lambda interval: interval,
-    share: bool = False,
-) -> Callable[[Compute], Compute]:
-    """Register the decorated function as metric ``id``."""
+def metric(id: str, name: str, **facts: Any) -> Callable[[Compute], Compute]:
+    """Register the decorated function as metric ``id``; ``facts`` are those of `Metric`."""
 
     def register(compute: Compute) -> Compute:
-        if not _ID.match(id) or id in REGISTRY:
-            raise ValueError(f"metric id {id!r} is malformed or registered twice")
-        if difference and identity != 0:
-            raise ValueError(f"{id}: a difference is 0 for a model against itself")
-        REGISTRY[id] = Metric(
-            id,
-            name,
-            unit,
-            direction,
-            source,
-            difference,
-            identity,
-            symmetric,
-            shift_invariant,
-            deterministic,
-            scope_keys,
-            records,
-            scopes,
-            compute,
-            totals,
-            transform,
-            share,
-        )
+        REGISTRY.add(Metric(id=id, name=name, compute=compute, **facts))
         return compute
 
     return register
@@ -126,11 +206,20 @@ def mean_metric(
     worst: Callable[[Evidence, Scope], str | None] = lambda evidence, scope: None,
     interval: Callable[..., Interval] = cluster_skew_t,
     transform: Callable[[Interval], Interval] = lambda found: found,
-    **more: Any,
-) -> None:
+    **facts: Any,
+) -> Metric:
     """Register a mean over rows: the ratio of two sums over documents, with its interval.
 
     Means are also what can be watched while documents come in: see `Estimates` and `--stop-early`.
+
+    Parameters
+    ----------
+    totals : sums and numbers of rows by document, (G,) each; or why there are none.
+    worst : in words, where it is worst.
+    interval : from (sums, counts, confidence) to an `Interval`.
+    transform : from the mean's interval to the metric's, such as an exponential.
+    facts : those of `Metric`.
+
     """
 
     def compute(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
@@ -139,4 +228,6 @@ def mean_metric(
             return Measured(Interval(None, None, None, confidence, 0, 0, "none", reason=found))
         return Measured(transform(interval(*found, confidence)), worst(evidence, scope))
 
-    metric(id, name, totals=totals, transform=transform, **more)(compute)
+    return REGISTRY.add(
+        Metric(id=id, name=name, compute=compute, totals=totals, transform=transform, **facts)
+    )

@@ -7,9 +7,11 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.families import LAYER
 from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.metrics.registry import Measured, metric
-from evalharness.spec.result import RoutingResult, Scope
+from evalharness.spec.estimate import Scope
+from evalharness.spec.module_results import RoutingResult
 
 
 def _scopes(evidence: Evidence) -> list[Scope]:
@@ -23,7 +25,8 @@ def _rows(evidence: Evidence, layer: str) -> pd.DataFrame:
 
 @metric(
     "router.agreement",
-    "Router agreement",
+    "Same experts chosen",
+    family=LAYER,
     unit="fraction",
     direction="higher",
     identity=1.0,

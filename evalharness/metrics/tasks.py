@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -10,8 +11,9 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import TASK_KEYS, Evidence, task_scopes, undefined
-from evalharness.metrics.registry import Measured, metric
-from evalharness.spec.result import Scope
+from evalharness.metrics.families import TASK
+from evalharness.metrics.registry import Measured, Spread, metric
+from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
 
 
@@ -65,6 +67,7 @@ for _side in ("reference", "candidate"):
     metric(
         f"task.score.{_side}",
         f"Task score, {_side}",
+        family=TASK,
         unit="as the task",
         direction="none",
         identity=None,
@@ -75,9 +78,15 @@ for _side in ("reference", "candidate"):
     )(partial(_score, _side))
 
 
+SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
+
+
 @metric(
-    "task.score.shift",
-    "Task score, shift",
+    SCORE_SHIFT,
+    "Task score shift",
+    family=TASK,
+    spread=Spread(math.sqrt(0.05)),  # 5% of the items flip
+    shown=("proposal",),
     unit="as the task",
     direction="higher",
     difference=True,
@@ -107,8 +116,11 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
 
 
 @metric(
-    "task.flips",
-    "Items whose correctness changed",
+    FLIPS,
+    "Task items flipped",
+    family=TASK,
+    rate=True,
+    spread=Spread(math.sqrt(0.05 * 0.95), value=0.05),
     unit="fraction",
     direction="lower",
     identity=0.0,

@@ -8,9 +8,11 @@ import numpy as np
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
+from evalharness.metrics.families import LAYER
 from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
 from evalharness.metrics.registry import Measured, metric
-from evalharness.spec.result import Scope, WeightResult
+from evalharness.spec.estimate import Scope
+from evalharness.spec.module_results import WeightResult
 from evalharness.stats import Interval
 
 
@@ -28,6 +30,7 @@ def _scopes(evidence: Evidence) -> list[Scope]:
 @metric(
     "layer.weight_error",
     "Weight error",
+    family=LAYER,
     unit="relative L2",
     direction="lower",
     identity=0.0,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from evalharness.spec.result import Matching
+from evalharness.spec.module_results import Matching
 
 Kind = Literal["block", "linear", "experts", "router"]
 

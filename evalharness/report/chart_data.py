@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from evalharness.metrics import REGISTRY
+from evalharness.metrics.calibration import side_id
+from evalharness.metrics.perplexity import NLL_SHIFT
 from evalharness.report import tables
 from evalharness.report.text import scope_key, scope_words, visible
-from evalharness.spec.result import Estimate, Figures, ReliabilityBin, Result
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Figures, ReliabilityBin, Result
 
-KL_MARKS = {"kl.median": "median", "kl.mean": "mean", "kl.p99": "p99", "kl.p999": "p99.9"}
 _WHOLE = {"", "{}", "all", "everything"}  # names of the scope over everything
 
 
 def kl_marks(result: Result) -> dict[str, float]:
     """Return label → value of the KL statistics that the distribution is marked with."""
-    found = ((label, tables.find(result, metric)) for metric, label in KL_MARKS.items())
+    found = ((m.mark, tables.find(result, m.id)) for m in REGISTRY.values() if m.mark)
     return {label: e.value for label, e in found if e is not None and e.value is not None}
 
 
@@ -43,7 +46,7 @@ def reliabilities(result: Result) -> list[Reliability]:
 def _calibration(result: Result, side: str, name: str) -> Estimate | None:
     for e in result.metrics:
         names = {scope_key(e.scope), scope_words(e.scope), *e.scope.values()} if e.scope else _WHOLE
-        if e.id == f"ece.{side}" and name in names:
+        if e.id == side_id(side) and name in names:
             return e
     return None
 
@@ -69,9 +72,9 @@ def documents(result: Result) -> list[DocumentRow]:
         rows[d.corpus][1].append(d.tokens)
     found = []
     for corpus, (shifts, tokens) in rows.items():
-        e = tables.find(result, "nll.shift", {"corpus": corpus})
+        e = tables.find(result, NLL_SHIFT.id, {"corpus": corpus})
         if e is None and len(rows) == 1:
-            e = tables.find(result, "nll.shift")
+            e = tables.find(result, NLL_SHIFT.id)
         found.append(
             DocumentRow(corpus, shifts, tokens, *((e.value, e.low, e.high) if e else (None,) * 3))
         )

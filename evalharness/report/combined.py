@@ -15,13 +15,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from evalharness.metrics import REGISTRY
+from evalharness.metrics.tasks import SCORE_SHIFT
 from evalharness.report import charts, layer_tables, numbers, tables
-from evalharness.report.glossary import SYMBOLS, tile_name
+from evalharness.report.glossary import SYMBOLS, tile_name, unit_words
 from evalharness.report.templates import template
 from evalharness.report.text import short
-from evalharness.spec.result import Estimate, GateResult, Result
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import GateResult, Result
 
-METRICS = ("perplexity.ratio", "kl.mean", "top1.agreement", "latency.decode.ratio")
+METRICS = tuple(metric.id for metric in REGISTRY.shown("candidates"))
+DRAWN = 2  # of them, the first, beside the bits
 _COLUMNS = 100
 
 
@@ -63,7 +67,7 @@ def _measured(result: Result, metric: str) -> Estimate | None:
 
 def worst_task(result: Result) -> Estimate | None:
     """Return the task score shift that is worst for the candidate, by the metric's direction."""
-    shifts = [e for e in result.metrics if e.id == "task.score.shift" and e.value is not None]
+    shifts = [e for e in result.metrics if e.id == SCORE_SHIFT and e.value is not None]
     signed = [((e.value or 0.0) * (-1 if e.direction == "lower" else 1), e) for e in shifts]
     return min(signed, key=lambda pair: pair[0])[1] if signed else None
 
@@ -101,7 +105,7 @@ def render_combined(results: list[Result]) -> str:
     measured = [
         k for k, metric in enumerate(METRICS) if any(row.estimates[k] is not None for row in found)
     ]
-    drawn = (_chart(found, "perplexity.ratio", "ratio"), _chart(found, "kl.mean", "kl"))
+    drawn = [_chart(found, metric) for metric in METRICS[:DRAWN]]
     return template(
         "combined.html.j2",
         rows=found,
@@ -121,7 +125,7 @@ def combined_text(results: list[Result]) -> str:
     table.add_column("verdict", no_wrap=True)
     table.add_column("candidate", overflow="fold", min_width=12)
     table.add_column("bits", justify="right", no_wrap=True)
-    for metric in METRICS[:2]:
+    for metric in METRICS[:DRAWN]:
         table.add_column(tile_name(metric), justify="right", no_wrap=True)
     table.add_column("not passed", overflow="fold", min_width=10)
     for row in rows(results):
@@ -130,7 +134,7 @@ def combined_text(results: list[Result]) -> str:
             Text(f"{SYMBOLS[r.verdict]} {r.verdict}"),
             Text(short(r.candidate, 40)),
             f"{r.compared.candidate.bits_per_weight:.2f}",
-            *(Text(_stacked(e)) for e in row.estimates[:2]),
+            *(Text(_stacked(e)) for e in row.estimates[:DRAWN]),
             Text(", ".join(short(g.id, 24) for g in row.objections) or "none"),
         )
     console = Console(
@@ -156,7 +160,7 @@ def _stacked(e: Estimate | None) -> str:
     return f"{s.value}\n{s.interval or 'no interval'}"
 
 
-def _chart(found: Sequence[Row], metric: str, key: str) -> str:
+def _chart(found: Sequence[Row], metric: str) -> str:
     points = {}
     for row in found:
         e = tables.find(row.result, metric)
@@ -165,5 +169,6 @@ def _chart(found: Sequence[Row], metric: str, key: str) -> str:
             points[row.number] = charts.Candidate(
                 row.result.candidate, bits, e.value, e.low, e.high, row.result.verdict
             )
-    unit = " (nats)" if metric.startswith("kl") else ""
-    return charts.trade_off(points, f"trade-{key}", tile_name(metric) + unit)
+    unit = unit_words(REGISTRY[metric].unit).removesuffix("/token")
+    title = tile_name(metric) + (f" ({unit})" if unit != "ratio" else "")
+    return charts.trade_off(points, f"trade-{metric.replace('.', '-')}", title)

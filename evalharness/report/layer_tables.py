@@ -9,7 +9,7 @@ from functools import cache
 
 from evalharness.report.glossary import ERROR_KINDS
 from evalharness.report.numbers import shown
-from evalharness.spec.result import LayerResult
+from evalharness.spec.module_results import LayerResult
 
 _INDEX = re.compile(r"(?:^|[.\[/_])(\d+)(?=$|[.\]/_])")
 WORST = 20

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from evalharness.spec.result import Estimate, GateResult
+from evalharness.metrics import REGISTRY
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import GateResult
 
 MISSING = "—"
 _MOST_DECIMALS = 6
@@ -207,7 +209,7 @@ def percent(confidence: float) -> str:
 
 def is_shift(metric: str) -> bool:
     """Return whether a metric is a difference, whose sign matters."""
-    return metric.endswith(".shift")
+    return metric in REGISTRY and REGISTRY[metric].difference
 
 
 def _shown(

@@ -6,13 +6,15 @@ from functools import cache
 
 from markupsafe import Markup
 
+from evalharness.metrics import REGISTRY
 from evalharness.report import glossary, tables
 from evalharness.report import sections as folder
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.report.text import plural
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.plugins import built_in, offered, reject
-from evalharness.spec.result import Estimate, Result
+from evalharness.spec.result import Result
 
 
 def render_html(result: Result) -> str:
@@ -32,7 +34,8 @@ def render_html(result: Result) -> str:
 def _tiles(result: Result) -> list[tuple[str, str, Estimate | None]]:
     """Return the four figures of the banner; one that was not measured says so."""
     return [
-        (metric, glossary.tile_name(metric), tables.find(result, metric)) for metric in tables.TILES
+        (metric.id, glossary.tile_name(metric.id), tables.find(result, metric.id))
+        for metric in REGISTRY.shown("tile")
     ]
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from evalharness.report.numbers import figures
-from evalharness.spec.result import GateResult, Repair, Sensitivity
+from evalharness.spec.module_results import Sensitivity
+from evalharness.spec.result import GateResult, Repair
 
 
 def repair_lines(repair: Repair) -> list[str]:

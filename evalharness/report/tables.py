@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from evalharness.metrics import FAMILIES, REGISTRY, Family
+from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
 from evalharness.report.bars import Axis, axis, forest_bar, gate_bar
 from evalharness.report.glossary import (
-    FAMILIES,
     SYMBOLS,
     VERDICTS,
-    Family,
     family,
     is_waived,
     metric_name,
@@ -26,30 +26,8 @@ from evalharness.report.glossary import (
     scope_sort,
 )
 from evalharness.report.text import plural, scope_key, scope_words, visible
-from evalharness.spec.result import (
-    Estimate,
-    GateResult,
-    Result,
-    Scope,
-    TaskResult,
-    Waiver,
-)
-
-KEY_METRICS = (
-    "perplexity.ratio",
-    "kl.mean",
-    "kl.p999",
-    "top1.agreement",
-    "logit.half_range.p999",
-    "ece.shift",
-    "weights.bits_per_weight",
-    "memory.weights.ratio",
-    "latency.decode.ratio",
-)
-TILES = ("perplexity.ratio", "kl.mean", "top1.agreement", "weights.bits_per_weight")
-# Where a task's continuations are scored, which no score says.
-TASK_TOKENS = ("kl.mean", "top1.agreement", "logit.half_range.p999")
-BY_SCOPE = ("nll.shift", "kl.mean", "top1.agreement")
+from evalharness.spec.estimate import Estimate, Scope
+from evalharness.spec.result import GateResult, Result, TaskResult, Waiver
 
 
 def find(result: Result, metric: str, scope: Scope | None = None) -> Estimate | None:
@@ -58,9 +36,9 @@ def find(result: Result, metric: str, scope: Scope | None = None) -> Estimate | 
     return next((e for e in result.metrics if e.id == metric and e.scope == wanted), None)
 
 
-def key_estimates(result: Result, ids: Sequence[str] = KEY_METRICS) -> list[Estimate]:
+def key_estimates(result: Result) -> list[Estimate]:
     """Return the estimates over everything that a summary shows, in its order."""
-    found = (find(result, metric) for metric in ids)
+    found = (find(result, metric.id) for metric in REGISTRY.shown("summary"))
     return [e for e in found if e is not None]
 
 
@@ -191,13 +169,14 @@ class ScopeTable:
 
 def scope_table(result: Result) -> ScopeTable | None:
     """Arrange the key metrics by corpus and slice, with intervals on shared scales."""
+    columns = [metric.id for metric in REGISTRY.shown("scopes")]
     found = {
         (e.id, tuple(sorted(e.scope.items()))): e
         for e in result.metrics
-        if e.id in BY_SCOPE and set(e.scope) <= {"corpus", "slice"}
+        if e.id in columns and set(e.scope) <= {"corpus", "slice"}
     }
     keys = sorted({scope for _, scope in found}, key=lambda scope: scope_sort(dict(scope)))
-    ids = [m for m in BY_SCOPE if any(metric == m for metric, _ in found)]
+    ids = [m for m in columns if any(metric == m for metric, _ in found)]
     if not any(keys):
         return None
     scales = {m: _shared(m, [e for (i, _), e in found.items() if i == m]) for m in ids}
@@ -233,14 +212,14 @@ class TaskRow:
     candidate: str
     shift: Estimate | None
     flips: Estimate | None
-    moved: list[Estimate]  # of TASK_TOKENS, in the first row of each task
+    moved: list[Estimate]  # at its tokens, in the first row of each task
     bar: Markup
 
 
 def task_rows(result: Result) -> list[TaskRow]:
     """Return the tasks in the order they were run, shifts on one scale."""
     shifts = {
-        (t.task, t.metric): find(result, "task.score.shift", {"task": t.task, "metric": t.metric})
+        (t.task, t.metric): find(result, SCORE_SHIFT, {"task": t.task, "metric": t.metric})
         for t in result.tasks
     }
     ends = [x for e in shifts.values() if e for x in (e.value, e.low, e.high)]
@@ -254,9 +233,10 @@ def task_rows(result: Result) -> list[TaskRow]:
             else forest_bar(scale, e.value, e.low, e.high, str(numbers.estimate(e)))
         )
         scope = {"task": t.task, "metric": t.metric}
-        flips = find(result, "task.flips", scope)
+        flips = find(result, FLIPS, scope)
         first = all(row.task.task != t.task for row in rows)
-        found = [find(result, m, {"task": t.task}) for m in TASK_TOKENS] if first else []
+        at_tokens = REGISTRY.shown("tasks") if first else []
+        found = [find(result, m.id, {"task": t.task}) for m in at_tokens]
         moved = [m for m in found if m is not None]
         rows.append(TaskRow(t, _score(t.reference), _score(t.candidate), e, flips, moved, bar))
     return rows

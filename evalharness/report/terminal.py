@@ -14,7 +14,8 @@ from rich.text import Text
 from evalharness.report import layer_tables, numbers, tables
 from evalharness.report.glossary import ARROWS, SYMBOLS, tile_name, unit_words
 from evalharness.report.text import plural, scope_words, sentence, short, visible
-from evalharness.spec.result import Result, Verdict
+from evalharness.spec.estimate import Verdict
+from evalharness.spec.result import Result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

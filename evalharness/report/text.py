@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from evalharness.spec.result import Scope
+from evalharness.spec.estimate import Scope
 
 # Controls, format characters (bidi, zero width), surrogates, private use, unassigned, separators.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

@@ -15,7 +15,7 @@ import pandas as pd
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.numbers import CONFIDENCE, finite
-from evalharness.spec.result import ActivationResult, CalibrationResult
+from evalharness.spec.module_results import ActivationResult, CalibrationResult
 from evalharness.stats import Interval
 
 

@@ -14,8 +14,9 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.gates import Decision
-from evalharness.metrics import REGISTRY, Estimates, Evidence, calibration
-from evalharness.metrics.layers import EDGES, told_apart, worst_channels
+from evalharness.metrics import Estimates, Evidence, calibration
+from evalharness.metrics.divergence import KL_MEAN
+from evalharness.metrics.layers import EDGES, metric_of, told_apart, worst_channels
 from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
 from evalharness.metrics.routing import routing
 from evalharness.metrics.weights import root_ratio, weights
@@ -23,6 +24,7 @@ from evalharness.results import activations as inputs
 from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
 from evalharness.run.directory import Run
+from evalharness.spec.module_results import LayerResult, Matching
 from evalharness.spec.result import (
     Anomaly,
     Compared,
@@ -31,8 +33,6 @@ from evalharness.spec.result import (
     Figures,
     FlippedItem,
     Histogram,
-    LayerResult,
-    Matching,
     ReliabilityBin,
     Repair,
     Result,
@@ -121,7 +121,7 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
     results = []
     worst = worst_channels(evidence)
     for (error, layer), rows in evidence.layers.items():
-        estimate = estimates.estimate(f"layer.error.{error}", {"layer": layer}, CONFIDENCE)
+        estimate = estimates.estimate(metric_of(error), {"layer": layer}, CONFIDENCE)
         sums = {
             name: float(rows.column(name).astype(float).sum())
             for name in (
@@ -295,16 +295,8 @@ def _environment(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Versions and hardware, and what the noise floor was measured by."""
     found = {k: str(v) for k, v in manifest.get("environment", {}).items()}
     if ways := manifest.get("noise_floor_ways"):
-        kl = {way: values.get("kl.mean") for way, values in ways.items()}
+        kl = {way: values.get(KL_MEAN.id) for way, values in ways.items()}
         found["noise floor"] = "; ".join(
             way if value is None else f"{way}: mean KL {value:.2g}" for way, value in kl.items()
         )
     return found
-
-
-def metric_table() -> list[dict[str, Any]]:
-    """What is known of every registered metric, for docs and ``show --metrics``."""
-    return [
-        {"id": m.id, "name": m.name, "unit": m.unit, "better": m.direction, "source": m.source}
-        for m in REGISTRY.values()
-    ]

@@ -14,7 +14,8 @@ import pandas as pd
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.numbers import CONFIDENCE
-from evalharness.spec.result import Estimate, SensitiveModule, Sensitivity
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.module_results import SensitiveModule, Sensitivity
 
 
 def sensitivity(evidence: Evidence) -> Sensitivity | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.numbers import CONFIDENCE, finite
-from evalharness.spec.result import Similarity
+from evalharness.spec.module_results import Similarity
 from evalharness.stats.means import t_interval
 
 LEAST = 4  # minibatches for an interval

@@ -16,13 +16,12 @@ from evalharness.engines.locate import resolve_spec
 from evalharness.errors import InputError
 from evalharness.gates import (
     Sizes,
-    Spread,
     baseline_of,
     check_resolvable,
     load_policy,
     spreads_from,
 )
-from evalharness.metrics import Estimates, Evidence
+from evalharness.metrics import Estimates, Evidence, Spread
 from evalharness.run import assets
 from evalharness.run.directory import Run, check_new
 from evalharness.spec.model import ModelSpec, load_model_spec

@@ -9,8 +9,8 @@ import pytest
 
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide, load_baseline, save_baseline
-from evalharness.spec.result import Estimate
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate
+from evalharness.spec.estimate import Estimate
+from tests.gates.fakes import FakeEstimates, estimate, gate
 
 IDENTITY = {"data": "d1", "tokenizer": "t1", "metrics": "m1"}
 
@@ -29,7 +29,6 @@ def ratchet(
     return decide(
         gate(f"metric: kl.mean, relative_to: baseline, {rule}"),
         FakeEstimates(one),
-        metrics=METRICS,
         baseline=load_baseline(stored),
         identity=IDENTITY if identity is None else identity,
     )
@@ -83,7 +82,6 @@ def test_a_relative_gate_without_a_baseline_is_refused() -> None:
         decide(
             gate("metric: kl.mean, relative_to: baseline, max: 0.01"),
             FakeEstimates(estimate("kl.mean", 0.0, 0.0, 0.0)),
-            metrics=METRICS,
         )
     assert str(error.value) == (
         "gates/p.yaml:2: gates[0].relative_to: relative to a baseline, and none is given. Give "

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 
 from evalharness.gates import decide, explain
-from evalharness.spec.result import Anomaly, Estimate
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Anomaly
+from tests.gates.fakes import FakeEstimates, estimate, gate
 
 
 def explained(rule: str, *estimates: Estimate, anomalies: tuple[Anomaly, ...] = ()) -> str:
     policy = gate(rule)
-    decision = decide(policy, FakeEstimates(*estimates), metrics=METRICS, anomalies=anomalies)
+    decision = decide(policy, FakeEstimates(*estimates), anomalies=anomalies)
     return explain(decision.gates[0], policy)
 
 

@@ -19,14 +19,14 @@ def refused(text: str) -> str:
 def test_an_unknown_metric_names_the_nearest() -> None:
     """A typing error is mended without opening the docs."""
     assert refused("metric: kl.meen, max: 1") == (
-        "metric: unknown metric 'kl.meen'. Did you mean 'kl.mean' or 'kl.max'?"
+        "metric: unknown metric 'kl.meen'. Did you mean 'kl.mean' or 'kl.median' or 'kl.max'?"
     )
 
 
 def test_an_unknown_scope_key_names_those_there_are() -> None:
     """A scope that a metric does not have would match nothing, ever."""
-    assert refused("metric: kl.mean, scope: {task: arc}, max: 1") == (
-        "scope.task: kl.mean is not narrowed by 'task'. Its scope keys: corpus, slice."
+    assert refused("metric: nll.shift, scope: {task: arc}, max: 1") == (
+        "scope.task: nll.shift is not narrowed by 'task'. Its scope keys: corpus, slice."
     )
     assert refused("metric: weights.bits_per_weight, scope: {layer: a}, max: 5") == (
         "scope.layer: weights.bits_per_weight is not narrowed by 'layer'. Its scope keys: none: it "
@@ -209,9 +209,9 @@ def test_a_trade_off_is_checked_as_a_gate_is(unless: str, message: str) -> None:
             "waivers[0].gate: no gate has the id 'kll'. Did you mean 'kl'?",
         ),
         (
-            "gate: kl, match: {task: a}, reason: known, expires: 2026-01-01",
-            "waivers[0].match.task: kl.mean is not narrowed by 'task'. Its scope keys: corpus, "
-            "slice.",
+            "gate: kl, match: {layer: a}, reason: known, expires: 2026-01-01",
+            "waivers[0].match.layer: kl.mean is not narrowed by 'layer'. Its scope keys: corpus, "
+            "slice, task.",
         ),
         (
             "gate: kl, max: 0.5, reason: known, expires: 2026-01-01",
@@ -252,9 +252,9 @@ def test_a_layer_glob_is_held_against_the_modules_before_the_pass() -> None:
 def test_an_attribute_in_a_scope_is_told_how_to_become_a_slice() -> None:
     """The remedy can be pasted."""
     with pytest.raises(InputError) as error:
-        gate("metric: kl.mean, scope: {language: de}, max: 1")
+        gate("metric: nll.shift, scope: {language: de}, max: 1")
     assert str(error.value).endswith(
-        "kl.mean is not narrowed by 'language'. Its scope keys: corpus, slice. If it is an "
+        "nll.shift is not narrowed by 'language'. Its scope keys: corpus, slice. If it is an "
         "attribute of documents, split the suite by it (slices: [{by: language}]) and write scope: "
         "{slice: language=de}."
     )

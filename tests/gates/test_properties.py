@@ -8,8 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from evalharness.gates import Decision, decide
-from evalharness.spec.result import Estimate
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, policy
+from evalharness.spec.estimate import Estimate
+from tests.gates.fakes import FakeEstimates, estimate, policy
 
 properties = settings(deadline=None, max_examples=60)  # machines are shared
 SHIFTS = ("nll.shift", "kl.mean", "ece.shift")
@@ -24,7 +24,7 @@ def decided(limits: list[float], estimates: list[Estimate], how: str) -> Decisio
         f"  - {{metric: {metric}, max: {limit}, decide: {how}}}\n"
         for metric, limit in zip(SHIFTS, limits)
     )
-    return decide(policy(f"gates:\n{lines}"), FakeEstimates(*estimates), metrics=METRICS)
+    return decide(policy(f"gates:\n{lines}"), FakeEstimates(*estimates))
 
 
 @st.composite
@@ -74,7 +74,7 @@ def test_what_was_not_measured_well_never_passes(
     """Neither the gate nor the policy, whatever the limit and the way to decide."""
     text = f"gates:\n  - {{metric: nll.shift, max: {limit}, decide: {how}}}\n"
     estimates = FakeEstimates(*([] if one is None else [one]))
-    decision = decide(policy(text), estimates, metrics=METRICS)
+    decision = decide(policy(text), estimates)
     assert decision.gates[0].verdict != "PASS"
     assert decision.verdict != "PASS"
     assert decision.exit_code != 0
@@ -138,7 +138,7 @@ def test_holm_withdraws_and_never_adds(run: tuple[list[float], list[Estimate], s
     alone = []
     for metric, limit, one in zip(SHIFTS, limits, estimates):
         text = f"gates:\n  - {{metric: {metric}, max: {limit}, decide: {how}}}\n"
-        alone.append(decide(policy(text), FakeEstimates(one), metrics=METRICS).gates[0])
+        alone.append(decide(policy(text), FakeEstimates(one)).gates[0])
     for single, joint in zip(alone, together.gates):
         if single.verdict != joint.verdict:
             assert (single.verdict, joint.verdict) == ("FAIL", "INCONCLUSIVE")
@@ -157,6 +157,6 @@ def test_the_order_of_the_gates_changes_nothing(
         f"  - {{metric: {metric}, max: {limit}, decide: {how}}}\n"
         for metric, limit in reversed(list(zip(SHIFTS, limits)))
     )
-    backward = decide(policy(f"gates:\n{lines}"), FakeEstimates(*estimates), metrics=METRICS)
+    backward = decide(policy(f"gates:\n{lines}"), FakeEstimates(*estimates))
     assert {g.id: g.verdict for g in forward.gates} == {g.id: g.verdict for g in backward.gates}
     assert forward.verdict == backward.verdict

@@ -8,21 +8,22 @@ import pytest
 from scipy import stats as scipy_stats
 
 from evalharness.errors import InputError
-from evalharness.gates import Sizes, Spread, check_resolvable, plan, spreads_from
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate
+from evalharness.gates import Sizes, check_resolvable, needs, spreads_from
+from evalharness.metrics import Spread
+from tests.gates.fakes import FakeEstimates, estimate, gate
 
 TASK = "metric: task.score.shift, min: -1pp"
 
 
 def refused(text: str, sizes: Sizes) -> str:
     with pytest.raises(InputError) as error:
-        check_resolvable(gate(text), sizes, metrics=METRICS)
+        check_resolvable(gate(text), sizes)
     return str(error.value)
 
 
 def test_the_items_of_a_binary_task_are_those_of_the_formula() -> None:
     """6.19 · f / m²: 5% flips and one point need 3,093 items, give or take the rounding of z."""
-    (need,) = plan(gate(TASK), metrics=METRICS)
+    (need,) = needs(gate(TASK))
     assert need.to_pass == pytest.approx(6.19 * 0.05 / 0.01**2, rel=2e-3)
     assert need.to_decide == pytest.approx(
         scipy_stats.norm.ppf(0.95) ** 2 * 0.05 / 0.01**2, rel=2e-3
@@ -32,18 +33,14 @@ def test_the_items_of_a_binary_task_are_those_of_the_formula() -> None:
 
 def test_the_documents_of_a_mean_are_those_of_the_formula() -> None:
     """((z_α + z_β)·σ/(limit − δ))², with a spread and a value of an earlier run."""
-    (need,) = plan(
-        gate("metric: nll.shift, max: 0.02"), {"nll.shift": Spread(0.05, 0.01)}, metrics=METRICS
-    )
+    (need,) = needs(gate("metric: nll.shift, max: 0.02"), {"nll.shift": Spread(0.05, 0.01)})
     z = scipy_stats.norm.ppf(0.95) + scipy_stats.norm.ppf(0.8)
     assert need.to_pass == math.ceil((z * 0.05 / 0.01) ** 2)
 
 
 def test_the_least_number_is_the_least() -> None:
     """One document fewer, and even a shift of 0 has an interval beyond the limit."""
-    (need,) = plan(
-        gate("metric: nll.shift, max: 0.02"), {"nll.shift": Spread(0.05)}, metrics=METRICS
-    )
+    (need,) = needs(gate("metric: nll.shift, max: 0.02"), {"nll.shift": Spread(0.05)})
 
     def half(documents: int) -> float:
         t = float(scipy_stats.t.ppf(0.95, documents - 1))
@@ -54,7 +51,7 @@ def test_the_least_number_is_the_least() -> None:
 
 def test_flips_need_what_clopper_pearson_says() -> None:
     """With no flip in n items the upper end is 1 − 0.05^(1/n)."""
-    (need,) = plan(gate("metric: task.flips, max: 3%"), metrics=METRICS)
+    (need,) = needs(gate("metric: task.flips, max: 3%"))
     assert 1 - 0.05 ** (1 / need.to_decide) <= 0.03 < 1 - 0.05 ** (1 / (need.to_decide - 1))
     assert need.to_pass is None  # 5% of items are expected to flip, which is beyond the limit
 
@@ -68,14 +65,14 @@ def test_a_suite_too_small_to_ever_decide_is_refused() -> None:
         "value. Where an earlier run of such a pair varied less, `--plan-from RUN` takes its "
         "spread."
     )
-    check_resolvable(gate(TASK), Sizes({}, {"arc": 1355}), metrics=METRICS)
-    check_resolvable(gate(TASK), Sizes({}, {"arc": None}), metrics=METRICS)  # all there are
+    check_resolvable(gate(TASK), Sizes({}, {"arc": 1355}))
+    check_resolvable(gate(TASK), Sizes({}, {"arc": None}))  # all there are
 
 
 def test_the_smallest_scope_counts() -> None:
     """Text metrics are over all corpora unless a scope says otherwise."""
     sizes = Sizes({"a": 10, "b": 500}, {})
-    check_resolvable(gate("metric: nll.shift, max: 0.004"), sizes, metrics=METRICS)
+    check_resolvable(gate("metric: nll.shift, max: 0.004"), sizes)
     message = refused("metric: nll.shift, scope: {corpus: '*'}, max: 0.004", sizes)
     assert "10 documents can never decide a max of 0.004" in message
 
@@ -111,28 +108,26 @@ def test_a_task_that_the_suite_does_not_have_is_refused() -> None:
 )
 def test_what_cannot_be_planned_is_not_refused(rule: str) -> None:
     """Only what could never be decided is."""
-    check_resolvable(gate(rule), Sizes({"a": 5}, {"t": 5}, {"code": None}), metrics=METRICS)
+    check_resolvable(gate(rule), Sizes({"a": 5}, {"t": 5}, {"code": None}))
 
 
 def test_a_slice_is_held_to_its_own_documents() -> None:
     """Of several that match, to the smallest; one that matches nothing is named."""
     sizes = Sizes({"a": 500}, {}, {"language=de": 4, "language=en": 400, "code": 300})
     rule = "metric: nll.shift, scope: {slice: 'SLICE'}, max: 0.01"
-    check_resolvable(gate(rule.replace("SLICE", "language=en")), sizes, metrics=METRICS)
+    check_resolvable(gate(rule.replace("SLICE", "language=en")), sizes)
     with pytest.raises(InputError, match=r"4 documents can never decide a max of 0.01"):
-        check_resolvable(gate(rule.replace("SLICE", "language=*")), sizes, metrics=METRICS)
+        check_resolvable(gate(rule.replace("SLICE", "language=*")), sizes)
     with pytest.raises(InputError, match=r"slice=german matches nothing.* It has: language=de"):
-        check_resolvable(gate(rule.replace("SLICE", "german")), sizes, metrics=METRICS)
+        check_resolvable(gate(rule.replace("SLICE", "german")), sizes)
     with pytest.raises(InputError, match="The suite names no slice"):
-        check_resolvable(gate(rule.replace("SLICE", "x")), Sizes({"a": 9}, {}), metrics=METRICS)
+        check_resolvable(gate(rule.replace("SLICE", "x")), Sizes({"a": 9}, {}))
 
 
 def test_a_trade_off_is_planned_on_its_looser_limit() -> None:
     """The best case decides what could ever be."""
     text = "unless: {max: 0.5, any: [{metric: weights.bits_per_weight, max: 4}]}"
-    check_resolvable(
-        gate(f"metric: nll.shift, max: 0.0001, {text}"), Sizes({"a": 5}, {}), metrics=METRICS
-    )
+    check_resolvable(gate(f"metric: nll.shift, max: 0.0001, {text}"), Sizes({"a": 5}, {}))
 
 
 def test_an_earlier_run_gives_the_spread() -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from evalharness.gates import Decision, decide
 from evalharness.gates.baseline import StoredBaseline
-from evalharness.spec.result import Estimate
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, policy
+from evalharness.spec.estimate import Estimate
+from tests.gates.fakes import FakeEstimates, estimate, policy
 
 properties = settings(deadline=None, max_examples=60)
 TASKS = ("a", "b")
@@ -50,7 +50,6 @@ def decided(kind: str, allowed: int, how: str, estimates: list[Estimate]) -> Dec
     return decide(
         policy(f"gates:\n  - {rule}\n"),
         FakeEstimates(*estimates),
-        metrics=METRICS,
         baseline=STORED,
         identity=IDENTITY,
     )

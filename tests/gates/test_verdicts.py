@@ -8,14 +8,15 @@ from scipy import stats as scipy_stats
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide, find_anomalies, refuse_noise
 from evalharness.gates.holm import levels
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Policy
-from evalharness.spec.result import Anomaly, Estimate, GateResult
+from evalharness.spec.result import Anomaly, GateResult
 from evalharness.stats.multiple import holm
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, gate, policy
+from tests.gates.fakes import FakeEstimates, estimate, gate, policy
 
 
 def decided(policy: Policy, *estimates: Estimate, **more: object) -> Decision:
-    return decide(policy, FakeEstimates(*estimates), metrics=METRICS, **more)  # type: ignore[arg-type]
+    return decide(policy, FakeEstimates(*estimates), **more)  # type: ignore[arg-type]
 
 
 def only(text: str, *estimates: Estimate) -> GateResult:
@@ -235,10 +236,10 @@ def test_limits_are_held_against_the_floor_before_anything_is_measured() -> None
     """Those that are plain numbers; one of tasks has no floor of the texts."""
     floors = {"kl.mean": 0.002, "ece.shift": 0.002}
     with pytest.raises(InputError, match=r"gates\[0\].max: the limit 0.001 is inside the noise"):
-        refuse_noise(gate("metric: kl.mean, max: 0.001"), floors, METRICS)
-    refuse_noise(gate("metric: kl.mean, max: 0.003"), floors, METRICS)
-    refuse_noise(gate("metric: kl.mean, max: 1%, relative_to: baseline"), floors, METRICS)
-    refuse_noise(gate("metric: kl.mean, max: 0.001"), {}, METRICS)
+        refuse_noise(gate("metric: kl.mean, max: 0.001"), floors)
+    refuse_noise(gate("metric: kl.mean, max: 0.003"), floors)
+    refuse_noise(gate("metric: kl.mean, max: 1%, relative_to: baseline"), floors)
+    refuse_noise(gate("metric: kl.mean, max: 0.001"), {})
 
 
 # -- words and numbers

@@ -7,8 +7,9 @@ import datetime as dt
 import pytest
 
 from evalharness.gates import Decision, decide, explain
-from evalharness.spec.result import Anomaly, Estimate
-from tests.gates.fakes import METRICS, FakeEstimates, estimate, policy
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Anomaly
+from tests.gates.fakes import FakeEstimates, estimate, policy
 
 TODAY = dt.date(2026, 3, 1)
 FAILING = estimate("kl.mean", 0.09, 0.08, 0.10)
@@ -25,7 +26,7 @@ def waived(extra: str = "", *, expires: str = "2026-06-01", one: Estimate = FAIL
         "gates:\n  - {id: kl, metric: kl.mean, max: 0.05}\n"
         f"waivers:\n  - {{gate: kl, reason: issue 12, expires: {expires}{extra}}}\n"
     )
-    return decide(policy(text), FakeEstimates(one), metrics=METRICS, today=TODAY)
+    return decide(policy(text), FakeEstimates(one), today=TODAY)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_an_expired_waiver_of_a_gate_that_warns_does_not_block() -> None:
     text = TEXT.replace("0.05}", "0.05, severity: warn}").replace("2026-06-01", "2026-02-28")
     more = text.replace("waivers", "  - {metric: top1.agreement, min: 90%}\nwaivers")
     top1 = estimate("top1.agreement", 0.95, 0.94, 0.96)
-    decision = decide(policy(more), FakeEstimates(PASSING, top1), metrics=METRICS, today=TODAY)
+    decision = decide(policy(more), FakeEstimates(PASSING, top1), today=TODAY)
     assert (decision.verdict, decision.exit_code) == ("PASS", 0)
     assert decision.gates[-1].verdict == "FAIL"
 
@@ -134,7 +135,7 @@ def test_a_waiver_of_some_matches_leaves_the_others_to_fail() -> None:
             )
             for name, ends in tasks.items()
         ]
-        return decide(policy(text), FakeEstimates(*estimates), metrics=METRICS, today=TODAY)
+        return decide(policy(text), FakeEstimates(*estimates), today=TODAY)
 
     both = run((-0.15, -0.05))
     assert (both.exit_code, both.gates[0].scope["task"]) == (1, "b")
@@ -149,7 +150,5 @@ def test_untrustworthy_data_cannot_be_waived() -> None:
         "waivers:\n  - {gate: kl, reason: issue 12, expires: 2026-06-01}\n"
     )
     nan = Anomaly(kind="nan", message="NaN")
-    decision = decide(
-        policy(text), FakeEstimates(PASSING), metrics=METRICS, today=TODAY, anomalies=[nan]
-    )
+    decision = decide(policy(text), FakeEstimates(PASSING), today=TODAY, anomalies=[nan])
     assert (decision.verdict, decision.exit_code) == ("ANOMALOUS", 3)

@@ -6,7 +6,8 @@ import math
 import random
 from typing import Any
 
-from evalharness.spec.result import Estimate, FlippedItem, GateResult, TaskResult, Verdict
+from evalharness.spec.estimate import Estimate, Verdict
+from evalharness.spec.result import FlippedItem, GateResult, TaskResult
 
 
 def estimate(id: str, value: float | None, half: float | None = None, **more: Any) -> Estimate:

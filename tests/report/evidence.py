@@ -6,12 +6,12 @@ import math
 import random
 from typing import Any
 
+from evalharness.spec.module_results import LayerResult
 from evalharness.spec.result import (
     Compared,
     CompressionManifest,
     Figures,
     Histogram,
-    LayerResult,
     ReliabilityBin,
     TensorGroup,
     WorstToken,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from evalharness.spec.result import Anomaly, Compared, Cost, Matching, Result, Verdict, Waiver
+from evalharness.spec.estimate import Verdict
+from evalharness.spec.module_results import Matching
+from evalharness.spec.result import Anomaly, Compared, Cost, Result, Waiver
 
 from .estimates import estimate, gates, overall, scoped, task_parts
 from .evidence import compared, figures, layer_parts, side, worst_tokens

@@ -9,7 +9,8 @@ from rich.cells import cell_len
 
 from evalharness.report import combined_text, render_combined
 from evalharness.report.combined import differences, worst_task
-from evalharness.spec.result import Estimate, Result
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Result
 
 from .page import check_harmless
 

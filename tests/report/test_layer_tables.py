@@ -9,7 +9,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from evalharness.report import bars, layer_tables
-from evalharness.spec.result import LayerResult, Result
+from evalharness.spec.module_results import LayerResult
+from evalharness.spec.result import Result
 
 
 def layer(name: str, median: float | None, **more: Any) -> LayerResult:

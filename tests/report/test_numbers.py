@@ -9,7 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from evalharness.report import numbers
-from evalharness.spec.result import Estimate, GateResult
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import GateResult
 
 finite = st.floats(allow_nan=False, allow_infinity=False, width=64, min_value=-1e12, max_value=1e12)
 

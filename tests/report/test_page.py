@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from evalharness.report import render_html
 from evalharness.report.page import all_sections
 from evalharness.report.text import visible
-from evalharness.spec.result import Estimate, Figures, Result
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Figures, Result
 
 from .page import Page, check_harmless
 

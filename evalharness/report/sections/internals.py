@@ -8,7 +8,8 @@ from evalharness.report import bars, numbers
 from evalharness.report.layer_tables import Cell, Grid
 from evalharness.report.section import Section
 from evalharness.report.templates import template
-from evalharness.spec.result import Result, Similarity
+from evalharness.spec.module_results import Similarity
+from evalharness.spec.result import Result
 
 MOST = 20
 
