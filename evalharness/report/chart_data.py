@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from evalharness.metrics import REGISTRY
 from evalharness.metrics.calibration import side_id
 from evalharness.metrics.perplexity import NLL_SHIFT
 from evalharness.report import tables
-from evalharness.report.text import scope_key, scope_words, visible
-from evalharness.spec.estimate import Estimate
-from evalharness.spec.result import Figures, ReliabilityBin, Result
-
-_WHOLE = {"", "{}", "all", "everything"}  # names of the scope over everything
+from evalharness.report.text import visible
+from evalharness.spec.estimate import Estimate, Scope
+from evalharness.spec.result import NEXT_TOKEN, DocumentShift, ReliabilityBin, Result
 
 
 def kl_marks(result: Result) -> dict[str, float]:
@@ -35,20 +32,11 @@ def reliabilities(result: Result) -> list[Reliability]:
     """Return the scopes with bins, each side titled with its calibration error."""
     found = []
     for name, sides in result.figures.reliability.items():
-        order = [s for s in ("reference", "candidate") if s in sides]
-        ordered = {side: sides[side] for side in order + sorted(set(sides) - set(order))}
-        errors = {s: e for s in ordered if (e := _calibration(result, s, name)) is not None}
-        words = "everything" if name in _WHOLE else visible(name)
-        found.append(Reliability(words, ordered, errors))
+        scope: Scope = {} if name == NEXT_TOKEN else {"task": name}
+        errors = {side: tables.find(result, side_id(side), scope) for side in sides}
+        known = {side: e for side, e in errors.items() if e is not None}
+        found.append(Reliability(visible(name), sides, known))
     return found
-
-
-def _calibration(result: Result, side: str, name: str) -> Estimate | None:
-    for e in result.metrics:
-        names = {scope_key(e.scope), scope_words(e.scope), *e.scope.values()} if e.scope else _WHOLE
-        if e.id == side_id(side) and name in names:
-            return e
-    return None
 
 
 @dataclass(frozen=True)
@@ -64,46 +52,24 @@ class DocumentRow:
 
 
 def documents(result: Result) -> list[DocumentRow]:
-    """Return one row a corpus, in the order of the suite."""
-    corpora = dict.fromkeys(str(d.get("corpus", "")) for d in result.figures.nll_by_document)
-    rows: dict[str, tuple[list[float], list[int]]] = {corpus: ([], []) for corpus in corpora}
-    for d in points(result.figures)[0]:
-        rows[d.corpus][0].append(d.shift)
-        rows[d.corpus][1].append(d.tokens)
+    """Return one row a corpus, in the order of the suite; documents without a number left out."""
+    given = result.figures.nll_by_document
+    rows: dict[str, list[tuple[float, int]]] = {d.corpus: [] for d in given}
+    for d in given:
+        if d.shift is not None:
+            rows[d.corpus].append((d.shift, d.tokens))
     found = []
-    for corpus, (shifts, tokens) in rows.items():
-        e = tables.find(result, NLL_SHIFT.id, {"corpus": corpus})
-        if e is None and len(rows) == 1:
-            e = tables.find(result, NLL_SHIFT.id)
-        found.append(
-            DocumentRow(corpus, shifts, tokens, *((e.value, e.low, e.high) if e else (None,) * 3))
-        )
+    for corpus, points in rows.items():
+        # A lone corpus is everything.
+        e = tables.find(result, NLL_SHIFT.id, {"corpus": corpus} if len(rows) > 1 else {})
+        ends = (None, None, None) if e is None else (e.value, e.low, e.high)
+        found.append(DocumentRow(corpus, [s for s, _ in points], [n for _, n in points], *ends))
     return found
 
 
-@dataclass(frozen=True)
-class DocumentPoint:
-    """One document with its loss shift."""
-
-    name: str
-    corpus: str
-    tokens: int
-    shift: float
-    kl: float | None
-
-
-def points(figures: Figures) -> tuple[list[DocumentPoint], int]:
+def most_shifted(result: Result) -> tuple[list[DocumentShift], int]:
     """Return the documents that have a shift, the largest first, and how many have none."""
-    found = []
-    for d in figures.nll_by_document:
-        if (shift := _finite(d.get("shift"))) is not None:
-            name, corpus = str(d.get("document", "")), str(d.get("corpus", ""))
-            tokens = int(_finite(d.get("tokens")) or 0)
-            found.append(DocumentPoint(name, corpus, tokens, shift, _finite(d.get("kl"))))
-    found.sort(key=lambda d: (-d.shift, d.corpus, d.name))
-    return found, len(figures.nll_by_document) - len(found)
-
-
-def _finite(x: object) -> float | None:
-    """Return a number as a float; None for anything else, NaN and infinity included."""
-    return float(x) if isinstance(x, int | float) and math.isfinite(x) else None
+    given = result.figures.nll_by_document
+    known = [(d.shift, d) for d in given if d.shift is not None]
+    known.sort(key=lambda pair: (-pair[0], pair[1].corpus, pair[1].document))
+    return [d for _, d in known], len(given) - len(known)

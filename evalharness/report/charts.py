@@ -44,7 +44,7 @@ _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def kl_histogram(histogram: Histogram, marks: Mapping[str, float]) -> str:
     """Draw the distribution of per-token KL on a log axis; ``marks`` are label → value."""
-    edges, counts = _log_edges(histogram)
+    edges, counts = _filled(histogram)
     total = sum(histogram.counts) + histogram.zeros
     if total == 0 or not counts:
         return ""
@@ -108,16 +108,13 @@ def _power_of_ten(x: float, _: float | None = None) -> str:
     return "1" if exponent == "0" else "10" + exponent.translate(_SUPERSCRIPTS)
 
 
-def _log_edges(histogram: Histogram) -> tuple[list[float], list[int]]:
-    """Return positive edges and their counts, without the empty bins at both ends."""
-    edges, counts = list(histogram.edges), list(histogram.counts)
-    if len(edges) >= 2 and edges[0] <= 0 < edges[1]:
-        edges[0] = edges[1] ** 2 / edges[2] if len(edges) > 2 and edges[2] > 0 else edges[1] / 10
-    filled = [k for k, count in enumerate(counts) if count]
-    if not filled or edges[0] <= 0:
+def _filled(histogram: Histogram) -> tuple[list[float], list[int]]:
+    """Return edges and counts without the empty bins at both ends."""
+    filled = [k for k, count in enumerate(histogram.counts) if count]
+    if not filled:
         return [], []
     first, last = filled[0], filled[-1] + 1
-    return edges[first : last + 1], counts[first:last]
+    return histogram.edges[first : last + 1], histogram.counts[first:last]
 
 
 _SIDES = {"reference": (REFERENCE, "o"), "candidate": (CANDIDATE, "s")}
@@ -127,8 +124,7 @@ _COUNTS = 0.16  # the highest bar of counts, as a share of the panel
 
 def reliability(sides: Mapping[str, Sequence[ReliabilityBin]], key: str, name: str) -> str:
     """Draw the reliability diagrams of both sides with the bins' counts, and both gaps together."""
-    drawn = {side: [b for b in bins if b.n] for side, bins in sides.items() if side in _SIDES}
-    drawn = {side: bins for side, bins in drawn.items() if bins}
+    drawn = {side: bins for side, bins in sides.items() if bins}
     if not drawn:
         return ""
     panel, gap, left = 290, 66, 52

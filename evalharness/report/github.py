@@ -4,9 +4,9 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions: 
 ``%``, CR and LF are escaped, in a property ``:`` and ``,`` as well.
 """
 
-from evalharness.report import numbers, tables
-from evalharness.report.glossary import objects, unit_words
-from evalharness.report.text import plural, sentence, visible
+from evalharness.report import tables
+from evalharness.report.glossary import objects
+from evalharness.report.text import sentence, visible
 from evalharness.spec.result import GateResult, Result
 
 
@@ -23,12 +23,7 @@ def annotations(result: Result) -> list[str]:
         lines.append(command(level, anomaly.message, title=f"anomaly: {anomaly.kind}"))
     if result.exit_code != 0 and not any(line.startswith("::error") for line in lines):
         lines.insert(0, command("error", result.headline, title=f"evalharness {result.verdict}"))
-    told = tuple(f"{g.id}: {g.verdict}," for g in result.gates)  # at their own lines, above
-    lines += [
-        command("warning", warning, title="evalharness")
-        for warning in result.warnings
-        if not warning.startswith(told)
-    ]
+    lines += [command("warning", w, title="evalharness") for w in tables.other_warnings(result)]
     return lines
 
 
@@ -44,18 +39,8 @@ def command(
 
 def _gate(g: GateResult) -> str:
     level = "error" if objects(g) else "notice" if g.severity == "info" else "warning"
-    n, unit = numbers.gate(g), unit_words(g.unit)
-    measured = f"{g.metric} {n.observed}" + (f" {unit}" if unit else "")
-    parts = ["" if g.only_reason else f"{measured}, limit {n.limit}.", sentence(g.reason)]
-    if g.offender:
-        parts.append(f"Worst: {sentence(g.offender)}")
-    if g.unsaid_further is not None:
-        parts.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
-    if g.unsaid_waiver:
-        parts.append(f"Waived: {sentence(g.unsaid_waiver)}")
     title = f"{g.verdict}: {tables.gate_label(g)}"
-    message = " ".join(part for part in parts if part)
-    return command(level, message, title=title, file=g.file, line=g.line)
+    return command(level, sentence(g.reason), title=title, file=g.file, line=g.line)
 
 
 def _data(text: str) -> str:

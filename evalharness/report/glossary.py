@@ -58,8 +58,13 @@ def family(metric: str) -> Family:
 
 
 def unit_words(unit: str) -> str:
-    """Return a unit as printed: a bare ratio has none."""
-    return "" if unit in ("", "1") else unit
+    """Return a unit as a column of units has it."""
+    return "" if unit == "1" else unit
+
+
+def unit_beside(unit: str) -> str:
+    """Return a unit as it stands beside its number: nothing where the number needs none."""
+    return "" if unit in ("1", "ratio", "fraction", "as the task") else unit
 
 
 def is_waived(gate: GateResult) -> bool:

@@ -12,8 +12,8 @@ from datetime import datetime
 from xml.etree import ElementTree as ET
 
 from evalharness.report import numbers, tables
-from evalharness.report.glossary import EXIT_CODES, is_waived, objects, unit_words
-from evalharness.report.text import plural, sentence, visible
+from evalharness.report.glossary import EXIT_CODES, is_waived, objects, unit_beside
+from evalharness.report.text import sentence, visible
 from evalharness.spec.result import GateResult, Result
 
 # What XML 1.0 cannot hold even escaped; visible() spells most of it out before.
@@ -67,10 +67,10 @@ def _case(result: Result, g: GateResult) -> ET.Element:
     elif objects(g):
         name = "failure" if g.verdict == "FAIL" else "error"
         node = ET.SubElement(case, name, {"message": clean(_message(g)), "type": g.verdict})
-        node.text = clean(_details(g))
+        node.text = clean(sentence(g.reason))
         return case
     ET.SubElement(case, "system-out").text = clean(
-        f"{'waived' if is_waived(g) else f'not blocking ({g.severity})'}: {_details(g)}"
+        f"{'waived' if is_waived(g) else f'not blocking ({g.severity})'}: {sentence(g.reason)}"
     )
     return case
 
@@ -79,17 +79,10 @@ def _message(g: GateResult) -> str:
     """Return one line: what was measured, the limit, the worst offender."""
     if g.only_reason:
         return f"{g.verdict}: {sentence(g.reason)}"
-    n, unit = numbers.gate(g), unit_words(g.unit)
+    n, unit = numbers.gate(g), unit_beside(g.unit)
     measured = f"{g.metric} {n.observed}" + (f" {unit}" if unit else "")
     worst = f"; worst: {g.worst}" if g.worst else ""
     return f"{g.verdict}: {measured}, limit {n.limit}{worst}"
-
-
-def _details(g: GateResult) -> str:
-    lines = [_message(g), "" if g.only_reason else sentence(g.reason)]
-    if g.unsaid_further is not None:
-        lines.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
-    return "\n".join(line for line in lines if line)
 
 
 def _anomalies(result: Result) -> list[ET.Element]:

@@ -11,10 +11,11 @@ from evalharness.report.glossary import (
     EXIT_CODES,
     SYMBOLS,
     metric_name,
+    unit_beside,
     unit_words,
 )
-from evalharness.report.text import plural, sentence, visible
-from evalharness.spec.result import CompressionManifest, GateResult, Result
+from evalharness.report.text import sentence, visible
+from evalharness.spec.result import CompressionManifest, Result
 
 # What starts something in GitHub's Markdown, or in the HTML that it lets through.
 _ESCAPES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -44,7 +45,7 @@ def render_markdown(result: Result) -> str:
         _compared(result),
         _tasks(result),
         _worst_layer(result),
-        *(f"> **Warning:** {escape(w)}" for w in result.warnings),
+        *(f"> **Warning:** {escape(w)}" for w in tables.other_warnings(result)),
         f"<sub>exit code {result.exit_code} ({EXIT_CODES.get(result.exit_code, 'see the log')}), "
         f"suite {escape(result.suite)}, policy {escape(result.policy)}, evalharness "
         f"{escape(result.evalharness_version)}, {escape(result.created)}</sub>",
@@ -89,26 +90,15 @@ def _gates(result: Result) -> str:
             [
                 f"{row.symbol} **{g.verdict}**<br>{row.standing}",
                 f"**{escape(g.id)}**<br>{code(g.metric)}{where}",
-                f"{n.observed.value} {escape(unit_words(g.unit))}".rstrip(),
+                f"{n.observed.value} {escape(unit_beside(g.unit))}".rstrip(),
                 n.observed.interval or "none",
                 n.limit,
-                _why(g),
+                escape(sentence(g.reason)),
             ]
         )
     head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
     more = f"\n\nand {len(folded):,} more gates, all PASS" if folded else ""
     return f"**{tables.tally(result)}**\n\n{table(head, rows)}{more}"
-
-
-def _why(g: GateResult) -> str:
-    parts = [escape(sentence(g.reason))] if g.reason else []
-    if g.offender:
-        parts.append(f"Worst: {escape(sentence(g.offender))}")
-    if g.unsaid_further is not None:
-        parts.append(f"{plural(g.unsaid_further, 'further document')} would settle it.")
-    if g.unsaid_waiver:
-        parts.append(f"Waived: {escape(sentence(g.unsaid_waiver))}")
-    return " ".join(parts)
 
 
 def _metrics(result: Result) -> str:

@@ -25,6 +25,7 @@ def render_html(result: Result) -> str:
         r=result,
         parts=parts,
         notices=_notices(result),
+        warnings=tables.other_warnings(result),
         tally=tables.tally(result),
         tiles=_tiles(result),
         exit_words=glossary.EXIT_CODES.get(result.exit_code, "see the log"),
@@ -45,8 +46,8 @@ def _notices(result: Result) -> str:
     if result.anomalies:
         n = len(result.anomalies)
         found.append(f"{n} anomaly" if n == 1 else f"{n} anomalies")
-    if result.warnings:
-        found.append(plural(len(result.warnings), "warning"))
+    if warnings := tables.other_warnings(result):
+        found.append(plural(len(warnings), "warning"))
     return ", ".join(found)
 
 

@@ -121,9 +121,10 @@ def tally(result: Result) -> str:
     )
 
 
-def limit_words(g: GateResult) -> str:
-    """Say the limit and how much more it needs: ``≤ 1.02``."""
-    return numbers.gate(g).limit
+def other_warnings(result: Result) -> list[str]:
+    """Return the warnings that repeat no gate: those stand in the table of gates already."""
+    told = tuple(f"{g.id}: {g.verdict}," for g in result.gates)
+    return [w for w in result.warnings if not w.startswith(told)]
 
 
 def waivers(result: Result) -> list[Waiver]:
@@ -245,25 +246,3 @@ def task_rows(result: Result) -> list[TaskRow]:
 def _score(x: float | None) -> str:
     """Format a score with four decimals, as lm-eval does."""
     return numbers.number(x, 4 if x is None or abs(x) < 10 else 2)
-
-
-# ---------------------------------------------------------------- sides and cost
-
-
-SideRows = list[tuple[str, float | None, float | None]]  # name, reference, candidate
-
-
-def by_side(values: dict[str, float]) -> tuple[SideRows, dict[str, float]]:
-    """Split ``reference.x`` / ``x.candidate`` into rows of both sides, and what has no side."""
-    pairs: dict[str, dict[str, float]] = {}
-    rest: dict[str, float] = {}
-    for key, value in values.items():
-        words = key.replace("/", ".").split(".")
-        side = next((w for w in ("reference", "candidate") if w in words), None)
-        name = ".".join(w for w in words if w != side)
-        if side is None or not name:
-            rest[key] = value
-        else:
-            pairs.setdefault(name, {})[side] = value
-    rows = [(name, p.get("reference"), p.get("candidate")) for name, p in pairs.items()]
-    return rows, rest

@@ -52,6 +52,7 @@ def environment() -> Environment:
         plural=plural,
         tile_name=glossary.tile_name,
         unit=glossary.unit_words,
+        unit_beside=glossary.unit_beside,
         css=Markup((folder("reports") / "report.css").read_text("utf-8")),  # noqa: S704
     )
     return env

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evalharness.report import layer_tables, numbers, tables
-from evalharness.report.glossary import ARROWS, SYMBOLS, tile_name, unit_words
-from evalharness.report.text import plural, scope_words, sentence, short, visible
+from evalharness.report.glossary import ARROWS, SYMBOLS, tile_name, unit_beside, unit_words
+from evalharness.report.text import scope_words, sentence, short, visible
 from evalharness.spec.estimate import Verdict
 from evalharness.spec.result import Result
 
@@ -106,10 +106,10 @@ def _parts(result: Result, width: int) -> list[RenderableType]:
             for a in result.anomalies
         ],
         [_gates(result, width)],
-        [_metrics(result, width), *_noise(result)],
+        [_metrics(result, width), *_reasons(result), *_noise(result)],
         [_tasks(result)],
         [_layer(result)],
-        [Text.assemble(("warning ", "yellow"), visible(w)) for w in result.warnings],
+        [Text.assemble(("warning ", "yellow"), visible(w)) for w in tables.other_warnings(result)],
     ]
     parts: list[RenderableType] = []
     for block in filter(None, blocks):
@@ -170,7 +170,7 @@ def _gates(result: Result, width: int) -> RenderableType:
         name = Text(short(g.id.rpartition("[")[0] if tables.names_scope(g) else g.id, 34))
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
-        unit = "" if g.unit == "fraction" else short(unit_words(g.unit), 14)
+        unit = short(unit_beside(g.unit), 14)
         between = "\n" if len(unit) > 6 or narrow else " "
         observed = Text.assemble(n.observed.value, (f"{between}{unit}".rstrip(), "dim"))
         interval = n.observed.interval or "none"
@@ -207,12 +207,6 @@ def _reason(row: GateRow) -> Text:
     text = Text.assemble(
         (f"{short(g.id, 34)}: ", STYLES[g.verdict]), visible(sentence(g.reason)), overflow="fold"
     )
-    if g.offender:
-        text.append(f" Worst: {visible(sentence(g.offender))}")
-    if g.unsaid_further is not None:
-        text.append(f" {plural(g.unsaid_further, 'further document')} would settle it.")
-    if g.unsaid_waiver:
-        text.append(f" Waived: {visible(sentence(g.unsaid_waiver))}")
     if g.file:
         text.append(f" {visible(g.file)}" + (f":{g.line}" if g.line else ""), style="dim")
     return text
@@ -225,21 +219,30 @@ def _metrics(result: Result, width: int) -> RenderableType:
     table = _new_table()
     table.add_column("metric", no_wrap=True)
     table.add_column("value", justify="right", no_wrap=True)
-    table.add_column("interval", overflow="fold", min_width=16)
+    table.add_column("interval", no_wrap=True)
     table.add_column("unit", no_wrap=True)
     with_ids = width >= _WIDE
     if with_ids:
         table.add_column("id", no_wrap=True, style="dim")
     for e in estimates:
         s = numbers.estimate(e)
-        if e.value is None or e.low is None:
-            interval = short(e.reason or "no interval", 90)
-        else:
-            interval = "exact" if e.low == e.high else s.interval
+        interval = "exact" if e.low is not None and e.low == e.high else s.interval or "none"
         name = f"{tile_name(e.id)} {ARROWS[e.direction]}".rstrip()
         cells = [name, s.value, interval, short(unit_words(e.unit), 12)]
         table.add_row(*(Text(cell) for cell in [*cells, e.id][: 5 if with_ids else 4]))
     return table
+
+
+def _reasons(result: Result) -> list[RenderableType]:
+    """Return why a metric has no interval, or no value, a line for each reason."""
+    named: dict[str, list[str]] = {}
+    for e in tables.key_estimates(result):
+        if e.low is None:
+            named.setdefault(e.reason or "not recorded why", []).append(tile_name(e.id))
+    return [
+        Text(f"no interval for {'; '.join(names)}: {visible(reason)}", style="dim")
+        for reason, names in named.items()
+    ]
 
 
 def _noise(result: Result) -> list[RenderableType]:

@@ -23,13 +23,16 @@ from evalharness.metrics.weights import root_ratio, weights
 from evalharness.results import activations as inputs
 from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
-from evalharness.run.directory import Run
+from evalharness.run.directory import InMemory, Run
 from evalharness.spec.module_results import LayerResult, Matching
 from evalharness.spec.result import (
+    NEXT_TOKEN,
     Anomaly,
+    BothSides,
     Compared,
     CompressionManifest,
     Cost,
+    DocumentShift,
     Figures,
     FlippedItem,
     Histogram,
@@ -45,7 +48,9 @@ SHOWN_TOKENS = 8  # worst tokens shown by each criterion
 SHOWN_FLIPS = 40
 
 
-def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomaly]) -> Result:
+def build(
+    run: Run | InMemory, estimates: Estimates, decision: Decision, found: list[Anomaly]
+) -> Result:
     """The whole result of ``run`` under a policy's ``decision``."""
     evidence = estimates.evidence
     manifest = run.manifest
@@ -79,7 +84,7 @@ def build(run: Run, estimates: Estimates, decision: Decision, found: list[Anomal
         worst_tokens=worst_tokens(evidence),
         figures=figures(evidence),
         compared=Compared(**sides, same_model=same_model(manifest)),
-        cost=cost(manifest, evidence),
+        cost=cost(manifest),
         environment=_environment(manifest),
         anomalies=found,
         warnings=[*manifest.get("warnings", []), *decision.warnings],
@@ -103,7 +108,7 @@ def decided_again(run: Run, before: Result, decision: Decision, found: list[Anom
     )
 
 
-def headline(run: Run, decision: Decision) -> str:
+def headline(run: Run | InMemory, decision: Decision) -> str:
     """The decision in a sentence, and a second one where both sides are one model."""
     if not same_model(run.manifest):
         return decision.headline
@@ -243,7 +248,7 @@ def figures(evidence: Evidence) -> Figures:
         found = calibration.predictions(evidence, scope)
         if isinstance(found, str):
             continue
-        reliability[scope.get("task", "next token")] = {
+        reliability[scope.get("task", NEXT_TOKEN)] = {
             side: [
                 ReliabilityBin(n=b.n, confidence=b.confidence, accuracy=b.accuracy)
                 for b in stats.ece(*found.side(side)).bins
@@ -258,21 +263,20 @@ def figures(evidence: Evidence) -> Figures:
     edges = np.logspace(-7, 2, 73)
     above = kl[kl > 0]
     counts, _ = np.histogram(above.clip(edges[0], edges[-1]), edges)
-    documents = []
-    if not view.bad("nll_ref", "nll_cand", "kl"):
-        shift, n = view.sums(view.column("nll_cand") - view.column("nll_ref"))
-        divergence, _ = view.sums(view.column("kl"))
-        for i in np.flatnonzero(n):
-            row = evidence.documents.iloc[int(i)]
-            documents.append(
-                {
-                    "document": row["id"],
-                    "corpus": row["corpus"],
-                    "tokens": int(n[i]),
-                    "shift": float(shift[i] / n[i]),
-                    "kl": float(divergence[i] / n[i]),
-                }
-            )
+    # A position without a number leaves its own document without one, and no other.
+    shift, n = view.sums(view.column("nll_cand") - view.column("nll_ref"))
+    divergence, _ = view.sums(view.column("kl"))
+    documents = [
+        DocumentShift(
+            document=row["id"],
+            corpus=row["corpus"],
+            tokens=int(n[i]),
+            shift=finite(shift[i] / n[i]),
+            kl=finite(divergence[i] / n[i]),
+        )
+        for i in np.flatnonzero(n)
+        for row in [evidence.documents.iloc[int(i)]]
+    ]
     return Figures(
         kl=Histogram(edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())),
         reliability=reliability,
@@ -280,15 +284,19 @@ def figures(evidence: Evidence) -> Figures:
     )
 
 
-def cost(manifest: Mapping[str, Any], evidence: Evidence) -> Cost:
+def cost(manifest: Mapping[str, Any]) -> Cost:
     """Bytes and seconds as measured."""
-    memory = {
-        f"weights, {side}": float(values["manifest"]["weight_bytes"])
-        for side, values in manifest["sides"].items()
-    }
-    if manifest.get("peak_memory"):
-        memory["peak of the process"] = float(manifest["peak_memory"])
-    return Cost(seconds=dict(manifest.get("seconds", {})), memory=memory)
+    sides, peaks = manifest["sides"], manifest.get("peak_bytes")
+    held = {"weights": {side: v["manifest"]["weight_bytes"] for side, v in sides.items()}}
+    if peaks:
+        held["peak of one batch"] = peaks
+    process = manifest.get("peak_memory")
+    return Cost(
+        seconds=manifest.get("seconds", {}),
+        memory={"peak of the process": process} if process else {},
+        memory_by_side={what: BothSides(**values) for what, values in held.items()},
+        reason=None if peaks else "the peak of each side takes CUDA and `probes: [latency]`",
+    )
 
 
 def _environment(manifest: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from evalharness.spec.policy import Policy
 from evalharness.spec.result import Anomaly
 
 
-def judge(run: Run, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]:
+def judge(run: Run | InMemory, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]:
     """Decide ``policy`` on what ``run`` recorded; with the anomalies that were found."""
     estimates = Estimates(Evidence(run))
     found = [Anomaly(kind=k, message=m) for k, m in estimates.evidence.anomalies]
@@ -30,7 +30,7 @@ def policy_of(run: Run) -> Policy:
     return load_policy(original if original.is_file() else run.path / "policy.yaml")
 
 
-def claims_compression(run: Run) -> bool:
+def claims_compression(run: Run | InMemory) -> bool:
     """Whether the candidate is said, or measured, to hold fewer bits than the reference."""
     spec = run.manifest["candidate"]
     bits = {k: v["manifest"]["bits_per_weight"] for k, v in run.manifest["sides"].items()}

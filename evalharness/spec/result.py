@@ -49,23 +49,6 @@ class GateResult(Part):
     line: int | None = None
 
     @property
-    def offender(self) -> str | None:
-        """The worst offender of a gate that did not pass, where the reason does not name it."""
-        named = self.verdict == "PASS" or (self.worst or "") in self.reason
-        return None if named else self.worst
-
-    @property
-    def unsaid_further(self) -> int | None:
-        """The further documents that would settle it, where the reason does not say them."""
-        return None if "would settle it" in self.reason else self.further_documents
-
-    @property
-    def unsaid_waiver(self) -> str | None:
-        """The waiver of a gate that did not pass, where the reason does not name it."""
-        named = self.verdict == "PASS" or (self.waiver or "") in self.reason
-        return None if named else self.waiver
-
-    @property
     def only_reason(self) -> bool:
         """Whether there is no number to show, as of an expired waiver: the reason says all."""
         return self.observed is None and self.threshold is None and self.bound is None
@@ -128,12 +111,26 @@ class Histogram(Part):
     zeros: int = 0
 
 
+class DocumentShift(Part):
+    """How far the loss of one document moved; null where one of its positions has no number."""
+
+    document: str
+    corpus: str
+    tokens: int  # scored
+    shift: float | None  # mean NLL of the candidate − that of the reference, nats a token
+    kl: float | None  # mean over the tokens, nats
+
+
+NEXT_TOKEN = "next token"  # noqa: S105 (in Figures.reliability: the prediction of the next token of texts)
+
+
 class Figures(Part):
     """What the report draws."""
 
     kl: Histogram | None = None
-    reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}  # scope name → side → bins
-    nll_by_document: list[dict[str, Any]] = []  # {document, corpus, tokens, shift, kl}
+    # NEXT_TOKEN or the name of a task → side → bins
+    reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
+    nll_by_document: list[DocumentShift] = []
 
 
 class TensorGroup(Part):
@@ -169,12 +166,20 @@ class Compared(Part):
     same_model: bool = False  # a model against itself: said, not hidden
 
 
-class Cost(Part):
-    """Measured seconds and bytes; null with a reason where it was not measured."""
+class BothSides(Part):
+    """One quantity of the reference and of the candidate."""
 
-    seconds: dict[str, float] = {}
-    memory: dict[str, float] = {}
-    reason: str | None = None
+    reference: float
+    candidate: float
+
+
+class Cost(Part):
+    """Measured seconds and bytes."""
+
+    seconds: dict[str, float] = {}  # of the run, by phase; both sides work in each
+    memory: dict[str, float] = {}  # bytes of the process that holds both sides
+    memory_by_side: dict[str, BothSides] = {}  # bytes, by what they hold
+    reason: str | None = None  # why something of it is missing
 
 
 class Anomaly(Part):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -12,66 +11,88 @@ from hypothesis import strategies as st
 
 from evalharness.report import render_junit
 from evalharness.report.junit import clean
-from evalharness.spec.result import GateResult, Result
+from evalharness.spec.result import Result
+from evalharness.version import __version__
+
+from ..synthetic.policies import every_kind
 
 
-def gate(verdict: str, **more: Any) -> GateResult:
-    """A gate of the given verdict."""
-    fields = {"metric": "kl.mean", "observed": 0.1, "low": 0.09, "high": 0.11, "threshold": 0.05}
-    return GateResult(id="kl", verdict=verdict, **{**fields, **more})  # type: ignore[arg-type]
+@pytest.fixture(scope="module")
+def every(result: Callable[..., Result]) -> Result:
+    """A run whose policy has a gate of every verdict and standing."""
+    return result(rules=every_kind(), without=("timings",))
 
 
-def only_case(result: Callable[..., Result], g: GateResult, **more: Any) -> ET.Element:
-    """The test case of the one gate of a result."""
-    r = result("PASS", gates=[g], blocks=0, **{"exit_code": 1, **more})
-    found = ET.fromstring(render_junit(r)).find("testsuite/testcase")
+def case_of(r: Result, name: str) -> ET.Element:
+    """The test case of one gate."""
+    found = ET.fromstring(render_junit(r)).find(f"testsuite/testcase[@name='{name}']")
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize(
-    ("verdict", "more", "expected"),
+    ("gate", "expected"),
     [
-        ("PASS", {}, []),
-        ("FAIL", {}, ["failure"]),
-        ("INCONCLUSIVE", {}, ["error"]),
-        ("ANOMALOUS", {}, ["error"]),
-        ("FAIL", {"blocking": False, "severity": "warn"}, ["system-out"]),
-        ("INCONCLUSIVE", {"blocking": False}, ["system-out"]),
-        ("FAIL", {"waiver": "known"}, ["skipped", "system-out"]),
-        ("PASS", {"waiver": "known"}, []),
+        ("pass", []),
+        ("fail", ["failure"]),
+        ("undecided", ["error"]),
+        ("fail-warn", ["system-out"]),
+        ("fail-info", ["system-out"]),
+        ("undecided-warn", ["system-out"]),
+        ("undecided-let", ["system-out"]),
+        ("fail-waived", ["skipped", "system-out"]),
+        ("pass-waived", []),
+        ("missing", ["failure"]),
+        ("waiver of pass", ["failure"]),
     ],
 )
 def test_a_gate_becomes_the_outcome_that_a_ci_shows(
-    result: Callable[..., Result], verdict: str, more: dict[str, Any], expected: list[str]
+    every: Result, gate: str, expected: list[str]
 ) -> None:
     """Failure, error, skipped or a note; a PASS alone is plain green."""
-    assert [child.tag for child in only_case(result, gate(verdict, **more))] == expected
+    names = [g.id + (" [metric=acc_norm, task=arc_easy]" if g.scope else "") for g in every.gates]
+    name = next(n for n in names if n.split(" [")[0] == gate)
+    assert [child.tag for child in case_of(every, name)] == expected
+
+
+def test_an_anomalous_gate_is_an_error(result: Callable[..., Result]) -> None:
+    """What cannot be trusted does not pass in silence."""
+    case = case_of(result("ANOMALOUS"), "perplexity")
+    assert [child.tag for child in case] == ["error"]
 
 
 def test_a_failure_names_measured_limit_and_worst(result: Callable[..., Result]) -> None:
-    """The CI's one line holds the evidence."""
-    case = only_case(result, gate("FAIL", worst="corpus wiki", unit="nats", reason="Too far"))
-    failure = case.find("failure")
+    """The CI's one line holds the evidence, the text below it the reason."""
+    r = result("FAIL")
+    failure = case_of(r, "perplexity").find("failure")
     assert failure is not None
-    expected = "FAIL: kl.mean 0.100 [0.090, 0.110] nats, limit ≤ 0.05; worst: corpus wiki"
+    worst = r.gates[0].worst
+    expected = f"FAIL: perplexity.ratio 1.081 [1.070, 1.093], limit ≤ 1.03; worst: {worst}"
     assert failure.get("message") == expected
-    assert failure.text == f"{expected}\nToo far."
+    assert failure.text == r.gates[0].reason
+    assert "outside the limit: at most 1.03" in r.gates[0].reason
 
 
-def test_a_waived_gate_is_skipped_with_its_reason(result: Callable[..., Result]) -> None:
+def test_an_expired_waiver_fails_by_its_reason(every: Result) -> None:
+    """It has no number to show."""
+    failure = case_of(every, "waiver of pass").find("failure")
+    assert failure is not None
+    assert failure.get("message") == f"FAIL: {every.gates[-1].reason}"
+    assert "expired on 2025-01-01" in every.gates[-1].reason
+
+
+def test_a_waived_gate_is_skipped_with_its_reason(every: Result) -> None:
     """The waiver's reason is where a reader looks for it."""
-    skipped = only_case(result, gate("FAIL", waiver="known outlier")).find("skipped")
+    skipped = case_of(every, "fail-waived").find("skipped")
     assert skipped is not None
     assert skipped.get("message") == "waived: known outlier"
 
 
-def test_a_case_is_named_by_policy_gate_and_scope(result: Callable[..., Result]) -> None:
+def test_a_case_is_named_by_policy_gate_and_scope(every: Result) -> None:
     """Two gates of one id in different scopes stay two."""
-    g = gate("PASS", scope={"task": "arc", "metric": "acc"}, file="gates/default.yaml", line=3)
-    case = only_case(result, g)
-    assert (case.get("classname"), case.get("name")) == ("default", "kl [metric=acc, task=arc]")
-    assert (case.get("file"), case.get("line")) == ("gates/default.yaml", "3")
+    case = case_of(every, "undecided [metric=acc_norm, task=arc_easy]")
+    assert case.get("classname") == "kinds"
+    assert (case.get("file"), case.get("line")) == ("gates/default.yaml", "6")
 
 
 def counts(xml: str) -> tuple[str | None, ...]:
@@ -91,18 +112,22 @@ def test_the_counts_are_those_of_the_cases(result: Callable[..., Result]) -> Non
 def test_a_run_that_does_not_exit_0_is_never_green(
     result: Callable[..., Result], bare: Result
 ) -> None:
-    """No gate, or only passing ones: a case of its own says why."""
-    xml = render_junit(bare)
-    assert counts(xml) == ("1", "0", "1", "0")
-    error = ET.fromstring(xml).find("testsuite/testcase/error")
-    assert error is not None
-    assert error.get("message") == "Nothing was measured."
-    assert counts(render_junit(result("FAIL", gates=[gate("PASS")])))[:2] == ("2", "1")
+    """Where no gate objects, a case of its own says why."""
+    assert counts(render_junit(bare)) == ("1", "0", "1", "0")
+    # No policy decides so: only a result.json that something else has written.
+    for gates in ([], [g for g in result("FAIL").gates if g.verdict == "PASS"]):
+        r = result("FAIL").model_copy(update={"gates": gates})
+        assert counts(render_junit(r))[:2] == (str(len(gates) + 1), "1")
+        failure = case_of(r, "verdict").find("failure")
+        assert failure is not None
+        assert failure.get("message") == r.headline
 
 
 def test_anomalies_are_errors_where_the_run_is_anomalous(result: Callable[..., Result]) -> None:
-    """NaN logits do not hide behind passing gates."""
-    r = result("ANOMALOUS", gates=[gate("PASS")])
+    """NaN logits do not hide behind passing gates: the weights are counted all the same."""
+    rules = "version: 1\ngates: [{metric: memory.weights.ratio, max: 1}]\n"
+    r = result("ANOMALOUS", rules=rules)
+    assert [g.verdict for g in r.gates] == ["PASS"]
     assert counts(render_junit(r)) == ("2", "0", "1", "0")
 
 
@@ -111,17 +136,18 @@ def test_the_properties_hold_verdict_and_versions(result: Callable[..., Result])
     root = ET.fromstring(render_junit(result("FAIL")))
     found = {p.get("name"): p.get("value") for p in root.iter("property")}
     assert found["verdict"] == "FAIL"
-    assert found["evalharness_version"] == "0.1.0"
+    assert found["evalharness_version"] == __version__
     assert found["environment.torch"] == "2.9.0"
 
 
 @settings(max_examples=20, deadline=None)
 @given(text=st.text(min_size=1))
-def test_any_string_gives_valid_xml(hostile: Callable[..., Result], text: str) -> None:
+def test_any_string_gives_valid_xml(any_text: Callable[..., Result], text: str) -> None:
     """Control characters, non-characters and markup cannot break the file."""
-    root = ET.fromstring(render_junit(hostile(text, blocks=0)))
+    r = any_text(text)
+    root = ET.fromstring(render_junit(r))
     assert root.tag == "testsuites"
-    assert len(root.findall("testsuite/testcase")) == 7
+    assert len(root.findall("testsuite/testcase")) == len(r.gates) + len(r.anomalies) == 7
 
 
 @pytest.mark.parametrize("char", ["\x00", "\x0b", "\ufffe", "\uffff", "\ud800", "\x1b"])

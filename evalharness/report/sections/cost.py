@@ -10,16 +10,10 @@ from evalharness.spec.result import Result
 
 def render(r: Result) -> str:
     """What the compression buys: bytes, seconds, and their ratios."""
-    groups = tables.families(r, ("cost",))
-    if not groups and not r.cost.seconds and not r.cost.memory:
+    groups, cost = tables.families(r, ("cost",)), r.cost
+    if not (groups or cost.seconds or cost.memory or cost.memory_by_side):
         return ""
-    return template(
-        "sections/cost.html.j2",
-        groups=groups,
-        reason=r.cost.reason,
-        seconds=tables.by_side(r.cost.seconds),
-        memory=tables.by_side(r.cost.memory),
-    )
+    return template("sections/cost.html.j2", groups=groups, cost=cost)
 
 
 SECTION = Section("cost", "Cost", render, place=130, missing="Cost was not measured.")

@@ -15,8 +15,8 @@ MOST_DOCUMENTS = 8
 def render(r: Result) -> str:
     """NLL shift of every document, by corpus."""
     svg = charts.document_strip(chart_data.documents(r))
-    rows, without = chart_data.points(r.figures)
-    if not rows:
+    rows, without = chart_data.most_shifted(r)
+    if not r.figures.nll_by_document:
         return ""
     return template(
         "sections/documents.html.j2",
