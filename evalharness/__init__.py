@@ -8,8 +8,9 @@ from evalharness.version import __version__
 
 if TYPE_CHECKING:
     from evalharness.api import LoadedRun, check, compare, load_run
+    from evalharness.run.environment import configure
 
-__all__ = ["LoadedRun", "__version__", "check", "compare", "load_run"]
+__all__ = ["LoadedRun", "__version__", "check", "compare", "configure", "load_run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -18,4 +19,8 @@ def __getattr__(name: str) -> Any:
         from evalharness import api
 
         return getattr(api, name)
+    if name == "configure":
+        from evalharness.run.environment import configure
+
+        return configure
     raise AttributeError(f"module 'evalharness' has no attribute {name!r}")

@@ -315,8 +315,11 @@ def evalharness_run(pytestconfig: pytest.Config) -> LoadedRun:
 
 
 @pytest.fixture(scope="session")
-def compare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedRun]:
-    """``compare(base, candidate, suite=…, gates=…)``: `evalharness.compare` into a fresh folder."""
+def evalharness_compare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedRun]:
+    """``evalharness_compare(base, candidate, suite=…, gates=…)``: a comparison in a fresh folder.
+
+    It takes the arguments of `evalharness.compare`.
+    """
 
     def run(base: str | Path, candidate: str | Path, **options: Any) -> LoadedRun:
         from evalharness import api
@@ -325,6 +328,14 @@ def compare(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., LoadedRun
         return api.compare(base, candidate, **options)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def compare(evalharness_compare: Callable[..., LoadedRun]) -> Callable[..., LoadedRun]:
+    """The old name of `evalharness_compare`, which any project may want for itself."""
+    text = "the fixture `compare` of evalharness is called evalharness_compare now"
+    warnings.warn(text, DeprecationWarning, stacklevel=2)
+    return evalharness_compare
 
 
 @pytest.fixture

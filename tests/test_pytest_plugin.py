@@ -365,8 +365,9 @@ def test_the_fixtures_give_a_run_a_comparison_and_an_assertion(
         def test_broken(assert_gate):
             assert_gate("top1.agreement", min="99%")
 
-        def test_compare(compare, assert_gate):
-            assert_gate("kl.mean", max=0.05, run=compare("b.yaml", "c.yaml", suite="demo"))
+        def test_compare(evalharness_compare, assert_gate):
+            run = evalharness_compare("b.yaml", "c.yaml", suite="demo")
+            assert_gate("kl.mean", max=0.05, run=run)
 
         def test_warns(assert_gate):
             assert_gate("top1.agreement", min="99%", severity="warn")
@@ -376,6 +377,16 @@ def test_the_fixtures_give_a_run_a_comparison_and_an_assertion(
     result.assert_outcomes(passed=3, failed=2, warnings=1, deselected=4)
     result.stdout.fnmatch_lines(["FAIL  top1.agreement: 0.95 *, limit: min 0.99"])
     assert api.compared[0][2]["out"].name == "run"
+
+
+def test_the_old_name_of_the_fixture_still_works_and_says_the_new_one(
+    gates: pytest.Pytester,
+) -> None:
+    """Only where it is used."""
+    gates.makepyfile("def test_old(compare): assert compare('b.yaml', 'c.yaml')")
+    result = run(gates, "-W", "always::DeprecationWarning", "-k", "test_old")
+    result.assert_outcomes(passed=1, warnings=1)
+    result.stdout.fnmatch_lines(["*DeprecationWarning: the fixture `compare`*evalharness_compare*"])
 
 
 def test_the_run_fixture_without_a_run_fails_and_does_not_skip(gates: pytest.Pytester) -> None:

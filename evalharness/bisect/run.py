@@ -16,6 +16,7 @@ any one of them again.
 from __future__ import annotations
 
 import gc
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,9 @@ def bisect(
         run.seal()
         return repair
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted. To go on: evalharness bisect {path}") from None
+        raise Interrupted(
+            f"interrupted. Resume with: evalharness bisect {shlex.quote(str(path))}"
+        ) from None
     finally:
         run.close()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from evalharness.errors import InputError
+from evalharness.run.environment import configure
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
@@ -45,8 +45,7 @@ def bisect(
     held-out documents do not settle it, 2 there is nothing to repair. Interrupted, or killed, the
     same command goes on. With --replay: 0 the evaluation comes out as it was logged, 1 it does not.
     """
-    if offline:
-        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+    configure(offline=offline)
     if evaluations is not None and evaluations < 3:
         raise InputError(f"must be at least 3 (got {evaluations})", key="--evaluations")
     if format not in ("text", "json"):

@@ -18,6 +18,7 @@ from evalharness.cli import bisect as cli_bisect
 from evalharness.cli import cache as cli_cache
 from evalharness.cli import policies as cli_gates
 from evalharness.errors import EvalHarnessError, InputError
+from evalharness.run.environment import configure
 from evalharness.version import __version__
 
 app = typer.Typer(
@@ -124,7 +125,7 @@ def compare(
 
     Several candidates share one loaded reference; --out is then the directory of their runs.
     """
-    _offline(offline)
+    configure(offline=offline)
     _check_outputs(output)
     progress = _progress(quiet, verbose)
     if len(candidates) > 1:
@@ -194,7 +195,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Compare SmolLM2-135M with its 4-bit version, on text and questions that need no network."""
-    _offline(True)
+    configure(offline=True)
     _check_outputs(output)
     from evalharness.run import assets
     from evalharness.workflow.compare import compare as run_compare
@@ -293,11 +294,6 @@ def _print_plan(jobs: Any) -> None:
             console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
 
-def _offline(offline: bool) -> None:
-    if offline:
-        os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
-
-
 def _command() -> str:
     return shlex.join(["evalharness", *sys.argv[1:]])
 
@@ -357,11 +353,7 @@ def _show(result: Any, path: Path, format: Format) -> None:
 
 def main() -> None:
     """Run the command line; errors become one message and an exit code."""
-    # Idle compute threads that spin take a busy machine's cores from those that work: beside one
-    # other process on two cores the pass takes three times as long. Read when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Zeroing huge pages for arrays that live a second can cost more than the arithmetic on them.
-    os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+    configure()
     # Importing allocates much and drops nothing: at Python's own threshold, looking for cycles
     # meanwhile is a tenth of what `gate` takes.
     gc.set_threshold(50_000, 20, 20)
@@ -380,6 +372,6 @@ def main() -> None:
         # Python would exit with 1, which here means that a gate failed.
         traceback.print_exc()
         print(
-            f"error: unexpected {type(error).__name__}; what is recorded is kept", file=sys.stderr
+            f"error: unexpected {type(error).__name__}; what was recorded is kept", file=sys.stderr
         )
         raise SystemExit(4) from None

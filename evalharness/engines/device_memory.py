@@ -28,7 +28,7 @@ def require_memory(spec: ModelSpec, place: Path, device: torch.device) -> None:
     need = None if spec.quantization else weight_bytes(place, spec.model.dtype)
     if free is not None and need is not None and need > free:
         raise RunError(
-            f"{spec.name}: its weights need {_gib(need)} and {_gib(free)} is free on {device}. "
+            f"{spec.name}: its weights need {gib(need)} and {gib(free)} is free on {device}. "
             "Use another device, a smaller dtype, or a machine with more memory"
         )
 
@@ -92,5 +92,6 @@ def _left_of_container() -> list[int]:
         return []
 
 
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"
+def gib(count: int | None) -> str:
+    """Bytes in words: ``1.25 GiB``."""
+    return "of unknown size" if count is None else f"{count / 2**30:.2f} GiB"

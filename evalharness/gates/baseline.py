@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalharness.errors import InputError
 from evalharness.gates.interfaces import Baseline
+from evalharness.run.files import write_text
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Gate, Policy
 
@@ -64,9 +65,7 @@ def save_baseline(
         identity={key: identity[key] for key in IDENTITY},
         metrics=list(estimates),
     )
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(content.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, content.model_dump_json(indent=1) + "\n")
 
 
 def load_baseline(path: str | Path) -> StoredBaseline:

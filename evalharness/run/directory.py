@@ -11,19 +11,20 @@ records count once ``done-BLOCK`` exists: it is written last. A lock keeps a sec
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
-import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import BaseFileLock, FileLock, Timeout
 
 from evalharness.errors import InputError, RunError
+from evalharness.run.files import TEMPORARY, replacing
 from evalharness.run.records import SCHEMAS
 
 MANIFEST = "manifest.json"
@@ -36,7 +37,7 @@ class Run:
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self.manifest = path, manifest
         self.records = path / "records"
-        self._lock: IO[str] | None = None
+        self._lock: BaseFileLock | None = None
 
     @classmethod
     def create(cls, path: Path, manifest: dict[str, Any]) -> Run:
@@ -68,7 +69,7 @@ class Run:
                 remedy="Start a new run with another --out.",
             )
         run._acquire()
-        for stray in path.rglob("*.tmp"):
+        for stray in path.rglob(f"*{TEMPORARY}"):
             stray.unlink()
         return run
 
@@ -100,13 +101,10 @@ class Run:
     def write_block(self, block: str, tables: dict[str, pa.Table]) -> None:
         """Append one block's records; it counts, whole, or not at all."""
         for name, table in tables.items():
-            self._replace(
-                self.records / f"{name}-{block}.parquet",
-                lambda tmp, table=table, name=name: pq.write_table(
-                    table.cast(SCHEMAS[name]), tmp, compression="zstd"
-                ),
-            )
-        self._replace(self.records / f"done-{block}", lambda tmp: tmp.write_text(""))
+            with self._writing(self.records / f"{name}-{block}.parquet") as file:
+                pq.write_table(table.cast(SCHEMAS[name]), file, compression="zstd")
+        with self._writing(self.records / f"done-{block}") as file:
+            file.touch()
 
     def done(self) -> set[str]:
         """The blocks that are recorded."""
@@ -138,7 +136,8 @@ class Run:
     def write_text(self, name: str, text: str) -> Path:
         """Write ``name`` in the run directory, in one step."""
         path = self.path / name
-        self._replace(path, lambda tmp: tmp.write_text(text, encoding="utf-8"))
+        with self._writing(path) as file:
+            file.write_text(text, encoding="utf-8")
         return path
 
     def log(self, kind: str, message: str, **more: Any) -> None:
@@ -205,15 +204,14 @@ class Run:
     def close(self) -> None:
         """Let go of the lock."""
         if self._lock is not None:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def _acquire(self) -> None:
-        lock = open(self.path / "lock", "w")  # noqa: SIM115 (held until close)
+        lock = FileLock(self.path / "lock", timeout=0)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
+            lock.acquire()
+        except Timeout:
             raise InputError(
                 "another process is writing this run",
                 path=self.path,
@@ -232,13 +230,13 @@ class Run:
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False, sort_keys=True)
         self.write_text(MANIFEST, text + "\n")
 
-    def _replace(self, path: Path, write: Any) -> None:
-        tmp = path.with_name(path.name + ".tmp")
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[Path]:
+        """A temporary name for ``path``; a full disk is a `RunError` that says so."""
         try:
-            write(tmp)
-            os.replace(tmp, path)
+            with replacing(path) as temporary:
+                yield temporary
         except OSError as error:
-            tmp.unlink(missing_ok=True)
             why = error.strerror or error
             hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
             raise RunError(f"{path}: cannot be written ({why}){hint}") from error
@@ -259,9 +257,13 @@ class InMemory:
 def check_new(path: Path) -> None:
     """Refuse an output directory that holds anything."""
     # What a process leaves behind that dies before it has written its manifest.
-    begun = {"records", "lock", MANIFEST + ".tmp"}
     left = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    if left <= begun and not any((path / "records").glob("*")) and not path.is_file():
+    begun = {n for n in left if n.startswith(MANIFEST) and n.endswith(TEMPORARY)}
+    if (
+        left <= {"records", "lock", *begun}
+        and not any((path / "records").glob("*"))
+        and not path.is_file()
+    ):
         return
     if path.exists():
         what = "holds another run" if (path / MANIFEST).exists() else "is not empty"

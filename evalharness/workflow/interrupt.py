@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import signal
 import sys
@@ -14,11 +13,19 @@ from typing import Any
 from evalharness.errors import Interrupted, RunError
 from evalharness.run.directory import MANIFEST
 
+_PLACES = ("--out", "--resume")  # options that name the run
+
 
 def resume_command(command: str, run: Path) -> str:
     """The command that takes ``run`` up again, from the one that began it."""
-    kept = re.sub(r" (--out|--resume)[ =]('[^']*'|\S+)", "", command)
-    return f"{kept} --resume {shlex.quote(str(run))}"
+    words = iter(shlex.split(command))
+    kept = []
+    for word in words:
+        if word in _PLACES:
+            next(words, None)
+        elif not word.startswith(tuple(f"{option}=" for option in _PLACES)):
+            kept.append(word)
+    return shlex.join([*kept, "--resume", str(run)])
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def resumable(command: str, run: Path, folder: Path | None = None) -> Iterator[N
 
     ``folder``: of the runs of several candidates, this one among them.
     """
-    begun = f"What is recorded is kept. To go on: {resume_command(command, folder or run)}"
+    begun = f"What was recorded is kept. Resume with: {resume_command(command, folder or run)}"
     try:
         yield
     except RunError as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from evalharness.engines.device_memory import free_bytes, weight_bytes
+from evalharness.engines.device_memory import free_bytes, gib, weight_bytes
 from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.hub import snapshot
 from evalharness.engines.load import pick_device
@@ -73,7 +73,7 @@ def plan_memory(
     sides = (size(reference, device), size(candidate, device))
     vocabulary, element = max(s.vocabulary for s in sides), max(s.element for s in sides)
     batch, chunk = suite.batch_size, default_chunk(sides[1].device, vocabulary, element)
-    lines = [f"{s.name}: weights {_gib(s.weights)} on {s.device}" for s in sides]
+    lines = [f"{s.name}: weights {gib(s.weights)} on {s.device}" for s in sides]
     mode: Mode = "together"
     for place in dict.fromkeys(s.device for s in sides):
         free = free_bytes(place)
@@ -83,7 +83,7 @@ def plan_memory(
             continue
         room = int(SPARE * free)
         needs = [s.weights or 0 for s in here]
-        lines.append(f"{place}: {_gib(free)} free, planned with {_gib(room)}")
+        lines.append(f"{place}: {gib(free)} free, planned with {gib(room)}")
         if sum(needs) + _work(sides, suite, 1, LEAST_CHUNK) > room:
             mode = _instead(here, suite, room)
             needs = [max(needs)] if mode == "apart" else [0]
@@ -91,7 +91,7 @@ def plan_memory(
             batch //= 2
         while chunk > LEAST_CHUNK and sum(needs) + _work(sides, suite, batch, chunk) > room:
             chunk //= 2
-        lines.append(f"{place}: a batch needs {_gib(_work(sides, suite, batch, chunk))}")
+        lines.append(f"{place}: a batch needs {gib(_work(sides, suite, batch, chunk))}")
     lines.append(f"{_WORDS[mode]}; {batch} windows at a time, logits of {chunk} positions")
     if batch < suite.batch_size:
         lines.append(f"batch_size {suite.batch_size} of the suite does not fit")
@@ -121,7 +121,7 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
     if place.type == "cuda" and (main is None or total <= SPARE * main):
         if "activations" in suite.probes:
             raise RunError(
-                f"{names} need {_gib(total)} for their weights, {_gib(room)} is free on {place}; "
+                f"{names} need {gib(total)} for their weights, {gib(room)} is free on {place}; "
                 "weights that only visit it are not there for the probe `activations` to read. "
                 "Take it out of the suite's probes, or use a smaller dtype or a larger device"
             )
@@ -132,7 +132,7 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
         else "Use"
     )
     raise RunError(
-        f"{names} need {_gib(total)} for their weights and {_gib(room)} is free on {place}. "
+        f"{names} need {gib(total)} for their weights and {gib(room)} is free on {place}. "
         f"{hint} a smaller dtype, another device, or a machine with more memory"
     )
 
@@ -179,7 +179,3 @@ def _of_gguf(place: Path) -> tuple[int, int, int]:
 def _first(config: dict[str, Any], *names: str) -> int:
     """The first of ``names`` that is a number; some models give one a layer."""
     return next((config[n] for n in names if type(config.get(n)) is int and config[n]), 0)
-
-
-def _gib(count: int | None) -> str:
-    return "of unknown size" if count is None else f"{count / 2**30:.2f} GiB"

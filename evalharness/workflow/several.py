@@ -3,8 +3,8 @@
     DIR/CANDIDATE/      a run, as of `compare` with one candidate
     DIR/combined.html   all of them in one table
 
-A candidate that cannot be measured is told, and the others go on. The exit code is the worst of
-all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed), 3 (inconclusive), 0.
+A candidate that cannot be measured is reported, and the others continue. The exit code is the worst
+of all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed), 3 (inconclusive), 0.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from evalharness.data.calibration import calibration_texts
 from evalharness.engines.locate import resolve_spec
 from evalharness.errors import EvalHarnessError, InputError, Interrupted
 from evalharness.progress import Progress
 from evalharness.results.files import load_result
 from evalharness.run.directory import MANIFEST, Run, check_new
+from evalharness.run.files import write_text
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
@@ -81,7 +83,13 @@ def plan_many(
             check_new(folder / name)
         jobs.append(
             replace(
-                first, candidate=spec, out=folder / name, folder=folder, resume=there, cache=keep
+                first,
+                candidate=spec,
+                calibration=calibration_texts(spec, first.suite),
+                out=folder / name,
+                folder=folder,
+                resume=there,
+                cache=keep,
             )
         )
     return folder, jobs
@@ -154,10 +162,7 @@ def _write_table(folder: Path, results: list[Result]) -> None:
     from evalharness.report.combined import render_combined
 
     if results:
-        file = folder / COMBINED
-        tmp = file.with_name(COMBINED + ".tmp")
-        tmp.write_text(render_combined(results), encoding="utf-8")
-        tmp.replace(file)
+        write_text(folder / COMBINED, render_combined(results))
 
 
 def _folder(
@@ -169,7 +174,7 @@ def _folder(
                 "holds no run to go on with",
                 path=resume,
                 key="--resume",
-                remedy="With several candidates it is the directory that holds their runs.",
+                remedy="With several candidates, give the directory that holds their runs.",
             )
         return Path(resume)
     if out is not None:

@@ -140,7 +140,7 @@ def test_an_interrupted_bisect_goes_on_where_it_was(
         return attempt(self, names, beside)
 
     monkeypatch.setattr(Trials, "attempt", broken)
-    with pytest.raises(Interrupted, match="To go on: evalharness bisect"):
+    with pytest.raises(Interrupted, match="Resume with: evalharness bisect"):
         bisect(path)
     kept = (path / "bisect.jsonl").read_text().splitlines()
     assert len(kept) == 2

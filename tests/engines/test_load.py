@@ -190,7 +190,7 @@ def test_a_model_larger_than_the_memory_is_refused(
     """Before loading: 160 KiB are needed."""
     monkeypatch.setattr("evalharness.engines.device_memory.free_bytes", lambda device: 1000)
     assert refused(spec(saved), RunError) == (
-        "m: its weights need 0.0 GiB and 0.0 GiB is free on cpu. "
+        "m: its weights need 0.00 GiB and 0.00 GiB is free on cpu. "
         "Use another device, a smaller dtype, or a machine with more memory"
     )
 

@@ -156,7 +156,7 @@ def test_a_full_disk_keeps_what_is_recorded(
     assert caught.value.exit_code == 4
     text = str(caught.value)
     assert "cannot be written (No space left on device): free some space" in text
-    assert f"To go on: evalharness compare a b --resume {project / 'run'}" in text
+    assert f"Resume with: evalharness compare a b --resume {project / 'run'}" in text
     assert not list((project / "run").rglob("*.tmp"))
     assert len(Run.open(project / "run").done()) >= 2
     monkeypatch.setattr(os, "replace", replace)
@@ -215,7 +215,9 @@ def test_out_of_memory_at_the_smallest_batch_tells_how_to_go_on(
         return measure(self, block, count)
 
     monkeypatch.setattr(TokenPass, "_run", scarce)
-    with pytest.raises(RunError, match=r"out of memory on cpu .* To go on: .* --resume") as caught:
+    with pytest.raises(
+        RunError, match=r"out of memory on cpu .* Resume with: .* --resume"
+    ) as caught:
         compare(job(project))
     assert caught.value.exit_code == 4
     assert len(Run.open(project / "run").done()) == 3
@@ -277,7 +279,7 @@ def test_an_entry_that_vanishes_when_the_reference_is_gone_is_an_error(
         return load(spec, **more)
 
     monkeypatch.setattr(loading, "load", careless)
-    with pytest.raises(RunError, match=r"gone from the cache.* To go on: .* --resume"):
+    with pytest.raises(RunError, match=r"gone from the cache.* Resume with: .* --resume"):
         compare(job(texts_only))
     monkeypatch.setattr(loading, "load", load)
     result, _ = compare(job(texts_only, None, resume=texts_only / "run"))
@@ -294,5 +296,5 @@ def test_ctrl_c_while_loading_a_resumed_run_still_tells_how_to_go_on(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loading, "load", stop)
-    with pytest.raises(Interrupted, match=r"To go on: evalharness compare a b --resume"):
+    with pytest.raises(Interrupted, match=r"Resume with: evalharness compare a b --resume"):
         compare(job(project, None, resume=project / "run"))

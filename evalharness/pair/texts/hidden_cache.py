@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalharness.data.windows import Window
+from evalharness.run.files import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -94,7 +95,6 @@ class HiddenCache:
         """Keep a batch's hidden states; a failure to is said, once, and costs nothing else."""
         path = self._path(batch)
         tensor = hidden_NC.detach().cpu().contiguous()
-        tmp = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         if self.full:
             return
         try:
@@ -111,11 +111,10 @@ class HiddenCache:
                 tokens=len(tensor),
                 bytes=tensor.nbytes,
             )
-            write(tmp, entry, tensor)
-            os.replace(tmp, path)
+            with replacing(path) as temporary:
+                write(temporary, entry, tensor)
         except OSError as error:
             self.full = True
-            tmp.unlink(missing_ok=True)
             self.say(f"the cache in {path.parent} is not written any more: {error}")
 
     def _path(self, batch: list[Window]) -> Path:

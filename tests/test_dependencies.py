@@ -1,0 +1,81 @@
+"""What the package imports is declared, and what only POSIX has is not needed."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import evalharness
+
+PACKAGE = Path(evalharness.__file__).parent
+PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+# Imported where the model or the machine has it, and asked for before.
+WITH_TORCH = {"triton"}
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", re.split(r"[\[<>=!~; ]", name)[0]).lower()
+
+
+def imported() -> dict[str, Path]:
+    """Every top-level module that the package imports, with a file that does."""
+    found: dict[str, Path] = {}
+    for file in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            else:
+                continue
+            found |= {name.partition(".")[0]: file for name in names}
+    return {n: f for n, f in found.items() if n not in sys.stdlib_module_names}
+
+
+def test_every_import_is_declared() -> None:
+    """As a dependency, or in the extra of its name."""
+    extras = PROJECT["optional-dependencies"]
+    groups = [PROJECT["dependencies"], *(extras[n] for n in extras if n != "test")]
+    declared = {canonical(d) for group in groups for d in group}
+    distributions = packages_distributions()
+    for module, file in imported().items():
+        if module == "evalharness" or module in WITH_TORCH:
+            continue
+        names = {canonical(d) for d in distributions.get(module, [module])}
+        assert names & declared, f"{file.name} imports {module}"
+
+
+def test_every_dependency_is_imported() -> None:
+    """What only the tests use is in their extra."""
+    distributions = packages_distributions()
+    used = {canonical(d) for m in imported() for d in distributions.get(m, [])}
+    # accelerate is what transformers moves weights with.
+    assert {canonical(d) for d in PROJECT["dependencies"]} - used <= {"accelerate"}
+
+
+def test_a_run_is_written_and_read_where_posix_modules_are_missing(tmp_path: Path) -> None:
+    """As on Windows."""
+    code = """
+import sys
+sys.modules["fcntl"] = sys.modules["resource"] = None
+from pathlib import Path
+from evalharness.run.directory import Run
+from evalharness.run.environment import peak_memory
+run = Run.create(Path(sys.argv[1]) / "run", {"identity": "x"})
+run.update(key=1)
+run.close()
+print(Run.resume(run.path, "x").manifest["key"], peak_memory())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=PACKAGE.parent,
+    )
+    assert done.stdout.split() == ["1", "None"], done.stderr
