@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from evalharness.cli.options import (
+    Device,
+    Format,
+    Offline,
+    OtherGates,
+    OutputFormat,
+    Quiet,
+    RunDir,
+)
 from evalharness.errors import InputError
 from evalharness.run.environment import configure
-
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,24 +26,18 @@ def register(app: typer.Typer) -> None:
 
 def bisect(
     run: RunDir,
-    gates: Annotated[
-        Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
-    ] = None,
+    gates: OtherGates = None,
     evaluations: Annotated[
-        int | None, typer.Option("--evaluations", help="At most N sets are tried, in all.")
+        int | None, typer.Option("--evaluations", help="Try at most N sets in all.")
     ] = None,
     replay: Annotated[
         int | None,
-        typer.Option("--replay", help="Make evaluation N of bisect.jsonl again, and nothing else."),
+        typer.Option("--replay", help="Only repeat evaluation N of bisect.jsonl."),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Never reach for the network.")
-    ] = False,
-    format: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")] = False,
+    device: Device = None,
+    offline: Offline = False,
+    format: OutputFormat = Format.text,
+    quiet: Quiet = False,
 ) -> None:
     """Find the smallest set of modules to keep in high precision so that the policy passes.
 
@@ -48,8 +48,6 @@ def bisect(
     configure(offline=offline)
     if evaluations is not None and evaluations < 3:
         raise InputError(f"must be at least 3 (got {evaluations})", key="--evaluations")
-    if format not in ("text", "json"):
-        raise InputError(f"must be text or json (got {format!r})", key="--format")
     from evalharness.bisect import run as searching
     from evalharness.gates import load_policy
     from evalharness.progress import Progress
@@ -67,7 +65,7 @@ def bisect(
     repair = searching.bisect(
         run, policy=policy, device=device, evaluations=evaluations, progress=progress
     )
-    if format == "json":
+    if format is Format.json:
         print(repair.model_dump_json(indent=1))
     else:
         ranked = load_result(run).sensitivity

@@ -13,14 +13,14 @@ from evalharness.errors import InputError, RunError
 if TYPE_CHECKING:
     from evalharness.pair.texts.hidden_cache import Entry
 
-cache = typer.Typer(
+cache_app = typer.Typer(
     help="List, remove or check the references' hidden states in $EVALHARNESS_CACHE "
     "(default: ~/.cache/evalharness).",
     no_args_is_help=True,
 )
 
 
-@cache.command("ls", epilog="Example: evalharness cache ls")
+@cache_app.command("ls", epilog="Example: evalharness cache ls")
 def ls() -> None:
     """List what is kept, one line a model."""
     print(f"{'model':16} {'tokens':>12} {'entries':>8} {'MiB':>9} {'kB/token':>9}  name")
@@ -32,7 +32,7 @@ def ls() -> None:
         )
 
 
-@cache.command("rm", epilog="Example: evalharness cache rm smollm2-135m")
+@cache_app.command("rm", epilog="Example: evalharness cache rm smollm2-135m")
 def rm(
     models: Annotated[
         list[str] | None, typer.Argument(metavar="MODEL…", help="Names, or ids that ls prints.")
@@ -62,7 +62,7 @@ def rm(
     print(f"removed {len(gone)} entries, {sum(e.bytes for e in gone) / 2**20:,.1f} MiB")
 
 
-@cache.command("verify", epilog="Example: evalharness cache verify")
+@cache_app.command("verify", epilog="Example: evalharness cache verify")
 def verify() -> None:
     """Read every entry and remove those that are damaged; exits 4 if there were any."""
     from evalharness.pair.texts.hidden_cache import DamagedError, read

@@ -4,22 +4,46 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
-import shutil
 import sys
 import traceback
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evalharness.cli import bisect as cli_bisect
-from evalharness.cli import cache as cli_cache
-from evalharness.cli import policies as cli_gates
-from evalharness.errors import EvalHarnessError, InputError
+from evalharness.cli import bisect, policies
+from evalharness.cli.cache import cache_app
+from evalharness.cli.options import (
+    Device,
+    Format,
+    Gates,
+    Limit,
+    Offline,
+    OtherGates,
+    Out,
+    OutputFormat,
+    Outputs,
+    Quiet,
+    Resume,
+    RunDir,
+    Suite,
+    Verbose,
+)
+from evalharness.cli.output import (
+    check_outputs,
+    command_line,
+    deliver,
+    print_plan,
+    show_result,
+)
+from evalharness.cli.several import check_table_outputs, compare_all
+from evalharness.errors import EvalHarnessError
+from evalharness.progress import Progress
 from evalharness.run.environment import configure
 from evalharness.version import __version__
+
+if TYPE_CHECKING:
+    from evalharness.workflow.plan import Job
 
 app = typer.Typer(
     name="evalharness",
@@ -28,30 +52,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-
-class Format(StrEnum):
-    """How a result is printed."""
-
-    text = "text"
-    json = "json"
-
-
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
-Suite = Annotated[str, typer.Option("--suite", help="A suite file, or quick, demo, standard.")]
-Gates = Annotated[str, typer.Option("--gates", help="A policy file, or a shipped one's name.")]
-Out = Annotated[Path | None, typer.Option("--out", help="The run directory, new or empty.")]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with this unfinished run.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, … for both.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="At most N documents and items each.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never reach for the network.")]
-Outputs = Annotated[
-    list[Path] | None,
-    typer.Option("-o", "--output", help="Also write FILE, as its suffix says: html json md xml."),
-]
-OutputFormat = Annotated[Format, typer.Option("--format", help="What stdout gets.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="The memory plan, and why.")]
 
 
 def _version(value: bool) -> None:
@@ -63,7 +63,10 @@ def _version(value: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
     pass
@@ -126,57 +129,43 @@ def compare(
     Several candidates share one loaded reference; --out is then the directory of their runs.
     """
     configure(offline=offline)
-    _check_outputs(output)
-    progress = _progress(quiet, verbose)
+    check_outputs(output)
+    options: dict[str, Any] = {
+        "suite": suite,
+        "gates": gates,
+        "out": out,
+        "resume": resume,
+        "device": device,
+        "limit": limit,
+        "stop_early": stop_early,
+        "looks": looks,
+        "plan_from": plan_from,
+        "command": command_line(),
+    }
+    progress = Progress(quiet=quiet, verbose=verbose)
     if len(candidates) > 1:
-        from evalharness.cli import several as cli_many
+        from evalharness.workflow.several import plan_many
 
-        code = cli_many.run(
-            base,
-            candidates,
-            progress=progress,
-            dry_run=dry_run,
-            output=output or [],
-            as_json=format is Format.json,
-            deliver=_deliver,
-            show_plan=_print_plan,
-            suite=suite,
-            gates=gates,
-            out=out,
-            resume=resume,
-            cache=cache,
-            device=device,
-            limit=limit,
-            stop_early=stop_early,
-            looks=looks,
-            plan_from=plan_from,
-            command=_command(),
-        )
-        raise typer.Exit(code)
-    from evalharness.workflow.compare import compare as run_compare
-    from evalharness.workflow.plan import plan_job
+        check_table_outputs(output)
+        folder, jobs = plan_many(base, candidates, cache=cache, **options)
+        if not dry_run:
+            raise typer.Exit(compare_all(folder, jobs, progress, output, format))
+    else:
+        from evalharness.workflow.plan import plan_job
 
-    job = plan_job(
-        base,
-        candidates[0],
-        suite=suite,
-        gates=gates,
-        out=out,
-        resume=resume,
-        device=device,
-        limit=limit,
-        stop_early=stop_early,
-        looks=looks,
-        cache=bool(cache),
-        plan_from=plan_from,
-        command=_command(),
-    )
-    if dry_run:
-        _print_plan([job])
-        return
-    result, run = run_compare(job, progress)
-    _deliver(run.path, result, output)
-    _show(result, run.path, format)
+        jobs = [plan_job(base, candidates[0], cache=bool(cache), **options)]
+        if not dry_run:
+            _compare(jobs[0], progress, output, format)
+    print_plan(jobs)
+
+
+def _compare(job: Job, progress: Progress, output: list[Path] | None, format: Format) -> None:
+    """Compare, show and deliver; exits as the verdict says."""
+    from evalharness.workflow.compare import compare
+
+    result, run = compare(job, progress)
+    deliver(run.path, result, output)
+    show_result(result, run.path, format)
     raise typer.Exit(result.exit_code)
 
 
@@ -196,9 +185,8 @@ def demo(
 ) -> None:
     """Compare SmolLM2-135M with its 4-bit version, on text and questions that need no network."""
     configure(offline=True)
-    _check_outputs(output)
+    check_outputs(output)
     from evalharness.run import assets
-    from evalharness.workflow.compare import compare as run_compare
     from evalharness.workflow.plan import plan_job
 
     files = assets.folder("suites") / "demo"
@@ -210,25 +198,20 @@ def demo(
         out=out,
         resume=resume,
         limit=limit,
-        command=_command(),
+        command=command_line(),
     )
-    result, run = run_compare(job, _progress(quiet))
-    _deliver(run.path, result, output)
-    _show(result, run.path, format)
-    raise typer.Exit(result.exit_code)
+    _compare(job, Progress(quiet=quiet), output, format)
 
 
 @app.command(epilog="Example: evalharness gate runs/a--b-20260101-120000 --gates gates/strict.yaml")
 def gate(
     run: RunDir,
-    gates: Annotated[
-        Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
-    ] = None,
+    gates: OtherGates = None,
     output: Outputs = None,
     format: OutputFormat = Format.text,
 ) -> None:
     """Decide a finished run again from its records, without a model."""
-    _check_outputs(output)
+    check_outputs(output)
     from evalharness.gates import load_policy
     from evalharness.results.judge import policy_of
     from evalharness.run import assets
@@ -239,8 +222,8 @@ def gate(
     opened.verify()
     policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
     result = finish(opened, policy)
-    _deliver(run, result, output)
-    _show(result, run, format)
+    deliver(run, result, output)
+    show_result(result, run, format)
     raise typer.Exit(result.exit_code)
 
 
@@ -265,7 +248,7 @@ def show(run: RunDir, format: OutputFormat = Format.text) -> None:
     from evalharness.run.directory import Run
 
     Run.open(run).verify(("result.json",))
-    _show(load_result(run), run, format)
+    show_result(load_result(run), run, format)
 
 
 @app.command(epilog="Example: evalharness schema policy > policy.schema.json")
@@ -278,77 +261,9 @@ def schema(
     print(schema_text(kind), end="")
 
 
-cli_gates.register(app)
-cli_bisect.register(app)
-app.add_typer(cli_cache.cache, name="cache")
-
-
-def _print_plan(jobs: Any) -> None:
-    from evalharness.cli.dry_run import describe
-    from evalharness.cli.stdout import PipeConsole, reader_may_leave
-
-    parts = describe(jobs)
-    with reader_may_leave():
-        console = PipeConsole(width=100, highlight=False)
-        for part in parts:
-            console.print(part, markup=False, soft_wrap=isinstance(part, str))
-
-
-def _command() -> str:
-    return shlex.join(["evalharness", *sys.argv[1:]])
-
-
-def _progress(quiet: bool, verbose: bool = False) -> Any:
-    from evalharness.progress import Progress
-
-    return Progress(quiet=quiet, verbose=verbose)
-
-
-_BY_SUFFIX = {
-    ".html": "report.html",
-    ".json": "result.json",
-    ".md": "summary.md",
-    ".xml": "junit.xml",
-}
-
-
-def _check_outputs(output: list[Path] | None) -> None:
-    for file in output or []:
-        if file.suffix not in _BY_SUFFIX or not file.resolve().parent.is_dir():
-            raise InputError(
-                "must end in .html, .json, .md or .xml, in a directory that exists",
-                path=file,
-                key="--output",
-                remedy="The suffix says what is written.",
-            )
-
-
-def _deliver(run: Path, result: Any, output: list[Path] | None) -> None:
-    """Copy what was asked for, and tell GitHub where it runs us."""
-    for file in output or []:
-        shutil.copyfile(run / _BY_SUFFIX[file.suffix], file)
-    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(summary, "a", encoding="utf-8") as step:
-            step.write((run / "summary.md").read_text(encoding="utf-8") + "\n")
-    if os.environ.get("GITHUB_ACTIONS"):
-        from evalharness.report import github_annotations
-
-        # GitHub reads both streams; stdout carries the result alone.
-        print(*github_annotations(result), sep="\n", file=sys.stderr)
-
-
-def _show(result: Any, path: Path, format: Format) -> None:
-    from evalharness.cli.stdout import PipeConsole, reader_may_leave
-
-    with reader_may_leave():
-        if format is Format.json:
-            print(result.model_dump_json(indent=1))
-            return
-        from evalharness.report import print_summary
-
-        console = PipeConsole(soft_wrap=False)
-        print_summary(result, console)
-        console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
+policies.register(app)
+bisect.register(app)
+app.add_typer(cache_app, name="cache")
 
 
 def main() -> None:

@@ -10,13 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from evalharness.cli.options import RunDir
 from evalharness.errors import InputError, nearest
 
 baseline_app = typer.Typer(
     name="baseline", help="Stored estimates that gates may be relative to.", no_args_is_help=True
 )
-
-RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 
 
 def register(app: typer.Typer) -> None:

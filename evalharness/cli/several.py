@@ -6,30 +6,22 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
+from evalharness.cli.options import Format
+from evalharness.cli.output import deliver
 from evalharness.cli.stdout import reader_may_leave
 from evalharness.errors import InputError
 from evalharness.progress import Progress
 
+if TYPE_CHECKING:
+    from evalharness.workflow.plan import Job
+    from evalharness.workflow.several import Outcome
 
-def run(
-    base: Path,
-    candidates: Sequence[Path],
-    *,
-    progress: Progress,
-    dry_run: bool,
-    output: Sequence[Path],
-    as_json: bool,
-    deliver: Any,
-    show_plan: Any,
-    **options: Any,
-) -> int:
-    """Compare every candidate; returns the exit code. ``deliver`` is told of each finished run."""
-    from evalharness.report.combined import combined_text
-    from evalharness.workflow.several import COMBINED, Outcome, compare_many, exit_code, plan_many
 
-    for file in output:
+def check_table_outputs(output: Sequence[Path] | None) -> None:
+    """Raise `InputError` for a file that only one candidate's run could fill."""
+    for file in output or []:
         if file.suffix != ".html":
             raise InputError(
                 "with several candidates only the table of all, .html, is written elsewhere",
@@ -37,26 +29,35 @@ def run(
                 key="--output",
                 remedy="The other files are in each candidate's run.",
             )
-    folder, jobs = plan_many(base, candidates, **options)
-    if dry_run:
-        show_plan(jobs)
-        return 0
 
-    def told(outcome: Outcome) -> None:
-        print(f"error: {outcome.job.candidate.name}: {outcome.error}", file=sys.stderr)
 
-    outcomes = compare_many(folder, jobs, progress, told)
+def compare_all(
+    folder: Path,
+    jobs: Sequence[Job],
+    progress: Progress,
+    output: Sequence[Path] | None,
+    format: Format,
+) -> int:
+    """Compare every candidate and print the table of all; returns the exit code."""
+    from evalharness.report.combined import combined_text
+    from evalharness.workflow.several import COMBINED, compare_many, exit_code
+
+    outcomes = compare_many(folder, jobs, progress, _say_error)
     results = [o.result for o in outcomes if o.result is not None]
     for outcome in outcomes:
         if outcome.result is not None:
             deliver(outcome.job.out, outcome.result, None)
-    for file in output:
+    for file in output or []:
         if results:
             file.write_bytes((folder / COMBINED).read_bytes())
     with reader_may_leave():
-        if as_json:
+        if format is Format.json:
             print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
         elif results:
             print(combined_text(results), end="")
             print(f"\nreport: {folder / COMBINED}")
     return exit_code(outcomes)
+
+
+def _say_error(outcome: Outcome) -> None:
+    print(f"error: {outcome.job.candidate.name}: {outcome.error}", file=sys.stderr)

@@ -4,7 +4,8 @@
     DIR/combined.html   all of them in one table
 
 A candidate that cannot be measured is reported, and the others continue. The exit code is the worst
-of all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed), 3 (inconclusive), 0.
+of all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed), 3 (inconclusive),
+0.
 """
 
 from __future__ import annotations

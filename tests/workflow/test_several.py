@@ -55,6 +55,30 @@ def stable(result: Any) -> str:
     return json.dumps(data, sort_keys=True)
 
 
+def test_each_candidate_is_held_against_its_own_calibration_text(several: Path) -> None:
+    """And not against the first one's."""
+    suite = several / "suite.yaml"
+    suite.write_text(suite.read_text().replace("[layers]", "[activations]"))
+    for name, text in (("candidate", "lazy dog " * 80), ("int8", "jinxed wizards pluck ivy " * 80)):
+        (several / f"{name}.txt").write_text(text)
+        with open(several / f"{name}.yaml", "a") as file:
+            file.write(f"manifest: {{calibration_data: {name}.txt}}\n")
+    _, jobs = planned(several, "candidate", "int8", "copy")
+    assert [[t.text[:4] for t in job.calibration] for job in jobs] == [["lazy"], ["jinx"], []]
+    outcomes = compare_many(several / "runs", jobs, Progress())
+    alone = [compare(planned_alone(several, n))[0] for n in ("candidate", "int8")]
+    for outcome, result in zip(outcomes, alone, strict=False):
+        assert outcome.result is not None
+        assert outcome.result.calibration == result.calibration != []
+    assert alone[0].calibration != alone[1].calibration
+
+
+def planned_alone(project: Path, name: str) -> Any:
+    options = {"suite": project / "suite.yaml", "gates": project / "gates.yaml"}
+    out = project / f"alone-{name}"
+    return plan_job(project / "base.yaml", project / f"{name}.yaml", out=out, **options)
+
+
 def test_each_candidate_gets_the_run_it_would_have_alone(
     several: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,41 @@
+"""The arguments and options that several commands share, each written once."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    text = "text"
+    json = "json"
+
+
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Suite = Annotated[str, typer.Option("--suite", help="A suite file, or quick, demo, standard.")]
+Gates = Annotated[str, typer.Option("--gates", help="A policy file, or a shipped one's name.")]
+OtherGates = Annotated[
+    Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
+]
+Out = Annotated[Path | None, typer.Option("--out", help="The run directory, new or empty.")]
+Resume = Annotated[Path | None, typer.Option("--resume", help="Resume this unfinished run.")]
+Device = Annotated[
+    str | None, typer.Option("--device", help="Run both models on cpu, cuda, cuda:1, …")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", help="Use at most N documents per corpus and N items per task."),
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+Outputs = Annotated[
+    list[Path] | None,
+    typer.Option("-o", "--output", help="Also write FILE, as its suffix says: html json md xml."),
+]
+OutputFormat = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the memory plan, and why.")]
