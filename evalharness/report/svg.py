@@ -7,15 +7,12 @@ share one page. The same figure always gives the same bytes.
 
 from __future__ import annotations
 
-import functools
-import io
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
+from evalharness.compat.matplotlib import PX_PER_INCH, figure_class, only, svg
 from evalharness.report.text import visible
 
 if TYPE_CHECKING:
@@ -36,77 +33,54 @@ _VARIABLES = {
     BAD: "fail",
 }
 FONT_PX = 11.5
-_PX_PER_INCH = 72.0  # the SVG backend writes points: one user unit is one CSS pixel here
 
 
-@contextmanager
-def style() -> Iterator[None]:
+SETTINGS = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "evalharness",
+    "text.parse_math": False,  # a name may hold a dollar sign
+    "font.family": "DejaVu Sans",
+    "font.size": FONT_PX,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": FONT_PX,
+    "axes.titlesize": FONT_PX + 1,
+    "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # fixed: searching for a free place takes a tenth of the time
+    "axes.edgecolor": MUTED,
+    "axes.linewidth": 0.8,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": FONT_PX - 0.5,
+    "ytick.labelsize": FONT_PX - 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": FONT_PX,
+    "figure.facecolor": "none",
+}
+
+
+def style() -> AbstractContextManager[None]:
     """Draw with our settings alone, whatever the user's matplotlibrc says."""
-    import matplotlib
-
-    defaults = {
-        key: value
-        for key, value in matplotlib.rcParamsDefault.items()
-        if not key.startswith(("backend", "date.epoch", "webagg", "savefig.directory"))
-    }
-    ours = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "evalharness",
-        "text.parse_math": False,  # a name may hold a dollar sign
-        "font.family": "DejaVu Sans",
-        "font.size": FONT_PX,
-        "text.color": INK,
-        "axes.labelcolor": MUTED,
-        "axes.labelsize": FONT_PX,
-        "axes.titlesize": FONT_PX + 1,
-        "axes.titlelocation": "left",
-        "axes.titley": 1.0,  # fixed: searching for a free place takes a tenth of the time
-        "axes.edgecolor": MUTED,
-        "axes.linewidth": 0.8,
-        "axes.facecolor": "none",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.unicode_minus": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.8,
-        "xtick.color": MUTED,
-        "ytick.color": MUTED,
-        "xtick.labelsize": FONT_PX - 0.5,
-        "ytick.labelsize": FONT_PX - 0.5,
-        "legend.frameon": False,
-        "legend.fontsize": FONT_PX,
-        "figure.facecolor": "none",
-    }
-    with warnings.catch_warnings(), matplotlib.rc_context({**defaults, **ours}):
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        yield
+    return only(SETTINGS)
 
 
 def new_figure(width: int, height: int) -> Figure:
     """Return an empty figure of ``width`` × ``height`` CSS pixels."""
-    return _figure_class()(figsize=(width / _PX_PER_INCH, height / _PX_PER_INCH), dpi=_PX_PER_INCH)
-
-
-@functools.cache
-def _figure_class() -> type[Figure]:
-    """matplotlib's, imported without the docstrings that it makes up: a third of the time."""
-    from matplotlib import artist
-
-    described = artist.kwdoc
-    artist.kwdoc = lambda artist: ""
-    try:
-        from matplotlib.figure import Figure
-    finally:
-        artist.kwdoc = described
-    return Figure
+    return figure_class()(figsize=(width / PX_PER_INCH, height / PX_PER_INCH), dpi=PX_PER_INCH)
 
 
 def add_axes(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Add axes at pixels from the figure's top left corner."""
-    across = figure.get_figwidth() * _PX_PER_INCH
-    down = figure.get_figheight() * _PX_PER_INCH
+    across = figure.get_figwidth() * PX_PER_INCH
+    down = figure.get_figheight() * PX_PER_INCH
     return figure.add_axes(
         (left / across, 1 - (top + height) / down, width / across, height / down)
     )
@@ -114,36 +88,17 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
 
 def to_svg(figure: Figure, key: str, title: str, description: str) -> str:
     """Return ``figure`` as an inline SVG named ``title``; ``key`` makes its ids unique."""
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-
     if not re.fullmatch(r"[a-z][a-z0-9-]*", key):
         raise ValueError(f"key: must be a lower-case word, as it becomes an id (got {key!r})")
-    buffer = io.StringIO()
-    FigureCanvasSVG(figure)
-    figure.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
-    return _inline(buffer.getvalue(), key, title, description)
-
-
-def _inline(svg: str, key: str, title: str, description: str) -> str:
-    """Rewrite matplotlib's SVG document as an element of the page."""
-    body = svg[svg.index("<svg") :]
-    opening, _, rest = body.partition(">")
-    box = re.search(r'viewBox="[\d. ]+"', opening)
-    if box is None:
-        raise ValueError("the SVG backend wrote no viewBox")
-    for unused in (r"<metadata>.*?</metadata>", r"<!--.*?-->", r"<style\b.*?</style>"):
-        rest = re.sub(unused, "", rest, flags=re.DOTALL)  # the style stands in report.css
+    box, body = svg(figure)
     # Only inside tags: text is what somebody named a corpus or a layer, and stays as it is.
-    rest = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], key), rest)
-    rest = re.sub(r">\s+<", "><", rest)
-    width = float(box.group().split()[2])
+    body = re.sub(r"<[^>]*>", lambda tag: _tag(tag[0], key), body)
+    width = float(box.split()[2])
     return (
-        f'<svg class="chart" {box.group()} style="--w:{width:.0f}px" role="img" '
+        f'<svg class="chart" viewBox="{box}" style="--w:{width:.0f}px" role="img" '
         f"aria-labelledby={quoteattr(f'{key}-title {key}-desc')}>"
         f'<title id="{key}-title">{escape(visible(title))}</title>'
-        f'<desc id="{key}-desc">{escape(visible(description))}</desc>{rest.strip()}'
+        f'<desc id="{key}-desc">{escape(visible(description))}</desc>{body}'
     )
 
 
