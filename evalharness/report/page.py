@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 from markupsafe import Markup
@@ -11,7 +12,7 @@ from evalharness.report import glossary, tables
 from evalharness.report import sections as folder
 from evalharness.report.section import Section
 from evalharness.report.templates import template
-from evalharness.report.text import plural
+from evalharness.report.text import plural, visible
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.plugins import built_in, offered, reject
 from evalharness.spec.result import Result
@@ -19,7 +20,7 @@ from evalharness.spec.result import Result
 
 def render_html(result: Result) -> str:
     """Return the whole report as one HTML document; the same result gives the same bytes."""
-    parts = [(s, Markup(s.render(result))) for s in all_sections()]  # noqa: S704
+    parts = [(placed.section, _body(placed, result)) for placed in all_sections()]
     return template(
         "report.html.j2",
         r=result,
@@ -51,13 +52,37 @@ def _notices(result: Result) -> str:
     return ", ".join(found)
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A section of the page; ``offered_as`` is the name that another package offers it by."""
+
+    section: Section
+    offered_as: str | None = None
+
+
 @cache
-def all_sections() -> tuple[Section, ...]:
+def all_sections() -> tuple[Placed, ...]:
     """Every section, in the order of the page."""
-    found = [module.SECTION for module in built_in(folder)]
+    found = [Placed(module.SECTION) for module in built_in(folder)]
     for name, section in offered("sections", Section):
-        if any(section.id == known.id for known in found):
+        if any(section.id == known.section.id for known in found):
             reject("sections", name, f"the id {section.id!r} is taken")
         else:
-            found.append(section)
-    return tuple(sorted(found, key=lambda s: s.place))
+            found.append(Placed(section, name))
+    return tuple(sorted(found, key=lambda placed: placed.section.place))
+
+
+def _body(placed: Placed, result: Result) -> Markup:
+    """Return a section as HTML, or nothing; one of another package that fails says so instead."""
+    if placed.offered_as is None:
+        return Markup(placed.section.render(result))  # noqa: S704
+    try:
+        html = placed.section.render(result)
+        if not isinstance(html, str):
+            raise TypeError(f"render must return HTML as a str (got {type(html).__name__})")
+    except Exception as error:  # whatever the package raises
+        why = f"{type(error).__name__}: {error}"
+        reject("sections", placed.offered_as, why)
+        said = Markup('<p class="missing">{} could not be rendered: {}</p>\n')
+        return said.format(visible(placed.offered_as), visible(why))
+    return Markup(html)  # noqa: S704

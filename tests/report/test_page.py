@@ -93,7 +93,7 @@ def test_the_same_result_gives_the_same_bytes(
 
 def test_the_verdict_and_the_gates_come_first(fail_page: str) -> None:
     """The order of the page is the order of the questions."""
-    order = [fail_page.index(f'id="{s.id}"') for s in all_sections()]
+    order = [fail_page.index(f'id="{placed.section.id}"') for placed in all_sections()]
     assert order == sorted(order)
     assert fail_page.index("<h1>") < fail_page.index('id="gates"') < fail_page.index('id="notices"')
 
@@ -144,8 +144,8 @@ def test_what_was_not_measured_says_so_and_is_not_green(bare: Result) -> None:
     """Every section without data stays, with a sentence."""
     html = render_html(bare)
     text = check_harmless(html).text
-    for section in all_sections():
-        assert f'id="{section.id}"' in html
+    for placed in all_sections():
+        assert f'id="{placed.section.id}"' in html
     for sentence in (
         "No metric was measured.",
         "Not measured: the suite names no task.",

@@ -1,0 +1,133 @@
+"""Sections of the page: ours are found by folder, those of other packages by entry point."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from evalharness.report import page as report_page
+from evalharness.report import render_html, sections
+from evalharness.report.page import Placed, all_sections
+from evalharness.report.section import Section
+from evalharness.spec import plugins
+from evalharness.spec.plugins import PluginWarning
+from evalharness.spec.result import Result
+
+from .page import Page, check_harmless
+
+MODULE = """
+from evalharness.report import Section
+
+def fail(result):
+    raise ValueError("no <b>number</b>")
+
+GOOD = Section("mine", "Mine", lambda r: f"<p>of {len(r.metrics)} estimates</p>", place=25)
+EMPTY = Section("empty", "Empty", lambda r: "", place=26, missing="Nothing of mine was measured.")
+TAKEN = Section("gates", "Other gates", lambda r: "<p>x</p>")
+FAILING = Section("failing", "Failing", fail, place=27)
+NO_TEXT = Section("no-text", "No text", lambda r: None, place=28)
+NO_SECTION = "gates"
+"""
+
+
+@pytest.fixture
+def install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., None]]:
+    """Put a package on the path whose entry points offer sections by name."""
+    package = f"package_of_sections_{abs(hash(request.node.name))}"
+
+    def make(**names: str) -> None:
+        (tmp_path / f"{package}.py").write_text(MODULE)
+        info = tmp_path / f"{package}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+        lines = [f"{name} = {package}:{attribute}" for name, attribute in names.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[evalharness.sections]", *lines]))
+        monkeypatch.syspath_prepend(tmp_path)
+
+    monkeypatch.setattr(plugins, "_broken", {})
+    all_sections.cache_clear()
+    yield make
+    all_sections.cache_clear()
+
+
+def test_every_file_of_the_folder_is_a_section_with_an_anchor_and_a_place_of_its_own() -> None:
+    """Adding one is adding a file."""
+    found = [placed.section for placed in all_sections() if placed.offered_as is None]
+    assert len(found) == len(list(plugins.built_in(sections)))
+    assert len({s.id for s in found}) == len({s.place for s in found}) == len(found)
+
+
+def test_a_section_of_another_package_has_its_place_its_anchor_and_its_sentence(
+    install: Callable[..., None], bare: Result
+) -> None:
+    """It is in the navigation as ours are, and says so where it has nothing to show."""
+    install(mine="GOOD", empty="EMPTY")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        html = render_html(bare)
+    page = check_harmless(html)
+    places = [html.index(f'<section id="{name}">') for name in ("compared", "mine", "metrics")]
+    assert places == sorted(places)
+    assert ("a", "href", "#mine") in page.attributes
+    assert f"Mine of {len(bare.metrics)} estimates" in page.text
+    assert "Empty Nothing of mine was measured." in page.text
+
+
+@pytest.mark.parametrize(
+    ("attribute", "why"),
+    [
+        ("NOT_THERE", "has no attribute 'NOT_THERE'"),
+        ("NO_SECTION", "must be a Section (got str)"),
+        ("TAKEN", "the id 'gates' is taken"),
+    ],
+)
+def test_what_is_no_section_is_named_and_left_out(
+    install: Callable[..., None], bare: Result, attribute: str, why: str
+) -> None:
+    """The page and the other sections stay."""
+    install(broken=attribute, mine="GOOD")
+    with pytest.warns(PluginWarning) as said:
+        html = render_html(bare)
+    assert len(said) == 1
+    assert "'broken' of package_of_sections" in str(said[0].message)
+    assert why in str(said[0].message)
+    assert '<section id="mine">' in html
+    assert html.count('<section id="gates">') == 1
+
+
+@pytest.mark.parametrize(
+    ("attribute", "anchor", "why"),
+    [
+        ("FAILING", "failing", "ValueError: no <b>number</b>"),
+        ("NO_TEXT", "no-text", "TypeError: render must return HTML as a str (got NoneType)"),
+    ],
+)
+def test_a_section_of_another_package_that_fails_is_named_on_the_page_and_in_a_warning(
+    install: Callable[..., None], bare: Result, attribute: str, anchor: str, why: str
+) -> None:
+    """What it raised is text, and the rest of the report is there."""
+    install(broken=attribute)
+    with pytest.warns(PluginWarning, match="'broken' of package_of_sections") as said:
+        html = render_html(bare)
+    assert why in str(said[0].message)
+    section = html[html.index(f'<section id="{anchor}">') :].partition("</section>")[0]
+    assert f"broken could not be rendered: {why}" in Page(section + "</section>").text
+    check_harmless(html)
+
+
+def test_a_section_of_ours_that_fails_is_a_bug_and_is_not_hidden(
+    monkeypatch: pytest.MonkeyPatch, bare: Result
+) -> None:
+    """A page without it would look complete."""
+
+    def fail(result: Result) -> str:
+        raise ValueError("ours")
+
+    monkeypatch.setattr(report_page, "all_sections", lambda: (Placed(Section("x", "X", fail)),))
+    with pytest.raises(ValueError, match="ours"):
+        render_html(bare)
