@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -89,7 +90,7 @@ def _sides(name: Naming) -> dict[str, CompressionManifest]:
             bits_per_weight=bits,
             weight_bytes=int(PARAMETERS * bits / 8),
             groups=groups,
-            fingerprint=f"{title.encode().hex():0<64.64}",
+            fingerprint=hashlib.sha256(title.encode()).hexdigest(),
             tokenizer_fingerprint="a07be1d3" * 8,
             **more,
         )
