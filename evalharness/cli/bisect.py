@@ -51,7 +51,7 @@ def bisect(
     from evalharness.bisect import run as searching
     from evalharness.gates import load_policy
     from evalharness.progress import Progress
-    from evalharness.report.repair_text import repair_lines, replay_lines, sensitivity_lines
+    from evalharness.report.bisect_text import repair_lines, replay_lines, sensitivity_lines
     from evalharness.results.files import load_result
     from evalharness.run import assets
 

@@ -7,9 +7,14 @@
            ├─► github.annotations        workflow commands
            └─► combined.render_combined  many candidates of one reference
 
-A :class:`~evalharness.spec.result.Result` is the only input. Nothing is estimated here: tables.py
-arranges, numbers.py gives each number the digits its interval supports, text.py makes what hides
-itself visible, bars.py and charts.py draw.
+A :class:`~evalharness.spec.result.Result` is the only input, and nothing is estimated here.
+
+    sections/                              one file a section; section.py says what one is
+    estimates, gate_rows, task_rows,
+    layer_tables                           a result looked up and arranged
+    charts/, interval_bars, heat_map       what is drawn, as inline SVG
+    numbers, glossary, safe_text           digits, words, and characters that would hide themselves
+    bisect_text                            what `bisect` prints
 """
 
 from __future__ import annotations

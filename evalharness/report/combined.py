@@ -17,10 +17,11 @@ from rich.text import Text
 
 from evalharness.metrics import REGISTRY
 from evalharness.metrics.tasks import SCORE_SHIFT
-from evalharness.report import charts, layer_tables, numbers, tables
+from evalharness.report import estimates, gate_rows, layer_tables, numbers
+from evalharness.report.charts import trade_off
 from evalharness.report.glossary import SYMBOLS, tile_name, unit_words
+from evalharness.report.safe_text import short
 from evalharness.report.templates import template
-from evalharness.report.text import short
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import GateResult, Result
 
@@ -53,7 +54,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
                 [_measured(r, metric) for metric in METRICS],
                 worst_task(r),
                 "" if worst is None else worst.layer,
-                [row.gate for row in tables.gate_rows(r) if row.gate.verdict != "PASS"],
+                [row.gate for row in gate_rows.gate_rows(r) if row.gate.verdict != "PASS"],
             )
         )
     return found
@@ -61,7 +62,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
 
 def _measured(result: Result, metric: str) -> Estimate | None:
     """Return an estimate that has a value, or None."""
-    e = tables.find(result, metric)
+    e = estimates.find(result, metric)
     return None if e is None or e.value is None else e
 
 
@@ -94,11 +95,11 @@ def render_combined(results: list[Result]) -> str:
     if not results:
         raise ValueError("results: must hold at least one result (got none)")
     found = rows(results)
-    gate_ids = list(dict.fromkeys(tables.gate_label(g) for r in results for g in r.gates))
+    gate_ids = list(dict.fromkeys(gate_rows.gate_label(g) for r in results for g in r.gates))
     matrix = [
         (
             label,
-            [next((g for g in r.gates if tables.gate_label(g) == label), None) for r in results],
+            [next((g for g in r.gates if gate_rows.gate_label(g) == label), None) for r in results],
         )
         for label in gate_ids
     ]
@@ -163,12 +164,12 @@ def _stacked(e: Estimate | None) -> str:
 def _chart(found: Sequence[Row], metric: str) -> str:
     points = {}
     for row in found:
-        e = tables.find(row.result, metric)
+        e = estimates.find(row.result, metric)
         if e is not None and e.value is not None:
             bits = row.result.compared.candidate.bits_per_weight
-            points[row.number] = charts.Candidate(
+            points[row.number] = trade_off.Candidate(
                 row.result.candidate, bits, e.value, e.low, e.high, row.result.verdict
             )
     unit = unit_words(REGISTRY[metric].unit).removesuffix("/token")
     title = tile_name(metric) + (f" ({unit})" if unit != "ratio" else "")
-    return charts.trade_off(points, f"trade-{metric.replace('.', '-')}", title)
+    return trade_off.scatter(points, f"trade-{metric.replace('.', '-')}", title)

@@ -4,9 +4,10 @@ https://docs.github.com/actions/reference/workflow-commands-for-github-actions: 
 ``%``, CR and LF are escaped, in a property ``:`` and ``,`` as well.
 """
 
-from evalharness.report import tables
-from evalharness.report.glossary import objects
-from evalharness.report.text import sentence, visible
+from evalharness.report import gate_rows
+from evalharness.report.gate_rows import objects
+from evalharness.report.glossary import sentence
+from evalharness.report.safe_text import visible
 from evalharness.spec.result import GateResult, Result
 
 
@@ -16,14 +17,14 @@ def annotations(result: Result) -> list[str]:
     What blocks is an error, the rest a warning (``notice`` for severity ``info``). A run that does
     not exit 0 always has an error.
     """
-    lines = [_gate(row.gate) for row in tables.gate_rows(result) if row.gate.verdict != "PASS"]
+    lines = [_gate(row.gate) for row in gate_rows.gate_rows(result) if row.gate.verdict != "PASS"]
     untrusted = result.verdict == "ANOMALOUS" and result.exit_code != 0
     for anomaly in result.anomalies:
         level = "error" if untrusted else "warning"
         lines.append(command(level, anomaly.message, title=f"anomaly: {anomaly.kind}"))
     if result.exit_code != 0 and not any(line.startswith("::error") for line in lines):
         lines.insert(0, command("error", result.headline, title=f"evalharness {result.verdict}"))
-    lines += [command("warning", w, title="evalharness") for w in tables.other_warnings(result)]
+    lines += [command("warning", w, title="evalharness") for w in gate_rows.other_warnings(result)]
     return lines
 
 
@@ -39,7 +40,7 @@ def command(
 
 def _gate(g: GateResult) -> str:
     level = "error" if objects(g) else "notice" if g.severity == "info" else "warning"
-    title = f"{g.verdict}: {tables.gate_label(g)}"
+    title = f"{g.verdict}: {gate_rows.gate_label(g)}"
     return command(level, sentence(g.reason), title=title, file=g.file, line=g.line)
 
 

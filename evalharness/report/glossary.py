@@ -1,4 +1,4 @@
-"""The words of the report: of metrics, of verdicts, of exit codes.
+"""The words of the report: of metrics, scopes, verdicts and exit codes.
 
 Ids are the contract and always stand beside the plain name, which is the metric's own; an id that
 is not registered, as of a package that is gone, is shown as it is.
@@ -6,10 +6,11 @@ is not registered, as of a package that is gone, is shown as it is.
 
 from __future__ import annotations
 
+from evalharness.gates.scopes import label
 from evalharness.metrics import REGISTRY, Family
 from evalharness.metrics.families import OTHER
+from evalharness.report.safe_text import visible
 from evalharness.spec.estimate import Direction, Scope, Verdict
-from evalharness.spec.result import GateResult
 
 VERDICTS: tuple[Verdict, ...] = ("FAIL", "ANOMALOUS", "INCONCLUSIVE", "PASS")  # worst first
 SYMBOLS: dict[Verdict, str] = {"PASS": "✓", "FAIL": "✕", "INCONCLUSIVE": "?", "ANOMALOUS": "!"}
@@ -67,19 +68,39 @@ def unit_beside(unit: str) -> str:
     return "" if unit in ("1", "ratio", "fraction", "as the task") else unit
 
 
-def is_waived(gate: GateResult) -> bool:
-    """Return whether a gate would object and a waiver, with its reason, stands against that."""
-    return gate.waiver is not None and gate.verdict != "PASS"
+def scope_words(scope: Scope) -> str:
+    """Say in words what a scope covers.
+
+    >>> scope_words({"task": "arc_easy", "metric": "acc"})
+    'task arc_easy (acc)'
+    """
+    if not scope:
+        return "everything"
+    known = {key: scope[key] for key in ("corpus", "slice", "layer") if key in scope}
+    words = [f"{key} {visible(value)}" for key, value in known.items()]
+    if "task" in scope:
+        metric = f" ({visible(scope['metric'])})" if "metric" in scope else ""
+        words.append(f"task {visible(scope['task'])}{metric}")
+    elif "metric" in scope:
+        words.append(f"metric {visible(scope['metric'])}")
+    rest = sorted(set(scope) - {"corpus", "slice", "layer", "task", "metric"})
+    return ", ".join(words + [f"{visible(key)} {visible(scope[key])}" for key in rest])
 
 
-def objects(gate: GateResult) -> bool:
-    """Return whether a gate blocks: anything but a PASS, not waived, and blocking."""
-    return gate.verdict != "PASS" and gate.blocking and not is_waived(gate)
+def scope_key(scope: Scope) -> str:
+    """Return the compact form used in names of test cases: ``corpus=pydoc, slice=code``."""
+    return visible(label(dict(sorted(scope.items()))))
 
 
-def rank(gate: GateResult) -> tuple[int, int]:
-    """Sort key of a gate: what blocks first, then the worse verdict."""
-    return (0 if objects(gate) else 1, VERDICTS.index(gate.verdict))
+def plural(n: int, noun: str) -> str:
+    """Return ``1 gate``, ``3 gates``, ``1,204 documents``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def sentence(text: str) -> str:
+    """Return ``text`` ending in a full stop."""
+    text = text.strip()
+    return text if not text or text[-1] in ".!?…" else text + "."
 
 
 def scope_sort(scope: Scope) -> tuple[int, list[tuple[str, str]]]:

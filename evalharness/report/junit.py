@@ -11,9 +11,10 @@ import re
 from datetime import datetime
 from xml.etree import ElementTree as ET
 
-from evalharness.report import numbers, tables
-from evalharness.report.glossary import EXIT_CODES, is_waived, objects, unit_beside
-from evalharness.report.text import sentence, visible
+from evalharness.report import gate_rows, numbers
+from evalharness.report.gate_rows import is_waived, objects
+from evalharness.report.glossary import EXIT_CODES, sentence, unit_beside
+from evalharness.report.safe_text import visible
 from evalharness.spec.result import GateResult, Result
 
 # What XML 1.0 cannot hold even escaped; visible() spells most of it out before.
@@ -54,7 +55,7 @@ def clean(text: str) -> str:
 
 def _case(result: Result, g: GateResult) -> ET.Element:
     """Return the test case of one gate."""
-    attributes = {"classname": clean(result.policy), "name": clean(tables.gate_label(g))}
+    attributes = {"classname": clean(result.policy), "name": clean(gate_rows.gate_label(g))}
     if g.file:
         attributes["file"] = clean(g.file)
         if g.line is not None:

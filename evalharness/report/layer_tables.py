@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from evalharness.report.glossary import ERROR_KINDS
+from evalharness.report.heat_map import Cell, Grid
 from evalharness.report.numbers import shown
 from evalharness.spec.module_results import LayerResult
 
@@ -25,28 +26,6 @@ class BlockCurve:
     low: list[float]
     high: list[float]
     sqnr_db: list[float | None]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One module of the grid; where several share a place, the worst of them."""
-
-    column: int
-    row: int
-    value: float | None
-    label: str
-    worst: bool
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Block × module type."""
-
-    title: str
-    error: str
-    columns: list[str]
-    rows: list[str]
-    cells: list[Cell]
 
 
 @cache

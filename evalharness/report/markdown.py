@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from evalharness.report import layer_tables, numbers, tables
+from evalharness.report import estimates, gate_rows, layer_tables, numbers, task_rows
 from evalharness.report.glossary import (
     ARROWS,
     EXIT_CODES,
     SYMBOLS,
     metric_name,
+    sentence,
     unit_beside,
     unit_words,
 )
-from evalharness.report.text import sentence, visible
+from evalharness.report.safe_text import visible
 from evalharness.spec.result import CompressionManifest, Result
 
 # What starts something in GitHub's Markdown, or in the HTML that it lets through.
@@ -45,7 +46,7 @@ def render_markdown(result: Result) -> str:
         _compared(result),
         _tasks(result),
         _worst_layer(result),
-        *(f"> **Warning:** {escape(w)}" for w in tables.other_warnings(result)),
+        *(f"> **Warning:** {escape(w)}" for w in gate_rows.other_warnings(result)),
         f"<sub>exit code {result.exit_code} ({EXIT_CODES.get(result.exit_code, 'see the log')}), "
         f"suite {escape(result.suite)}, policy {escape(result.policy)}, evalharness "
         f"{escape(result.evalharness_version)}, {escape(result.created)}</sub>",
@@ -82,7 +83,7 @@ def _gates(result: Result) -> str:
     if not result.gates:
         return "**No gate was applied: nothing was decided, so nothing passed.**"
     rows = []
-    shown, folded = tables.fold(tables.gate_rows(result))
+    shown, folded = gate_rows.fold(gate_rows.gate_rows(result))
     for row in shown:
         g, n = row.gate, row.shown
         where = "" if not g.scope else f"<br>{escape(row.where)}"
@@ -98,12 +99,12 @@ def _gates(result: Result) -> str:
         )
     head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
     more = f"\n\nand {len(folded):,} more gates, all PASS" if folded else ""
-    return f"**{tables.tally(result)}**\n\n{table(head, rows)}{more}"
+    return f"**{gate_rows.tally(result)}**\n\n{table(head, rows)}{more}"
 
 
 def _metrics(result: Result) -> str:
     rows = []
-    for e in tables.key_estimates(result):
+    for e in estimates.key_estimates(result):
         shown = numbers.estimate(e)
         if e.value is None or e.low is None:
             interval = escape(e.reason or "no interval")
@@ -140,7 +141,7 @@ def _tasks(result: Result) -> str:
     if not result.tasks:
         return "Tasks: not measured."
     rows = []
-    for row in tables.task_rows(result):
+    for row in task_rows.task_rows(result):
         t = row.task
         shift = numbers.estimate(row.shift) if row.shift else None
         flips = (

@@ -8,11 +8,12 @@ from functools import cache
 from markupsafe import Markup
 
 from evalharness.metrics import REGISTRY
-from evalharness.report import glossary, tables
+from evalharness.report import estimates, gate_rows, glossary
 from evalharness.report import sections as folder
+from evalharness.report.glossary import plural
+from evalharness.report.safe_text import visible
 from evalharness.report.section import Section
 from evalharness.report.templates import template
-from evalharness.report.text import plural, visible
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.plugins import built_in, offered, reject
 from evalharness.spec.result import Result
@@ -26,8 +27,8 @@ def render_html(result: Result) -> str:
         r=result,
         parts=parts,
         notices=_notices(result),
-        warnings=tables.other_warnings(result),
-        tally=tables.tally(result),
+        warnings=gate_rows.other_warnings(result),
+        tally=gate_rows.tally(result),
         tiles=_tiles(result),
         exit_words=glossary.EXIT_CODES.get(result.exit_code, "see the log"),
     )
@@ -36,7 +37,7 @@ def render_html(result: Result) -> str:
 def _tiles(result: Result) -> list[tuple[str, str, Estimate | None]]:
     """Return the four figures of the banner; one that was not measured says so."""
     return [
-        (metric.id, glossary.tile_name(metric.id), tables.find(result, metric.id))
+        (metric.id, glossary.tile_name(metric.id), estimates.find(result, metric.id))
         for metric in REGISTRY.shown("tile")
     ]
 
@@ -47,7 +48,7 @@ def _notices(result: Result) -> str:
     if result.anomalies:
         n = len(result.anomalies)
         found.append(f"{n} anomaly" if n == 1 else f"{n} anomalies")
-    if warnings := tables.other_warnings(result):
+    if warnings := gate_rows.other_warnings(result):
         found.append(plural(len(warnings), "warning"))
     return ", ".join(found)
 

@@ -9,7 +9,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from evalharness.report import glossary, numbers
-from evalharness.report.text import cut, pieces, plural, scope_words, sentence, short, visible
+from evalharness.report.glossary import plural, scope_words, sentence
+from evalharness.report.safe_text import cut, pieces, short, visible
 from evalharness.run.assets import folder
 
 

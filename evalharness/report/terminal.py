@@ -11,16 +11,24 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from evalharness.report import layer_tables, numbers, tables
-from evalharness.report.glossary import ARROWS, SYMBOLS, tile_name, unit_beside, unit_words
-from evalharness.report.text import scope_words, sentence, short, visible
+from evalharness.report import estimates, gate_rows, layer_tables, numbers, task_rows
+from evalharness.report.glossary import (
+    ARROWS,
+    SYMBOLS,
+    scope_words,
+    sentence,
+    tile_name,
+    unit_beside,
+    unit_words,
+)
+from evalharness.report.safe_text import short, visible
 from evalharness.spec.estimate import Verdict
 from evalharness.spec.result import Result
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from evalharness.report.tables import GateRow
+    from evalharness.report.gate_rows import GateRow
 
 COLUMNS = 100
 _LEAST = 80
@@ -109,7 +117,10 @@ def _parts(result: Result, width: int) -> list[RenderableType]:
         [_metrics(result, width), *_reasons(result), *_noise(result)],
         [_tasks(result)],
         [_layer(result)],
-        [Text.assemble(("warning ", "yellow"), visible(w)) for w in tables.other_warnings(result)],
+        [
+            Text.assemble(("warning ", "yellow"), visible(w))
+            for w in gate_rows.other_warnings(result)
+        ],
     ]
     parts: list[RenderableType] = []
     for block in filter(None, blocks):
@@ -159,7 +170,7 @@ def _gates(result: Result, width: int) -> RenderableType:
     narrow = width < _WIDE
     cells: list[list[Text]] = []
     reasons = Table.grid(padding=(0, 1, 0, 0))
-    shown, folded = tables.fold(tables.gate_rows(result))
+    shown, folded = gate_rows.fold(gate_rows.gate_rows(result))
     for row in shown:
         g, n = row.gate, row.shown
         style = STYLES[g.verdict]
@@ -167,7 +178,7 @@ def _gates(result: Result, width: int) -> RenderableType:
         if row.standing != "blocking":
             verdict.append("\n  " + row.standing.split(" (")[0], style="dim")
         # Of `each: true` the scope, which stands below, is in the id as well.
-        name = Text(short(g.id.rpartition("[")[0] if tables.names_scope(g) else g.id, 34))
+        name = Text(short(g.id.rpartition("[")[0] if gate_rows.names_scope(g) else g.id, 34))
         if g.scope:
             name.append(f"\n{short(scope_words(g.scope), 60)}", style="dim")
         unit = short(unit_beside(g.unit), 14)
@@ -194,7 +205,7 @@ def _gates(result: Result, width: int) -> RenderableType:
         )
     for row_cells in cells:
         table.add_row(*row_cells)
-    parts: list[RenderableType] = [Text(tables.tally(result), style="bold"), table]
+    parts: list[RenderableType] = [Text(gate_rows.tally(result), style="bold"), table]
     if folded:
         parts.append(Text(f"and {len(folded):,} more gates, all PASS", style="dim"))
     if reasons.row_count:
@@ -213,8 +224,8 @@ def _reason(row: GateRow) -> Text:
 
 
 def _metrics(result: Result, width: int) -> RenderableType:
-    estimates = tables.key_estimates(result)
-    if not estimates:
+    found = estimates.key_estimates(result)
+    if not found:
         return Text("metrics: none of the key metrics was measured")
     table = _new_table()
     table.add_column("metric", no_wrap=True)
@@ -224,7 +235,7 @@ def _metrics(result: Result, width: int) -> RenderableType:
     with_ids = width >= _WIDE
     if with_ids:
         table.add_column("id", no_wrap=True, style="dim")
-    for e in estimates:
+    for e in found:
         s = numbers.estimate(e)
         interval = "exact" if e.low is not None and e.low == e.high else s.interval or "none"
         name = f"{tile_name(e.id)} {ARROWS[e.direction]}".rstrip()
@@ -236,7 +247,7 @@ def _metrics(result: Result, width: int) -> RenderableType:
 def _reasons(result: Result) -> list[RenderableType]:
     """Return why a metric has no interval, or no value, a line for each reason."""
     named: dict[str, list[str]] = {}
-    for e in tables.key_estimates(result):
+    for e in estimates.key_estimates(result):
         if e.low is None:
             named.setdefault(e.reason or "not recorded why", []).append(tile_name(e.id))
     return [
@@ -249,10 +260,10 @@ def _noise(result: Result) -> list[RenderableType]:
     """Return the noise floor of the metrics shown, on a line of its own: no column is left."""
     shown = [
         f"{tile_name(e.id)} {numbers.noise_floor(e)}"
-        for e in tables.key_estimates(result)
+        for e in estimates.key_estimates(result)
         if e.noise_floor is not None
     ]
-    text = f"noise floor, the reference against itself: {'; '.join(shown)}"
+    text = f"noise floor (the reference against itself): {'; '.join(shown)}"
     return [Text(text, style="dim")] if shown else []
 
 
@@ -263,7 +274,7 @@ def _tasks(result: Result) -> RenderableType:
     table.add_column("task", overflow="fold", min_width=14)
     for name in ("items", "reference", "candidate", "shift", "✓→✕", "✕→✓"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in tables.task_rows(result):
+    for row in task_rows.task_rows(result):
         t = row.task
         flips = (
             numbers.MISSING if x is None else f"{x:,}" for x in (t.right_to_wrong, t.wrong_to_right)

@@ -196,7 +196,7 @@ class Repair(Part):
 
     restored: list[str] | None  # null: none was found
     considered: int  # modules that differ and could be restored
-    minimal: bool  # without any one of the set it was not seen to pass
+    minimal: bool  # leaving out any one of the set, it did not pass
     needed: int = 0  # members of which that was tried
     evaluations: int
     exhaustive: str  # what trying every module, and every set, would have taken

@@ -12,7 +12,7 @@ import matplotlib
 import pytest
 
 from evalharness.compat.matplotlib import figure_class, only, svg
-from evalharness.report.svg import SETTINGS, style
+from evalharness.report.charts.svg import SETTINGS, style
 
 OTHER = {"axes.grid": False, "font.size": 30, "svg.fonttype": "path", "text.color": "red"}
 

@@ -23,6 +23,7 @@ HOSTILE = (
     "\r\n::error::%0A]]>&amp;{{7*7}}"
 )
 DAMAGE: dict[Verdict, float] = {"PASS": 0.15, "FAIL": 0.4, "INCONCLUSIVE": 0.24, "ANOMALOUS": 0.15}
+INTERNALS = ("weights", "activations", "outliers", "channels", "routing", "sensitivity")
 _PLACE = "«any text»"
 
 
@@ -32,8 +33,8 @@ def make_result(
     """The result of a run that a policy decides so; ``more`` are fields of `Pair`."""
     fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": blocks}
     fields["broken"] = 1 if verdict == "ANOMALOUS" else 0
-    if rules is not None:  # whose verdict the size does not decide
-        fields |= {"documents": 12, "items": 0.1}
+    if rules is not None:  # a policy of its own, for which few documents and records do
+        fields |= {"documents": 12, "items": 0.1, "without": INTERNALS}
     found = built(Pair(**fields | more), policy() if rules is None else rules)
     assert rules is not None or found.verdict == verdict
     return found
@@ -41,7 +42,8 @@ def make_result(
 
 def make_hostile(prefix: str = HOSTILE, **more: Any) -> Result:
     """A small result in which ``prefix`` begins every name and text that is not ours."""
-    small = {"damage": 0.4, "blocks": 1, "documents": 6, "items": 0.02, "broken": 1, **more}
+    small = {"damage": 0.4, "blocks": 1, "documents": 6, "items": 0.02, "broken": 1}
+    small |= {"repair": ("model.layers.0.mlp.down_proj",), **more}
     return built(Pair(prefix=prefix, **small), policy(prefix, layers="*"))
 
 

@@ -40,16 +40,18 @@ def test_the_same_results_give_the_same_bytes(results: list[Result]) -> None:
     assert render_combined(results) == render_combined(results)
 
 
-def test_hostile_names_are_harmless(hostile: Callable[..., Result]) -> None:
+def test_hostile_names_are_harmless(
+    hostile: Callable[..., Result], any_text: Callable[..., Result]
+) -> None:
     """The combined page escapes as the single one does."""
-    check_harmless(render_combined([hostile(), hostile("x")]))
+    check_harmless(render_combined([hostile(), any_text("x")]))
 
 
 def test_the_text_table_fits_100_columns(
-    results: list[Result], hostile: Callable[..., Result]
+    results: list[Result], any_text: Callable[..., Result]
 ) -> None:
     """With names of any length."""
-    text = combined_text([*results, hostile("漢" * 80)])
+    text = combined_text([*results, any_text("漢" * 80)])
     assert max(cell_len(line) for line in text.splitlines()) <= 100
     assert "✕ FAIL" in text
     assert "[1.068, 1.095]" in text

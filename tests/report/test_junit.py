@@ -15,12 +15,13 @@ from evalharness.spec.result import Result
 from evalharness.version import __version__
 
 from ..synthetic.policies import every_kind
+from .conftest import INTERNALS
 
 
 @pytest.fixture(scope="module")
 def every(result: Callable[..., Result]) -> Result:
     """A run whose policy has a gate of every verdict and standing."""
-    return result(rules=every_kind(), without=("timings",))
+    return result(rules=every_kind(), without=("timings", *INTERNALS))
 
 
 def case_of(r: Result, name: str) -> ET.Element:

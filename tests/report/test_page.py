@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from evalharness.report import render_html
 from evalharness.report.page import all_sections
-from evalharness.report.text import visible
+from evalharness.report.safe_text import visible
 from evalharness.spec.result import Cost, Figures, Result
 
 from .conftest import HOSTILE
@@ -150,7 +150,7 @@ def test_what_was_not_measured_says_so_and_is_not_green(bare: Result) -> None:
         "No metric was measured.",
         "Not measured: the suite names no task.",
         "Not measured: add `probes: [layers]` to the suite.",
-        "No loss by document was measured.",
+        "The loss by document was not measured.",
         "Calibration was not measured.",
         "A model against itself",
     ):

@@ -1,4 +1,4 @@
-"""Sections of the page: ours are found by folder, those of other packages by entry point."""
+"""Sections of the page: what each shows, and where they are found: by folder or entry point."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from evalharness.report import estimates, render_html, sections
 from evalharness.report import page as report_page
-from evalharness.report import render_html, sections
 from evalharness.report.page import Placed, all_sections
 from evalharness.report.section import Section
 from evalharness.spec import plugins
@@ -131,3 +131,39 @@ def test_a_section_of_ours_that_fails_is_a_bug_and_is_not_hidden(
     monkeypatch.setattr(report_page, "all_sections", lambda: (Placed(Section("x", "X", fail)),))
     with pytest.raises(ValueError, match="ours"):
         render_html(bare)
+
+
+def test_estimates_of_a_task_stand_with_the_tasks_alone(result: Callable[..., Result]) -> None:
+    """And are shown even where no task's scores are."""
+    r = result("FAIL", without=("tasks", "tokens", "layers"))
+    for group in estimates.families(r, ("calibration",)):
+        assert not [e for e in group.scoped if "task" in e.scope]
+    html = render_html(r)
+    section = html[html.index('<section id="tasks">') :]
+    of_tasks = [e for e in r.metrics if "task" in e.scope]
+    assert len(of_tasks) > 30
+    assert f"Other metrics of the tasks: {len(of_tasks)} estimates" in section
+
+
+def test_every_estimate_of_a_weight_or_router_is_on_the_page(
+    result: Callable[..., Result],
+) -> None:
+    """A gate on them would otherwise have no evidence there."""
+    # Fifteen weights, the module that has no counterpart, and a router.
+    html = render_html(result("FAIL", without=("layers", "tokens")))
+    assert "Every weight and router as an estimate: 17 estimates" in html
+    assert "Not measured: add `probes: [layers]` to the suite." in html
+    unlike = render_html(result("FAIL", unlike=True, without=("tokens",)))
+    assert "Not measured: the blocks have no counterpart." in unlike
+    assert "Linear CKA, reference block by candidate block" in unlike
+
+
+def test_costs_of_both_sides_stand_beside_each_other(page: Callable[..., str]) -> None:
+    """One row a quantity, and what both sides share below."""
+    html = page("PASS")
+    section = html[html.index('<section id="cost">') : html.index('<section id="environment">')]
+    text = Page(section.partition("</section>")[0] + "</section>").text
+    assert (
+        "WhatReferenceCandidate weights12.6 GiB3.88 GiB peak of one batch14.0 GiB5.59 GiB" in text
+    )
+    assert "loading4.23 s tokens84.1 s tasks61.0 s peak of the process18.6 GiB" in text

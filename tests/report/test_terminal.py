@@ -84,11 +84,9 @@ def test_no_string_makes_a_line_longer_or_reaches_the_terminal_raw(
     assert not any(c in line for line in lines for c in "\x1b\x07\x08\r\u202e")
 
 
-def test_rich_markup_in_a_name_is_text(result: Callable[..., Result]) -> None:
+def test_rich_markup_in_a_name_is_text(any_text: Callable[..., Result]) -> None:
     """``[red]`` in a name is five characters."""
-    assert "[red]x[/red]" in text_summary(
-        result("FAIL", blocks=1, documents=6, items=0.02, damage=1.0, prefix="[red]x[/red]")
-    )
+    assert "[red]x[/red]" in text_summary(any_text("[red]x[/red]"))
 
 
 def test_without_a_terminal_there_is_no_colour_and_no_padding(

@@ -9,7 +9,6 @@ import pyarrow as pa
 import pytest
 
 from evalharness.metrics import Evidence
-from evalharness.report.repair_text import sensitivity_lines
 from evalharness.results.sensitivity import sensitivity
 from evalharness.run.directory import InMemory
 from evalharness.run.records import SENSITIVITY
@@ -57,14 +56,6 @@ def test_swap_and_restore_have_intervals_over_documents() -> None:
         expected = cluster_skew_t(np.array(values), np.array(TOKENS), 0.95)
         assert estimate.value == pytest.approx(sum(values) / 40)
         assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
-
-
-def test_the_terminal_shows_the_ranking_and_its_controls() -> None:
-    lines = sensitivity_lines(sensitivity(evidence()))
-    text = "\n".join(lines)
-    assert "on 4 documents, 40 tokens" in lines[0]
-    assert lines[2].split()[0] == "a"
-    assert "controls: zero swap 0; single swaps add up to 1.00" in text
 
 
 def test_a_zero_swap_that_is_not_zero_is_said() -> None:

@@ -21,7 +21,6 @@ def manifest(name: Naming, blocks: int, documents: list[dict[str, Any]]) -> dict
     """Everything that a result takes from the manifest."""
     linears = [f"model.layers.{i}.{linear}" for i in range(blocks) for linear in LINEARS]
     slices = [
-        {"name": name("length:long"), "where": {"length": "70:"}},
         {"name": name("start"), "where": {"position": "0:32"}},
         {"by": "kind"},
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from evalharness.report import chart_data, charts
+from evalharness.report.charts import reliability
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.result import Result
@@ -15,9 +15,9 @@ MOST_RELIABILITY = 3
 def render(r: Result) -> str:
     """Reliability diagrams of both sides."""
     drawn = []
-    found = chart_data.reliabilities(r)
+    found = reliability.by_scope(r)
     for k, item in enumerate(found[:MOST_RELIABILITY]):
-        svg = charts.reliability(item.sides, f"reliability-{k}", item.name)
+        svg = reliability.diagrams(item.sides, f"reliability-{k}", item.name)
         if svg:
             drawn.append((item, Markup(svg)))  # noqa: S704
     more = [item.name for item in found[MOST_RELIABILITY:]]

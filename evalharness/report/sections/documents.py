@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from evalharness.report import chart_data, charts
+from evalharness.report.charts import documents
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.result import Result
@@ -14,8 +14,8 @@ MOST_DOCUMENTS = 8
 
 def render(r: Result) -> str:
     """NLL shift of every document, by corpus."""
-    svg = charts.document_strip(chart_data.documents(r))
-    rows, without = chart_data.most_shifted(r)
+    svg = documents.strip(documents.by_corpus(r))
+    rows, without = documents.most_shifted(r)
     if not r.figures.nll_by_document:
         return ""
     return template(
@@ -27,5 +27,5 @@ def render(r: Result) -> str:
 
 
 SECTION = Section(
-    "documents", "Documents", render, place=60, missing="No loss by document was measured."
+    "documents", "Documents", render, place=60, missing="The loss by document was not measured."
 )

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from evalharness.report import tables
+from evalharness.report import gate_rows
 from evalharness.report.section import Section
 from evalharness.report.templates import template
-from evalharness.spec.result import Result
+from evalharness.spec.result import Result, Waiver
 
 
 def render(r: Result) -> str:
     """The gates table: what was decided, on what evidence."""
-    rows, folded = tables.fold(tables.gate_rows(r))
-    waivers = tables.waivers(r)
+    rows, folded = gate_rows.fold(gate_rows.gate_rows(r))
     if not rows:
         return ""
-    return template("sections/gates.html.j2", rows=rows, folded=folded, waivers=waivers)
+    return template("sections/gates.html.j2", rows=rows, folded=folded, waivers=waivers(r))
+
+
+def waivers(result: Result) -> list[Waiver]:
+    """Return the waivers, the expired ones first."""
+    order = ("expired", "expiring", "active", "unused")
+    return sorted(result.waivers, key=lambda w: (order.index(w.state), w.gate))
 
 
 SECTION = Section(

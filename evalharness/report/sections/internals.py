@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from evalharness.report import bars, numbers
-from evalharness.report.layer_tables import Cell, Grid
+from evalharness.report import estimates, heat_map, numbers
+from evalharness.report.heat_map import Cell, Grid
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.module_results import Similarity
@@ -15,8 +15,11 @@ MOST = 20
 
 
 def render(r: Result) -> str:
-    """Tables of what is furthest from the reference; everything is in result.json."""
-    if not (r.weights or r.activations or r.routing or r.similarity):
+    """Tables of what is furthest from the reference, and every estimate that a gate may be on."""
+    gated = [
+        e for group in estimates.families(r, ("layer",)) for e in (*group.overall, *group.scoped)
+    ]
+    if not (r.weights or r.activations or r.routing or r.similarity or gated):
         return ""
     weights = sorted(r.weights, key=lambda w: (w.error is not None, -(w.error or 0.0)))
     inputs = [a for a in r.activations if a.side != "calibration"]
@@ -24,14 +27,15 @@ def render(r: Result) -> str:
     named = list(dict.fromkeys(a.layer for a in worst))[: MOST // 2]
     texts = sorted(r.calibration, key=lambda c: -(c.beyond_channel or 0.0))
     return template(
-        "sections/inside.html.j2",
+        "sections/internals.html.j2",
         weights=weights[:MOST],
         total=len(r.weights),
         inputs=sorted((a for a in inputs if a.layer in named), key=lambda a: named.index(a.layer)),
         calibration=texts[:MOST],
         routing=r.routing,
+        gated=gated,
         similarity=r.similarity,
-        cka=bars.heat_map(_grid(r.similarity)) if r.similarity else "",
+        cka=heat_map.heat_map(_grid(r.similarity)) if r.similarity else "",
         best=_best(r.similarity) if r.similarity else [],
         shown=numbers.shown,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from markupsafe import Markup
 
-from evalharness.report import chart_data, charts
+from evalharness.report.charts import kl
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.result import Result
@@ -13,7 +13,7 @@ from evalharness.spec.result import Result
 def render(r: Result) -> str:
     """Distribution of the per-token KL."""
     figure = r.figures.kl
-    svg = charts.kl_histogram(figure, chart_data.kl_marks(r)) if figure else ""
+    svg = kl.histogram(figure, kl.marks(r)) if figure else ""
     if not svg or figure is None:
         return ""
     total = sum(figure.counts) + figure.zeros

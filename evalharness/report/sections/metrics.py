@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalharness.report import tables
+from evalharness.report import estimates
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.result import Result
@@ -10,7 +10,7 @@ from evalharness.spec.result import Result
 
 def render(r: Result) -> str:
     """Estimates with intervals, by family."""
-    groups = tables.families(r, ("loss", "divergence", "logits", "calibration", "other"))
+    groups = estimates.families(r, ("loss", "divergence", "logits", "calibration", "other"))
     return template("sections/metrics.html.j2", groups=groups) if groups else ""
 
 

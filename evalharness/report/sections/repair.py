@@ -19,5 +19,5 @@ SECTION = Section(
     "Sensitivity and repair",
     render,
     place=90,
-    missing="Not looked for: `evalharness bisect RUN`.",
+    missing="Not measured: run `evalharness bisect RUN`.",
 )

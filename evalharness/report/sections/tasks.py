@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalharness.report import tables
+from evalharness.report import task_rows
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.result import Result
@@ -13,7 +13,7 @@ MOST_PROMPT = 1500
 
 def render(r: Result) -> str:
     """lm-eval's scores on both sides, the paired shift, and the items that flipped."""
-    rows = tables.task_rows(r)
+    rows = task_rows.task_rows(r)
     named = {(t.task, t.metric) for t in r.tasks}
     moved = [e for row in rows for e in row.moved]
     others = [

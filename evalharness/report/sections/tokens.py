@@ -23,5 +23,5 @@ def render(r: Result) -> str:
 
 
 SECTION = Section(
-    "tokens", "Worst tokens", render, place=120, missing="No token was recorded as worst."
+    "tokens", "Worst tokens", render, place=120, missing="No worst tokens were recorded."
 )

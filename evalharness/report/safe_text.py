@@ -12,8 +12,6 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
-from evalharness.spec.estimate import Scope
-
 # Controls, format characters (bidi, zero width), surrogates, private use, unassigned, separators.
 _UNSEEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _NAMED = {"\t": "⇥", "\n": "↵", "\r": "⟨CR⟩", "\x00": "⟨NUL⟩", "\x1b": "⟨ESC⟩", "\x7f": "⟨DEL⟩"}
@@ -69,38 +67,3 @@ def short(text: str, limit: int) -> str:
         return text
     head = (limit - 1) // 2
     return f"{text[:head]}…{text[len(text) - (limit - 1 - head) :]}"
-
-
-def scope_words(scope: Scope) -> str:
-    """Say in words what a scope covers.
-
-    >>> scope_words({"task": "arc_easy", "metric": "acc"})
-    'task arc_easy (acc)'
-    """
-    if not scope:
-        return "everything"
-    known = {key: scope[key] for key in ("corpus", "slice", "layer") if key in scope}
-    words = [f"{key} {visible(value)}" for key, value in known.items()]
-    if "task" in scope:
-        metric = f" ({visible(scope['metric'])})" if "metric" in scope else ""
-        words.append(f"task {visible(scope['task'])}{metric}")
-    elif "metric" in scope:
-        words.append(f"metric {visible(scope['metric'])}")
-    rest = sorted(set(scope) - {"corpus", "slice", "layer", "task", "metric"})
-    return ", ".join(words + [f"{visible(key)} {visible(scope[key])}" for key in rest])
-
-
-def scope_key(scope: Scope) -> str:
-    """Return the compact form used in names of test cases: ``corpus=pydoc, slice=code``."""
-    return ", ".join(f"{visible(key)}={visible(scope[key])}" for key in sorted(scope))
-
-
-def plural(n: int, noun: str) -> str:
-    """Return ``1 gate``, ``3 gates``, ``1,204 documents``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
-def sentence(text: str) -> str:
-    """Return ``text`` ending in a full stop."""
-    text = text.strip()
-    return text if not text or text[-1] in ".!?…" else text + "."

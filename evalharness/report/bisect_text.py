@@ -19,12 +19,12 @@ def repair_lines(repair: Repair) -> list[str]:
             f"{repair.evaluations} evaluations over {repair.considered} modules",
         ]
     share = f"{len(repair.restored)} of {repair.considered} modules"
-    least = f"{repair.needed} of them shown to be needed"
+    least = f"{repair.needed} of them shown to be needed, so a smaller set may do"
     if repair.minimal:
-        least = "without any one of them it was not seen to pass"
+        least = "leaving out any one of them, it did not pass"
     lines = [
-        f"{repair.verdict_before} → {repair.verdict_after} on {documents}, keeping {share} "
-        f"({least})",
+        f"{repair.verdict_before} → {repair.verdict_after} on {documents}, with {share} "
+        f"kept as in the reference ({least})",
         f"bits per weight: {figures(repair.bits_before)} → {figures(repair.bits_after)}",
         f"{repair.evaluations} evaluations on {repair.search_documents} search documents "
         f"({repair.exhaustive})",
@@ -48,7 +48,7 @@ def sensitivity_lines(s: Sensitivity | None, most: int = 8) -> list[str]:
         return []
     lines = [
         f"sensitivity, KL in nats/token on {s.documents} documents, {s.tokens} tokens "
-        f"({most} of {len(s.modules)} modules)",
+        f"(the first {min(most, len(s.modules))} of {len(s.modules)} modules)",
         f"{'module':<44} {'score':>8}  {'swap':>8} {'interval':<18} {'restore':>8}  {'noise':>8}",
     ]
     for m in s.modules[:most]:
@@ -61,8 +61,8 @@ def sensitivity_lines(s: Sensitivity | None, most: int = 8) -> list[str]:
             f"{m.module:<44} {score:>8}  {swap:>8} {interval:<18} {restore:>8}  {noise:>8}"
         )
     lines.append(
-        f"controls: zero swap {figures(s.zero_swap)}; single swaps add up to "
-        f"{figures(s.additivity)} × what they do together"
+        f"controls: swapping a module for itself gives {figures(s.zero_swap)}; the single swaps "
+        f"add up to {figures(s.additivity)} × the effect of all of them together"
     )
     return [*lines, *(f"note: {n}" for n in s.notes)]
 

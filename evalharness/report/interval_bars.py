@@ -1,25 +1,21 @@
-"""Small inline drawings that stand in table cells: intervals against a limit, and the heat map.
+"""Intervals that stand in table cells, drawn against a limit or on a scale that rows share.
 
-Written as SVG by hand: a page holds dozens of them, each cell carries its number as a tooltip,
-and every colour is a class of report.css. Only numbers we computed and escaped names go in.
+Written as SVG by hand: a page holds dozens of them, and every colour is a class of report.css. Only
+numbers we computed and escaped names go in.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from markupsafe import Markup, escape
 
-from evalharness.report.layer_tables import Grid
-from evalharness.report.numbers import number
-from evalharness.report.text import short, visible
+from evalharness.report.safe_text import visible
 
 WIDTH, HEIGHT = 168.0, 30.0
 _EDGE = 7.0
-HEAT_STEPS = 7
 
 
 @dataclass(frozen=True)
@@ -106,65 +102,3 @@ def _bar(parts: Sequence[str], css: str, label: str) -> Markup:
         f'<svg class="bar {css}" viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" '
         f'aria-label="{text}"><title>{text}</title>{"".join(parts)}</svg>'
     )
-
-
-def heat_map(grid: Grid) -> Markup:
-    """Draw block × module type, shaded by the logarithm of the error; the worst cell is framed."""
-    columns, rows = len(grid.columns), len(grid.rows)
-    cell_w = min(30.0, max(5.0, 960.0 / max(columns, 1)))
-    cell_h, left, top = 22.0, 104.0, 4.0
-    width = left + columns * cell_w + 8
-    height = top + rows * cell_h + 30
-    low, high = _log_range([c.value for c in grid.cells])
-    out = [
-        f'<svg class="heat" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'style="--w:{width:.0f}px" aria-label="{escape(visible(grid.title))}">'
-    ]
-    for k, name in enumerate(grid.rows):
-        y = top + (k + 0.5) * cell_h + 4
-        out.append(f'<text x="{left - 8:.0f}" y="{y:.0f}" class="end">{escape(short(name, 15))}')
-        out.append("</text>")
-    step = next(s for s in (1, 2, 4, 5, 10, 20, 50, 1000) if cell_w * s >= 20)
-    for k, name in enumerate(grid.columns):
-        if k % step == 0:
-            x = left + (k + 0.5) * cell_w
-            out.append(f'<text x="{x:.1f}" y="{height - 14:.0f}" class="mid">')
-            out.append(f"{escape(short(name, 6))}</text>")
-    for cell in grid.cells:
-        x, y = left + cell.column * cell_w, top + cell.row * cell_h
-        shade = heat_step(cell.value, low, high)
-        worst = " worst" if cell.worst else ""
-        told = escape(visible(cell.label))
-        out.append(
-            f'<rect class="h{shade}{worst}" x="{x + 0.75:.1f}" y="{y + 0.75:.1f}" '
-            f'width="{cell_w - 1.5:.1f}" height="{cell_h - 1.5:.1f}" rx="2">'
-            f"<title>{told}</title></rect>"
-        )
-    out.append(f'<text x="{left:.0f}" y="{height - 1:.0f}">block</text></svg>')
-    return Markup("".join(out))  # noqa: S704
-
-
-def heat_legend(grid: Grid) -> list[tuple[int, str]]:
-    """Return the shades with the least value of each."""
-    low, high = _log_range([c.value for c in grid.cells])
-    edges = [low + (high - low) * k / HEAT_STEPS for k in range(HEAT_STEPS)]
-    return [(k, "≥ " + number(10**e, max(0, 2 - math.floor(e) - 1))) for k, e in enumerate(edges)]
-
-
-def heat_step(value: float | None, low: float, high: float) -> str:
-    """Return the shade of a value: 0 (least) to 6, ``z`` for exactly 0, ``n`` for no number."""
-    if value is None:
-        return "n"
-    if value <= 0:
-        return "z"
-    share = (math.log10(value) - low) / (high - low)
-    return str(min(HEAT_STEPS - 1, max(0, int(share * HEAT_STEPS))))
-
-
-def _log_range(values: Sequence[float | None]) -> tuple[float, float]:
-    """Return the decimal logarithms that the shades span; at least a factor of two."""
-    logs = [math.log10(v) for v in values if v is not None and v > 0]
-    if not logs:
-        return -1.0, 0.0
-    low, high = min(logs), max(logs)
-    return (low, high) if high - low >= 0.3 else (high - 0.3, high)

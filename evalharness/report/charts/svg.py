@@ -7,13 +7,15 @@ share one page. The same figure always gives the same bytes.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape, quoteattr
 
 from evalharness.compat.matplotlib import PX_PER_INCH, figure_class, only, svg
-from evalharness.report.text import visible
+from evalharness.report.safe_text import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +35,7 @@ _VARIABLES = {
     BAD: "fail",
 }
 FONT_PX = 11.5
+WIDTH = 1080  # CSS pixels of a page-wide chart; the page scrolls it sideways where it is narrower
 
 
 SETTINGS = {
@@ -84,6 +87,16 @@ def add_axes(figure: Figure, left: float, top: float, width: float, height: floa
     return figure.add_axes(
         (left / across, 1 - (top + height) / down, width / across, height / down)
     )
+
+
+def whiskers(
+    axes: Axes, x: Sequence[float], low: Sequence[float], high: Sequence[float], colour: str
+) -> None:
+    """Draw all intervals of a series as one path: a chart of 100 blocks stays small."""
+    gap = [math.nan] * len(x)
+    across = [value for place in zip(x, x, gap, strict=True) for value in place]
+    up = [value for ends in zip(low, high, gap, strict=True) for value in ends]
+    axes.plot(across, up, color=colour, lw=1.2)
 
 
 def to_svg(figure: Figure, key: str, title: str, description: str) -> str:

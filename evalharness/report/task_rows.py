@@ -1,0 +1,59 @@
+"""Tasks as rows of a table: scores of both sides, the paired shift, the flips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from evalharness.metrics import REGISTRY
+from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
+from evalharness.report import numbers
+from evalharness.report.estimates import find
+from evalharness.report.interval_bars import axis, forest_bar
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Result, TaskResult
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task: scores of both sides, the paired shift, the flips; how far predictions moved."""
+
+    task: TaskResult
+    reference: str
+    candidate: str
+    shift: Estimate | None
+    flips: Estimate | None
+    moved: list[Estimate]  # at its tokens, in the first row of each task
+    bar: Markup
+
+
+def task_rows(result: Result) -> list[TaskRow]:
+    """Return the tasks in the order they were run, shifts on one scale."""
+    shifts = {
+        (t.task, t.metric): find(result, SCORE_SHIFT, {"task": t.task, "metric": t.metric})
+        for t in result.tasks
+    }
+    ends = [x for e in shifts.values() if e for x in (e.value, e.low, e.high)]
+    scale = axis([*ends, 0.0])
+    rows: list[TaskRow] = []
+    for t in result.tasks:
+        e = shifts[t.task, t.metric]
+        bar = (
+            Markup("")
+            if e is None
+            else forest_bar(scale, e.value, e.low, e.high, str(numbers.estimate(e)))
+        )
+        scope = {"task": t.task, "metric": t.metric}
+        flips = find(result, FLIPS, scope)
+        first = all(row.task.task != t.task for row in rows)
+        at_tokens = REGISTRY.shown("tasks") if first else []
+        found = [find(result, m.id, {"task": t.task}) for m in at_tokens]
+        moved = [m for m in found if m is not None]
+        rows.append(TaskRow(t, _score(t.reference), _score(t.candidate), e, flips, moved, bar))
+    return rows
+
+
+def _score(x: float | None) -> str:
+    """Format a score with four decimals, as lm-eval does."""
+    return numbers.number(x, 4 if x is None or abs(x) < 10 else 2)
