@@ -96,7 +96,7 @@ def test_the_same_figure_gives_the_same_ids() -> None:
 
 
 def test_tags_hold_ids_references_colours_and_fonts_as_they_are_looked_for() -> None:
-    """`report.svg` rewrites these forms: ids of its own, the page's colours and font."""
+    """`report.charts.svg` rewrites these forms: ids of its own, the page's colours and font."""
     whole = draw()
     assert 'xlink:href="#m' in whole
     assert re.search(r'clip-path="url\(#p[0-9a-f]+\)"', whole)
