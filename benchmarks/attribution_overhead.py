@@ -24,7 +24,7 @@ import torch
 from pair_overhead import SHAPES, random_side
 
 from evalharness.pair.side import chunks
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 
 VARIANTS: dict[str, tuple[tuple[str, ...], bool]] = {
     "total": (("total",), False),
@@ -71,7 +71,7 @@ class Bench:
         self.docs_BT = torch.arange(sequences, device=device)[:, None].expand(-1, length)
         self.at_BT = torch.arange(length, device=device).expand(sequences, -1)
         self.probes = {
-            name: LayerProbe(self.reference, self.candidate, linears, errors)
+            name: LayerWatcher(self.reference, self.candidate, linears, errors)
             for name, (errors, linears) in VARIANTS.items()
         }
 

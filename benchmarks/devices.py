@@ -25,7 +25,7 @@ from evalharness.data.windows import Window
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 
 LENGTH, BATCH, BATCHES = 2048, 8, 4
 
@@ -98,7 +98,7 @@ def work(
     probed: bool = False,
 ) -> None:
     """The pass over one block of records."""
-    probe = LayerProbe(reference, candidate, linears=False) if probed else None
+    probe = LayerWatcher(reference, candidate, linears=False) if probed else None
     TokenPass(reference, candidate, documents, batch_size=BATCH, probe=probe).run(block)
 
 

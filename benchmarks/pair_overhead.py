@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.texts.statistics import token_statistics
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 
 SHAPES = {  # hidden, layers, heads, key-value heads, intermediate, vocabulary
     "1b": (2048, 16, 32, 8, 8192, 128256),
@@ -101,7 +101,7 @@ class Pair:
         self.positions_BT = torch.arange(length, device=device).expand(sequences, length)
 
         self.probes = {
-            linears: LayerProbe(self.reference, self.candidate, linears)
+            linears: LayerWatcher(self.reference, self.candidate, linears)
             for linears in (False, True)
         }
 
@@ -114,7 +114,7 @@ class Pair:
                 side.logits(h_NC[piece])
 
     @torch.inference_mode()
-    def statistics(self, probe: LayerProbe | None = None) -> list[torch.Tensor]:
+    def statistics(self, probe: LayerWatcher | None = None) -> list[torch.Tensor]:
         """The same, and token statistics; one transfer to the host."""
         if probe is None:
             h_ref, h_cand = self.reference.hidden(self.ids_BT), self.candidate.hidden(self.ids_BT)

@@ -51,7 +51,7 @@ def main() -> int:
     from evalharness.data.windows import batches, cut, padded
     from evalharness.pair.side import Side, chunks, default_chunk
     from evalharness.pair.texts.token_pass import TokenPass
-    from evalharness.probes.layers import LayerProbe
+    from evalharness.probes.layer_watcher import LayerWatcher
     from evalharness.spec.suite import load_suite
 
     torch.set_num_threads(1)
@@ -94,8 +94,8 @@ def main() -> int:
         )
         return work.run
 
-    blocks = LayerProbe(reference, candidate, linears=False)
-    linears = LayerProbe(reference, candidate, linears=True)
+    blocks = LayerWatcher(reference, candidate, linears=False)
+    linears = LayerWatcher(reference, candidate, linears=True)
     variants: dict[str, tuple[Callable[[list[Any]], Any], list[Any]]] = {
         "kept": (kept, plain),
         "chunked": (chunked, plain),

@@ -47,7 +47,7 @@ from evalharness.gates import load_policy
 from evalharness.pair.matching import match
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.run import assets
 from evalharness.spec.model import ModelSpec, WeightQuantizer, load_model_spec
 from evalharness.spec.policy import Policy
@@ -241,7 +241,7 @@ class Bench:
 
     def errors(self) -> tuple[dict[str, float], dict[str, float]]:
         """Pooled own and total error of every linear."""
-        probe = LayerProbe(self.reference, self.candidate, True, ("own", "total"))
+        probe = LayerWatcher(self.reference, self.candidate, True, ("own", "total"))
         work = TokenPass(self.reference, self.candidate, self.documents, batch_size=5, probe=probe)
         probed = [Window(**{**vars(s), "probed": True}) for s in self.search]
         rows = work.run(probed)["layers"].to_pylist()

@@ -27,7 +27,7 @@ from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import worth_compiling
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.run.directory import InMemory
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Anomaly
@@ -87,7 +87,7 @@ class Trials:
                 for g in self.policy.gates
                 if REGISTRY[g.metric].records == "layers"
             )
-            self.probe = LayerProbe(reference, candidate, linears, errors)
+            self.probe = LayerWatcher(reference, candidate, linears, errors)
             manifest["matching"] = self.probe.matching.model_dump()
         self.stages = _staged([replace(s, probed=bool(errors)) for s in windows])
         # A linear inside a block that is not run again has no error to show, and for own and

@@ -17,7 +17,7 @@ from evalharness.metrics import REGISTRY
 from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.run.directory import Run
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.policy import Policy
@@ -90,7 +90,7 @@ def _other_modules(
 def _pass(suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample) -> dict[str, Any]:
     errors = layer_errors(policy)
     reference, candidate = sides
-    probe = LayerProbe(reference, candidate, suite.layers.linears, errors) if errors else None
+    probe = LayerWatcher(reference, candidate, suite.layers.linears, errors) if errors else None
     work = TokenPass(
         reference, candidate, sample.documents, batch_size=suite.batch_size, probe=probe
     )
@@ -112,8 +112,7 @@ def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> di
     if not suite.tasks or not on_tasks:
         return {}
     from evalharness.data.items import prepare_tasks
-    from evalharness.pair.tasks.run import run_tasks
-    from evalharness.workflow.measure import task_tables
+    from evalharness.pair.tasks.run import run_tasks, task_tables
 
     prepared = prepare_tasks(suite.tasks, seed=suite.seed)
     made = [

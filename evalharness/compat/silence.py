@@ -117,6 +117,45 @@ class _Collector(logging.Handler):
             self._messages.add(str(record.msg))
 
 
+class Warned:
+    """Warnings that Python code gave, one line each, once."""
+
+    def __init__(self) -> None:
+        self._numerical, self._others = Messages(), Messages()
+
+    def add(self, text: str, category: type[Warning]) -> None:
+        """Keep a warning; one about numbers, such as an overflow, is for whoever reads them."""
+        numerical = issubclass(category, RuntimeWarning)
+        (self._numerical if numerical else self._others).add(text)
+
+    @property
+    def numerical(self) -> tuple[str, ...]:
+        """About numbers: they belong beside the result."""
+        return self._numerical.lines
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """About anything else: they belong into the log."""
+        return self._others.lines
+
+
+@contextmanager
+def warnings_kept() -> Iterator[Warned]:
+    """Keep warnings off the terminal while models run; nothing is ignored.
+
+    bitsandbytes, say, warns at every forward pass of what it does by design: once is enough.
+    """
+    warned = Warned()
+
+    def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+        warned.add(str(message), category)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        warnings.showwarning = show
+        yield warned
+
+
 @contextmanager
 def quiet() -> Iterator[Messages]:
     """Collect warnings, log records of level WARNING and up, bars and prints; restore after.

@@ -15,7 +15,7 @@ NAME = "calibration"
 def calibration_texts(candidate: ModelSpec, suite: Suite) -> list[Text]:
     """Read it; empty where none is named, or where the suite does not ask for activations."""
     path = candidate.manifest.calibration_data
-    if "activations" not in suite.probes or not is_text_file(path):
+    if not suite.reads_calibration or not is_text_file(path):
         return []
     return read_texts(_suite(suite, str(path)))[0]
 

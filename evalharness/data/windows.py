@@ -35,7 +35,7 @@ class Window:
 
 
 def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Window]:
-    """Cut documents into windows, in order; mark those the layer probe samples.
+    """Cut documents into windows, in order; mark those that a probe watches.
 
     ``bos``: the token that this model expects before every text, or None.
     """
@@ -44,9 +44,9 @@ def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Window
     for document in documents:
         for piece in _cut(document, suite.window, bos, limits[document.corpus]):
             windows.append(Window(len(windows), document.number, *piece))
-    if "layers" in suite.probes and windows:
+    if suite.watched and windows:
         # Spread evenly, from the middle of each stretch, over as many documents as possible.
-        count = min(suite.layers.windows, len(windows))
+        count = min(suite.watched, len(windows))
         chosen = set(spread(len(windows), count))
         windows = [
             Window(s.number, s.document, s.start, s.ids, s.first, s.last, s.number in chosen)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.families import FAMILIES, OTHER, Family
+from evalharness.run.records import register
 from evalharness.spec.estimate import Scope
 from evalharness.spec.plugins import offered, reject
 from evalharness.stats import Interval, cluster_skew_t
@@ -173,15 +174,23 @@ class Registry(Mapping[str, Metric]):
     def _all(self) -> dict[str, Metric]:
         if not self._complete:
             self._complete = True
-            for group, kind in (("metrics", Metric), ("probes", object)):
-                for name, one in offered(group, kind):
+            for group, offer in (("metrics", Metric), ("probes", object)):
+                for name, one in offered(group, offer):
                     many = [one] if isinstance(one, Metric) else getattr(one, "metrics", ())
-                    for found in many:
-                        try:
+                    try:
+                        for kind, schema in _records(one).items():
+                            register(kind, schema)
+                        for found in many:
                             self.add(found)
-                        except ValueError as error:
-                            reject(group, name, str(error))
+                    except ValueError as error:
+                        reject(group, name, str(error))
         return self._metrics
+
+
+def _records(probe: Any) -> dict[str, Any]:
+    """The schemas of what a probe records; a metric names the records it reads instead."""
+    found = getattr(probe, "records", {})
+    return dict(found) if isinstance(found, Mapping) else {}
 
 
 _ID = re.compile(r"^[a-z0-9_]+(\.[a-z0-9_]+)*$")

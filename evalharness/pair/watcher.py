@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import pyarrow as pa
 from torch import Tensor
 
+from evalharness.pair.matching import PairedModule
+from evalharness.spec.module_results import Matching
+
 
 class Watcher(Protocol):
     """Watches the windows that a suite samples for it, such as the layer probe."""
+
+    @property
+    def matching(self) -> Matching:
+        """How the modules of the two sides were paired."""
+
+    @property
+    def described(self) -> dict[str, str]:
+        """Modules that it has records of, by name: the name with the module's type."""
+
+    @property
+    def blocks(self) -> Sequence[PairedModule]:
+        """Blocks that have a counterpart."""
 
     def begin(self, documents: list[int]) -> None:
         """Start a block of records about these documents."""

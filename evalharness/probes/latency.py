@@ -1,69 +1,36 @@
-"""What the candidate costs to run: decode latency, and on CUDA peak memory, side by side.
-
-Prefill latency comes from the pass itself. Here each prompt is decoded on one side and then on the
-other, in alternating order, so that a machine that slows down slows both.
-"""
+"""The probe ``latency``: seconds of decoding on both sides, and on CUDA each side's peak memory."""
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
 import pyarrow as pa
-import torch
 
-from evalharness.data.windows import Window
-from evalharness.pair.side import Side
-from evalharness.run import records
-
-PROMPTS, PROMPT_TOKENS, STEPS = 8, 64, 16
+from evalharness.probes.probe import Probe, ProbeRun
+from evalharness.run.records import TIMINGS
 
 
-@torch.inference_mode()
-def decode_latency(reference: Side, candidate: Side, windows: list[Window]) -> pa.Table:
-    """Seconds of `STEPS` greedy steps with a KV cache after each of some prompts, as TIMINGS."""
-    prompts = [s.ids[:PROMPT_TOKENS] for s in windows[:PROMPTS]]
-    for side in (reference, candidate):
-        _decode(side, prompts[0], 2)  # the first run of a kernel is never typical
-    rows = []
-    for number, prompt in enumerate(prompts):
-        order = [("ref", reference), ("cand", candidate)]
-        seconds = {
-            f"seconds_{name}": _decode(side, prompt, STEPS)
-            for name, side in (order if number % 2 == 0 else reversed(order))
+def measure(run: ProbeRun) -> Mapping[str, pa.Table]:
+    """Decode a few prompts on one side and then on the other, in alternating order."""
+    from evalharness.probes.decoding import decode_latency, peak_of_batch
+
+    sides = {"reference": run.reference, "candidate": run.candidate}
+    with run.progress.step("measuring decode latency"):
+        timings = decode_latency(run.reference, run.candidate, run.windows)
+        peaks = {
+            name: peak_of_batch(side, run.windows[0], run.suite.batch_size)
+            for name, side in sides.items()
         }
-        rows.append({"kind": "decode", "tokens": STEPS, **seconds})
-    return pa.Table.from_pylist(rows, schema=records.TIMINGS)
+    if None not in peaks.values():
+        run.facts["peak_bytes"] = peaks
+    return {"timings": timings}
 
 
-def _decode(side: Side, prompt: np.ndarray[Any, Any], steps: int) -> float:
-    ids = torch.from_numpy(prompt)[None].to(side.device)
-    out = side.model(input_ids=ids, use_cache=True)
-    _wait(side)
-    started = time.perf_counter()
-    for _ in range(steps):
-        token = out.logits[:, -1:].argmax(-1)
-        out = side.model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
-    _wait(side)
-    return time.perf_counter() - started
-
-
-@torch.inference_mode()
-def peak_memory(side: Side, window: Window, batch_size: int) -> int | None:
-    """Bytes at the peak of one full batch: own weights and activations; None off CUDA."""
-    if side.device.type != "cuda":
-        return None
-    ids = torch.from_numpy(window.ids).expand(batch_size, -1).to(side.device)
-    _wait(side)
-    torch.cuda.reset_peak_memory_stats(side.device)
-    before = torch.cuda.memory_allocated(side.device)
-    side.hidden(ids)
-    _wait(side)
-    grown = torch.cuda.max_memory_allocated(side.device) - before
-    return int(grown) + side.loaded.manifest.weight_bytes
-
-
-def _wait(side: Side) -> None:
-    if side.device.type == "cuda":
-        torch.cuda.synchronize(side.device)
+PROBE = Probe(
+    name="latency",
+    records={"timings": TIMINGS},
+    measure=measure,
+    needs_corpus=False,
+    needs_same_tokens=False,
+    times_reference=True,
+)

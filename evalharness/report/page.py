@@ -65,9 +65,13 @@ class Placed:
 def all_sections() -> tuple[Placed, ...]:
     """Every section, in the order of the page."""
     found = [Placed(module.SECTION) for module in built_in(folder)]
-    for name, section in offered("sections", Section):
+    others = [("sections", name, one) for name, one in offered("sections", Section)]
+    for name, probe in offered("probes", object):
+        section = getattr(probe, "section", None)
+        others += [("probes", name, section)] if isinstance(section, Section) else []
+    for group, name, section in others:
         if any(section.id == known.section.id for known in found):
-            reject("sections", name, f"the id {section.id!r} is taken")
+            reject(group, name, f"the id {section.id!r} is taken")
         else:
             found.append(Placed(section, name))
     return tuple(sorted(found, key=lambda placed: placed.section.place))

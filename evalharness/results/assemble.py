@@ -25,6 +25,7 @@ from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
 from evalharness.run.directory import InMemory, Run
 from evalharness.spec.module_results import LayerResult, Matching
+from evalharness.spec.plugins import offered, reject
 from evalharness.spec.result import (
     NEXT_TOKEN,
     Anomaly,
@@ -89,6 +90,7 @@ def build(
         anomalies=found,
         warnings=[*manifest.get("warnings", []), *decision.warnings],
         command=manifest.get("command", ""),
+        extra=extra(evidence),
     )
 
 
@@ -307,4 +309,18 @@ def _environment(manifest: Mapping[str, Any]) -> dict[str, str]:
         found["noise floor"] = "; ".join(
             way if value is None else f"{way}: mean KL {value:.2g}" for way, value in kl.items()
         )
+    return found
+
+
+def extra(evidence: Evidence) -> dict[str, Any]:
+    """What other packages' probes, where the suite named them, say of their records."""
+    named = evidence.run.manifest["suite"].get("probes", ())
+    found = {}
+    for name, probe in offered("probes", object):
+        summary = getattr(probe, "summary", None)
+        if name in named and summary is not None:
+            try:
+                found[name] = summary(evidence)
+            except Exception as error:  # whatever the package raises
+                reject("probes", name, f"its summary raised {type(error).__name__}: {error}")
     return found

@@ -154,6 +154,13 @@ class Run:
         self.manifest.update(values)
         self._save_manifest()
 
+    def warn(self, texts: Iterable[str]) -> None:
+        """Add to the warnings of the result, each once."""
+        known = self.manifest.get("warnings", [])
+        found = list(dict.fromkeys([*known, *texts]))
+        if found != known:
+            self.update(warnings=found)
+
     def seal(self) -> None:
         """Put every file's SHA-256 into the manifest: the run is complete.
 
@@ -271,7 +278,7 @@ def check_new(path: Path) -> None:
             what,
             path=path,
             key="--out",
-            remedy="Give a new directory, or --resume to go on with an unfinished run.",
+            remedy="Give a new directory, or --resume to continue an unfinished run.",
         )
 
 

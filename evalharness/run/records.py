@@ -269,6 +269,13 @@ SCHEMAS = {
     "anomalies": ANOMALIES,
 }
 
+
+def register(name: str, schema: pa.Schema) -> None:
+    """Make a kind of record known that another package's probe writes."""
+    if SCHEMAS.setdefault(name, schema) != schema:
+        raise ValueError(f"records {name!r} have another schema already")
+
+
 # The histograms of LAYERS: bin 0 is exactly zero (or below EDGE_MIN); then BINS_PER_OCTAVE bins a
 # factor of two, from EDGE_MIN up, clipped at the last. A quantile read from them is within ±1.1%.
 EDGE_MIN = 2.0**-40

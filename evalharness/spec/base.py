@@ -21,25 +21,35 @@ class Spec(BaseModel):
 S = TypeVar("S", bound=Spec)
 
 
-def parse(kind: type[S], file: YamlFile, data: dict[str, Any] | None = None) -> S:
-    """Validate ``data`` (default: the file's content) as ``kind``; errors name key and line."""
+def parse(kind: type[S], file: YamlFile, data: dict[str, Any] | None = None, at: KeyPath = ()) -> S:
+    """Validate ``data`` (default: the file's content) as ``kind``; errors name key and line.
+
+    ``at`` : where ``data`` stands in the file.
+    """
     try:
         return kind.model_validate(file.data if data is None else data)
     except ValidationError as error:
-        raise _input_error(kind, file, error) from None
+        raise _input_error(kind, file, error, at) from None
 
 
-def _input_error(kind: type[Spec], file: YamlFile, error: ValidationError) -> InputError:
+def unknown_key(kind: type[Spec], file: YamlFile, key: KeyPath, at: KeyPath = ()) -> InputError:
+    """The error for a key that ``kind``, which stands ``at`` a place of the file, does not have."""
+    known = _keys_at(kind, key[len(at) : -1])
+    hint = nearest(str(key[-1]), known)
+    remedy = hint[:1].upper() + hint[1:] if hint else f"Known keys: {', '.join(sorted(known))}."
+    return file.error("unknown key", key, remedy)
+
+
+def _input_error(
+    kind: type[Spec], file: YamlFile, error: ValidationError, at: KeyPath
+) -> InputError:
     first = error.errors(include_url=False)[0]
     # Names of union branches that pydantic puts into the location are not keys of the file.
-    key = _real_key(file.data, tuple(first["loc"]))
+    key = _real_key(file.data, (*at, *first["loc"]))
     if first["type"] == "extra_forbidden":
-        known = _keys_at(kind, key[:-1])
-        hint = nearest(str(key[-1]), known)
-        remedy = hint[:1].upper() + hint[1:] if hint else f"Known keys: {', '.join(sorted(known))}."
-        return file.error("unknown key", key, remedy)
+        return unknown_key(kind, file, key, at)
     if first["type"] == "missing":
-        return file.error("required and missing", key, _described(kind, key))
+        return file.error("required and missing", key, _described(kind, key[len(at) :]))
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
     got = first.get("input")

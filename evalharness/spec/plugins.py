@@ -20,10 +20,12 @@ CONTRIBUTING.md has an example of each; `evalharness.testing` checks a metric.
 from __future__ import annotations
 
 import pkgutil
+import re
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
@@ -41,6 +43,17 @@ def built_in(package: ModuleType) -> Iterator[ModuleType]:
     """Every module of one of our own folders."""
     for found in pkgutil.iter_modules(package.__path__):
         yield import_module(f"{package.__name__}.{found.name}")
+
+
+def built_in_names(package: ModuleType, attribute: str) -> list[str]:
+    """The modules of one of our own folders that define ``attribute``, none of them imported."""
+    defines = re.compile(rf"^{attribute}\b", re.MULTILINE)
+    return [
+        path.stem
+        for folder in package.__path__
+        for path in sorted(Path(folder).glob("*.py"))
+        if defines.search(path.read_text(encoding="utf-8"))
+    ]
 
 
 def names(group: str) -> list[str]:

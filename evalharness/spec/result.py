@@ -259,3 +259,4 @@ class Result(Part):
     anomalies: list[Anomaly] = []
     warnings: list[str] = []
     command: str = ""
+    extra: dict[str, Any] = {}  # of other packages' probes, by the probe's name

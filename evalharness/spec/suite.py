@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from evalharness.spec.base import Spec, parse
+from evalharness.spec.base import Spec, parse, unknown_key
 from evalharness.spec.slices import RANGES, RESERVED
 from evalharness.spec.yamlfile import YamlFile, load_yaml
 
@@ -143,7 +143,7 @@ class NoiseFloor(Spec):
     )
 
 
-class LayerProbe(Spec):
+class LayerSettings(Spec):
     """Per-layer error on a sample of windows."""
 
     windows: int = Field(16, ge=1, description="Windows probed, spread evenly over the suite.")
@@ -156,7 +156,7 @@ class LayerProbe(Spec):
     )
 
 
-class ActivationProbe(Spec):
+class ActivationSettings(Spec):
     """Weight error, activation ranges, outlier channels, representativeness of calibration."""
 
     windows: int = Field(
@@ -168,7 +168,11 @@ class ActivationProbe(Spec):
 
 
 class Suite(Spec):
-    """What is measured."""
+    """What is measured; a key named like a probe that it lists holds that probe's settings."""
+
+    model_config = ConfigDict(
+        extra="allow", json_schema_extra={"additionalProperties": {"type": "object"}}
+    )
 
     version: Literal[1] = 1
     name: str = Field(min_length=1)
@@ -176,9 +180,13 @@ class Suite(Spec):
     corpora: tuple[Corpus, ...] = ()
     window: Windowing = Windowing()
     tasks: tuple[Task, ...] = ()
-    probes: tuple[Literal["layers", "activations", "latency"], ...] = ()
-    layers: LayerProbe = LayerProbe()
-    activations: ActivationProbe = ActivationProbe()
+    probes: tuple[str, ...] = Field(
+        (),
+        description="layers, activations, latency, or a probe of an installed package, whose "
+        "settings stand under its name.",
+    )
+    layers: LayerSettings = LayerSettings()
+    activations: ActivationSettings = ActivationSettings()
     slices: tuple[Slice, ...] = ()
     noise_floor: NoiseFloor = NoiseFloor()
     batch_size: int = Field(8, ge=1, description="Windows, and task requests, a batch; both sides.")
@@ -200,12 +208,30 @@ class Suite(Spec):
     def _something(self) -> Suite:
         if not self.corpora and not self.tasks:
             raise ValueError("corpora or tasks must be given: there is nothing to measure")
-        for probe in ("layers", "activations"):
-            if probe in self.probes and not self.corpora:
-                raise ValueError(f"probes: {probe} needs a corpus to run on")
-        if "activations" in self.probes and self.tokenizers == "different":
-            raise ValueError("probes: activations needs both sides to read the same tokens")
         return self
+
+    def keys_of(self, probe: str) -> Any:
+        """What stands under a probe's name; None where nothing does."""
+        return (
+            getattr(self, probe, None)
+            if probe in (*type(self).model_fields, *self._others)
+            else None
+        )
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        """Keys that are none of ours."""
+        return self.model_extra or {}
+
+    @property
+    def watched(self) -> int:
+        """Windows that the layer probe samples."""
+        return self.layers.windows if "layers" in self.probes else 0
+
+    @property
+    def reads_calibration(self) -> bool:
+        """Whether the text that a candidate was calibrated on is held against the suite's."""
+        return "activations" in self.probes
 
 
 def load_suite(path: str | Path) -> Suite:
@@ -216,7 +242,11 @@ def load_suite(path: str | Path) -> Suite:
         entries = data.get(kind)
         if isinstance(entries, list):
             data[kind] = [_absolute(file, e, (kind, i), keys) for i, e in enumerate(entries)]
-    return parse(Suite, file, data)
+    suite = parse(Suite, file, data)
+    for key in suite.model_extra or {}:
+        if key not in suite.probes:
+            raise unknown_key(Suite, file, (key,))
+    return suite
 
 
 def _absolute(file: YamlFile, entry: Any, at: tuple[str, int], keys: tuple[str, ...]) -> Any:

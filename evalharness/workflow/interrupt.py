@@ -30,7 +30,7 @@ def resume_command(command: str, run: Path) -> str:
 
 @contextmanager
 def resumable(command: str, run: Path, folder: Path | None = None) -> Iterator[None]:
-    """Whatever stops the work inside says how to go on, once there is a run to go on with.
+    """Whatever stops the work inside says how to resume, once there is a run to resume.
 
     ``folder``: of the runs of several candidates, this one among them.
     """

@@ -6,113 +6,77 @@ hidden states) is a `Reference`, which any number of candidates share.
 
 from __future__ import annotations
 
-import datetime as dt
-import hashlib
-import json
 import time
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from evalharness.data import documents
+from evalharness.compat.silence import warnings_kept
 from evalharness.data.calibration import calibration_windows
-from evalharness.engines.load_errors import is_out_of_memory
-from evalharness.errors import RunError
 from evalharness.gates import check_layers, refuse_noise
 from evalharness.pair.compatible import check_pair
-from evalharness.pair.faults import OutOfMemoryError, free_memory
-from evalharness.pair.matching import match
 from evalharness.pair.side import Side
-from evalharness.pair.texts.statistics import worth_compiling
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.pair.texts.two_tokenizers import measure_separately
-from evalharness.probes import activations as inputs
-from evalharness.probes import latency
-from evalharness.probes.cka import similarity
-from evalharness.probes.layers import LayerProbe
-from evalharness.probes.weights import weight_errors
+from evalharness.pair.watcher import Watcher
+from evalharness.probes import Probe, ProbeRun
+from evalharness.probes.registry import probes_of
 from evalharness.progress import Progress
-from evalharness.run import records
 from evalharness.run.directory import Run
-from evalharness.run.environment import environment, peak_memory
-from evalharness.spec.slices import SlicedDocument, subsets
-from evalharness.version import __version__
+from evalharness.run.environment import peak_memory
+from evalharness.workflow.begin import COMPILED, begin
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
 from evalharness.workflow.noise_floor import Floor
 from evalharness.workflow.plan import Job
+from evalharness.workflow.record_tasks import record_tasks
 from evalharness.workflow.reference import Reference, load_side
 from evalharness.workflow.stopping import decided, look, look_shares
 
 if TYPE_CHECKING:
-    from evalharness.pair.tasks.run import TaskRun
-
-TUNED = 5  # a confidence sequence is narrowest at this part of the documents
+    from evalharness.data.windows import Window
 
 
 def measure_pair(job: Job, progress: Progress, reference: Reference | None = None) -> Run:
     """Load what is not loaded and record every block that is not recorded yet."""
-    with warnings.catch_warnings():
-        # bitsandbytes, say, warns at every forward pass of what it does by design.
-        warnings.simplefilter("ignore")
-        return _measured(job, progress, reference)
-
-
-def _measured(job: Job, progress: Progress, reference: Reference | None) -> Run:
     started = time.perf_counter()
-    memory = job.memory or plan_memory(job.reference, job.candidate, job.suite, job.device)
-    for line in memory.lines:
-        progress.detail(line)
-    reference = reference or Reference(job, memory, progress)
-    # Before the candidate takes its place, and before anything is written: a limit that rounding
-    # alone could break is wrong input.
-    floor = _floor(job, reference, progress)
-    if memory.mode == "apart":
-        reference.go_alone(memory.batch_size, progress)
-    candidate = load_side(job.candidate, job.device, memory, progress)
-    noted = check_pair(reference.side, candidate, job.suite)
-    loaded_at = time.perf_counter()
-
-    probe = None
-    if job.suite.tokenizers == "same" and "layers" in job.suite.probes:
-        layers = job.suite.layers
-        probe = LayerProbe(reference.side, candidate, layers.linears, layers.errors)
-        found = probe.matching
-        alone = (*found.unmatched_reference, *found.unmatched_candidate)
-        names = [pair.name for pair in probe.pairs] + [text.partition(" (")[0] for text in alone]
-        check_layers(job.policy, names)
-    run = _begin(job, reference, candidate, probe, floor, noted)
-
-    def say(text: str) -> None:
-        run.log("pass", text)
-        progress.tell(text)
-
-    try:
+    with warnings_kept() as warned:
+        memory = job.memory or plan_memory(job.reference, job.candidate, job.suite, job.device)
         for line in memory.lines:
-            run.log("memory", line)
-        if reference.cache is not None:
-            reference.cache.say = say
-        with finishing_blocks() as interrupted:
-            _texts(job, memory, reference, candidate, probe, run, progress, say, interrupted)
-            _inside(job, reference, candidate, probe, run, progress)
-            if "latency" in job.suite.probes:
-                _latency(job, reference, candidate, run, progress)
-            passed_at = time.perf_counter()
-            if job.tasks is not None:
-                _tasks(job, reference, candidate, run, progress, say, interrupted)
-        run.update(
-            seconds={
-                "loading": loaded_at - started,
-                "tokens": passed_at - loaded_at,
-                "tasks": time.perf_counter() - passed_at,
-            },
-            peak_memory=peak_memory(),
-        )
-    except BaseException:
-        run.close()
-        raise
+            progress.detail(line)
+        reference = reference or Reference(job, memory, progress)
+        # Before the candidate takes its place, and before anything is written: a limit that
+        # rounding alone could break is wrong input.
+        floor = _floor(job, reference, progress)
+        if memory.mode == "apart":
+            reference.go_alone(memory.batch_size, progress)
+        candidate = load_side(job.candidate, job.device, memory, progress)
+        noted = check_pair(reference.side, candidate, job.suite)
+        work = Measurement(job, memory, reference, candidate, progress)
+        run = begin(job, reference, candidate, watcher=work.watcher, floor=floor, noted=noted)
+        try:
+            loaded = time.perf_counter()
+            with finishing_blocks() as interrupted:
+                work.start(run, interrupted)
+                work.texts()
+                work.probes()
+                passed = time.perf_counter()
+                work.tasks()
+            run.update(
+                seconds={
+                    "loading": loaded - started,
+                    "tokens": passed - loaded,
+                    "tasks": time.perf_counter() - passed,
+                },
+                peak_memory=peak_memory(),
+            )
+            for text in warned.others:
+                run.log("warning", text)
+            run.warn(warned.numerical)
+        except BaseException:
+            run.close()
+            raise
     return run
 
 
@@ -127,260 +91,154 @@ def _floor(job: Job, reference: Reference, progress: Progress) -> Floor:
     return floor
 
 
-def _begin(
-    job: Job,
-    reference: Reference,
-    candidate: Side,
-    probe: LayerProbe | None,
-    floor: Floor,
-    noted: list[str],
-) -> Run:
-    """Create the run, or take up the one that is there."""
-    docs, suite = reference.documents, job.suite
-    sides: dict[str, dict[str, Any]] = {
-        name: {
-            "manifest": side.loaded.manifest.model_dump(),
-            "simulated": spec.simulate is not None,
-            "split": side.split,
-        }
-        for name, side, spec in (
-            ("reference", reference.side, job.reference),
-            ("candidate", candidate, job.candidate),
-        )
-    }
-    inputs = {
-        "reference": job.reference.model_dump(mode="json", by_alias=True),
-        "candidate": job.candidate.model_dump(mode="json", by_alias=True),
-        "suite": suite.model_dump(mode="json"),
-        "token_stream": documents.fingerprint(docs),
-        "block_tokens": reference.block_tokens,
-        "weights": [s["manifest"]["fingerprint"] for s in sides.values()],
-        "tokenizers": [s["manifest"]["tokenizer_fingerprint"] for s in sides.values()],
-        "stopping": job.stopping,
-    }
-    identity = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
-    stop_early = job.stopping
-    if stop_early is not None and stop_early["rule"] == "sequence":
-        # The sequence is narrowest here; fixed before the first document is seen.
-        stop_early = {**stop_early, "tuned_for": max(30, len(docs) // TUNED)}
-    short = len(job.texts) - len(docs)
-    loaded = (reference.side.loaded, candidate.loaded)
-    manifest = {
-        **inputs,
-        "identity": identity,
-        "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        "evalharness": __version__,
-        "command": job.command,
-        "sides": sides,
-        "slices": [
-            {"name": s.name, "where": dict(s.where)}
-            for s in subsets(
-                suite.model_dump()["slices"],
-                [SlicedDocument(d.corpus, d.id, d.attributes, len(d.tokens)) for d in docs],
-            )
-        ],
-        "noise_floor": floor.values,
-        "noise_floor_ways": floor.ways,
-        "matching": probe.matching.model_dump() if probe else None,
-        "blocks": len(reference.blocks),
-        "stop_early": stop_early,
-        "environment": environment(reference.side.device, candidate.device),
-        "warnings": [
-            *job.warnings,
-            *noted,
-            *floor.notes,
-            *(probe.matching.notes if probe else []),
-            *([f"{short} documents were too short to score and left out"] if short else []),
-            *(f"{x.name}: {m}" for x in loaded for m in x.messages),
-        ],
-    }
-    run = Run.resume(job.out, identity) if job.resume else Run.create(job.out, manifest)
-    for side in loaded:
-        for message in side.messages:
-            run.log("loader", message, model=side.name)
-    return run
+class Measurement:
+    """Two loaded models, and what is to be recorded of them."""
 
+    def __init__(
+        self,
+        job: Job,
+        memory: MemoryPlan,
+        reference: Reference,
+        candidate: Side,
+        progress: Progress,
+    ) -> None:
+        self.job, self.memory = job, memory
+        self.reference, self.candidate = reference, candidate
+        self.progress = progress
+        self.watcher: Watcher | None = None
+        self.run: Run
+        self.interrupted: Callable[[], None]
+        different = job.suite.tokenizers == "different"
+        self._probes = [
+            (probe, self._probe_run(probe))
+            for probe in probes_of(job.suite)
+            if not (probe.needs_same_tokens and different)
+        ]
+        for probe, own in self._probes:
+            if probe.watch is not None:
+                own.watcher = self.watcher = probe.watch(own)
+        if self.watcher is not None:
+            found = self.watcher.matching
+            alone = (*found.unmatched_reference, *found.unmatched_candidate)
+            unmatched = [text.partition(" (")[0] for text in alone]
+            check_layers(job.policy, [*self.watcher.described, *unmatched])
 
-def _texts(
-    job: Job,
-    memory: MemoryPlan,
-    reference: Reference,
-    candidate: Side,
-    probe: LayerProbe | None,
-    run: Run,
-    progress: Progress,
-    say: Callable[[str], None],
-    interrupted: Callable[[], None],
-) -> None:
-    """Record every block of texts."""
-    docs, blocks, done = reference.documents, reference.blocks, run.done()
-    total = sum(len(s.ids) for s in reference.windows)
-    positions = sum(s.scored for s in reference.windows)
-    rule = job.stopping
-    shares = look_shares(blocks, rule["looks"]) if rule and "looks" in rule else {}
-    with progress.count("tokens through both models", total, "tokens") as advance:
-        work = TokenPass(
-            reference.side,
-            candidate,
-            docs,
-            batch_size=memory.batch_size,
-            probe=probe,
-            cache=reference.cache,
-            chunk=memory.chunk,
+    def start(self, run: Run, interrupted: Callable[[], None]) -> None:
+        """Record into ``run`` from here on; ``interrupted`` is called between blocks."""
+        self.run, self.interrupted = run, interrupted
+        for line in self.memory.lines:
+            run.log("memory", line)
+        if self.reference.cache is not None:
+            self.reference.cache.say = self._say
+
+    def _say(self, text: str) -> None:
+        self.run.log("pass", text)
+        self.progress.tell(text)
+
+    def texts(self) -> None:
+        """Record every block of texts, until the policy is decided where it may stop early."""
+        run, blocks, done = self.run, self.reference.blocks, self.run.done()
+        rule = self.job.stopping
+        shares = look_shares(blocks, rule["looks"]) if rule and "looks" in rule else {}
+        total = sum(len(w.ids) for w in self.reference.windows)
+        with self.progress.count("tokens through both models", total, "tokens") as advance:
+            work = self._pass(advance)
+            for number, block in enumerate(blocks):
+                if f"{number:05d}" in done:
+                    advance(sum(len(w.ids) for w in block))
+                else:
+                    run.write_block(f"{number:05d}", self._block(work, block, advance))
+                    self.interrupted()
+                last = number + 1 == len(blocks) or f"{number + 1:05d}" in done
+                if number in shares:
+                    look(run, shares[number])
+                looked = rule is not None and (number in shares or rule["rule"] == "sequence")
+                if looked and not last and decided(run, self.job.policy):
+                    seen = max(w.document for w in block) + 1
+                    run.warn(
+                        [
+                            "stopped early, every blocking gate on text being decided: "
+                            f"{seen} of {len(self.reference.documents)} documents were measured"
+                        ]
+                    )
+                    break
+        if self.watcher is not None:
+            run.update(matching=self._matching_with_unmeasured(self.watcher))
+
+    def _pass(self, advance: Callable[[int], None]) -> TokenPass:
+        return TokenPass(
+            self.reference.side,
+            self.candidate,
+            self.reference.documents,
+            batch_size=self.memory.batch_size,
+            probe=self.watcher,
+            cache=self.reference.cache,
+            chunk=self.memory.chunk,
             progress=advance,
-            say=say,
-            compiled=worth_compiling(positions, candidate.vocab_size, candidate.device),
+            say=self._say,
+            compiled=bool(self.run.manifest.get(COMPILED)),
         )
-        for number, block in enumerate(blocks):
-            if f"{number:05d}" in done:
-                advance(sum(len(s.ids) for s in block))
-            elif job.suite.tokenizers == "same":
-                run.write_block(f"{number:05d}", work.run(block))
-                interrupted()
-            else:
-                numbers = {s.document for s in block}
-                own = [d for d in docs if d.number in numbers]
-                run.write_block(
-                    f"{number:05d}",
-                    measure_separately(reference.side, candidate, own, job.texts, job.suite),
-                )
-                advance(sum(len(s.ids) for s in block))
-                interrupted()
-            last = number + 1 == len(blocks) or f"{number + 1:05d}" in done
-            if number in shares:
-                look(run, shares[number])
-            looked = rule is not None and (number in shares or rule["rule"] == "sequence")
-            if looked and not last and decided(run, job.policy):
-                seen = max(s.document for s in block) + 1
-                said = (
-                    f"stopped early, every blocking gate on text being decided: {seen} of "
-                    f"{len(docs)} documents were measured"
-                )
-                run.update(warnings=list(dict.fromkeys([*run.manifest["warnings"], said])))
-                break
-    if probe is not None:
-        run.update(matching=_with_unmeasured(run, probe))
 
+    def _block(
+        self, work: TokenPass, block: list[Window], advance: Callable[[int], None]
+    ) -> dict[str, pa.Table]:
+        """The records of one block; the pass itself counts its tokens."""
+        suite = self.job.suite
+        if suite.tokenizers == "same":
+            return work.run(block)
+        numbers = {w.document for w in block}
+        own = [d for d in self.reference.documents if d.number in numbers]
+        side = self.reference.side
+        tables = measure_separately(side, self.candidate, own, self.job.texts, suite)
+        advance(sum(len(w.ids) for w in block))
+        return tables
 
-def _inside(
-    job: Job,
-    reference: Reference,
-    candidate: Side,
-    probe: LayerProbe | None,
-    run: Run,
-    progress: Progress,
-) -> None:
-    """Record weights and activations, and CKA where blocks have no counterpart."""
-    docs, suite, done = reference.windows, job.suite, run.done()
-    if suite.tokenizers == "different" or not docs:
-        return
-    if "activations" in suite.probes and "activations" not in done:
-        chosen = inputs.sample(docs, suite.activations.windows)
-        text = calibration_windows(
-            job.calibration,
-            job.candidate,
-            suite,
-            reference.side.loaded.tokenizer,
-            reference.side.vocab_size,
+    def _matching_with_unmeasured(self, watcher: Watcher) -> dict[str, Any]:
+        """The match report with the modules of which no record was made."""
+        seen = set(self.run.table("layers", ["layer"])["layer"].to_pylist())
+        missing = [text for name, text in watcher.described.items() if name not in seen]
+        return watcher.matching.model_copy(update={"not_measured": missing}).model_dump()
+
+    def probes(self) -> None:
+        """Record what probes measure after the pass, in passes of their own."""
+        if not self.reference.windows:
+            return
+        for probe, own in self._probes:
+            block = probe.block or probe.name
+            if probe.measure is None or block in self.run.done():
+                continue
+            tables = dict(probe.measure(own))
+            if tables:
+                self.run.write_block(block, tables)
+            if own.facts:
+                self.run.update(**own.facts)
+            self.interrupted()
+
+    def _probe_run(self, probe: Probe) -> ProbeRun:
+        job, side = self.job, self.reference.side
+        return ProbeRun(
+            reference=side,
+            candidate=self.candidate,
+            windows=self.reference.windows,
+            suite=job.suite,
+            settings=probe.settings_in(job.suite),
+            calibration=calibration_windows(
+                job.calibration, job.candidate, job.suite, side.loaded.tokenizer, side.vocab_size
+            ),
+            progress=self.progress,
         )
-        text = inputs.sample(text, suite.activations.windows)
-        pairs, matching = match(reference.side.model, candidate.model)
-        total = sum(len(s.ids) for s in (*chosen, *chosen, *text))
-        with progress.count("tokens for activations", total, "tokens") as advance:
-            errors, columns = weight_errors(reference.side, candidate, pairs)
-            found = inputs.activations(
-                reference.side, candidate, pairs, chosen, columns, text, advance
+
+    def tasks(self) -> None:
+        """Record every task."""
+        if self.job.tasks is not None:
+            record_tasks(
+                self.reference.side,
+                self.candidate,
+                self.job.tasks,
+                self.job.suite,
+                self.run,
+                progress=self.progress,
+                say=self._say,
+                between=self.interrupted,
+                kept=self.reference.prompts,
             )
-        if run.manifest.get("matching") is None:
-            run.update(matching=matching.model_dump())
-        run.write_block("activations", {"weights": errors, **found})
-    if probe is not None and not probe.blocks and "cka" not in done:
-        chosen = inputs.sample(docs, suite.layers.windows)
-        with progress.count("tokens for CKA", sum(len(s.ids) for s in chosen), "tokens") as go:
-            run.write_block("cka", {"cka": similarity(reference.side, candidate, chosen, go)})
-
-
-def _latency(job: Job, reference: Reference, candidate: Side, run: Run, progress: Progress) -> None:
-    """Record decode seconds, and on CUDA each side's peak."""
-    windows = reference.windows
-    if "latency" in run.done() or not windows:
-        return
-    with progress.step("measuring decode latency"):
-        timings = latency.decode_latency(reference.side, candidate, windows)
-        batch = job.suite.batch_size
-        peaks = [latency.peak_memory(s, windows[0], batch) for s in (reference.side, candidate)]
-    run.write_block("latency", {"timings": timings})
-    if None not in peaks:
-        run.update(peak_bytes=dict(zip(("reference", "candidate"), peaks, strict=True)))
-
-
-def _tasks(
-    job: Job,
-    reference: Reference,
-    candidate: Side,
-    run: Run,
-    progress: Progress,
-    say: Callable[[str], None],
-    interrupted: Callable[[], None],
-) -> None:
-    """Record every task, with half the batch where memory runs out."""
-    from evalharness.pair.tasks.run import run_tasks
-
-    assert job.tasks is not None
-    batch_size = job.suite.batch_size
-    with progress.count("tasks on both models", None, "requests") as advance:
-        while True:
-            done = {n.removeprefix("task-") for n in run.done() if n.startswith("task-")}
-            try:
-                for task in run_tasks(
-                    reference.side.loaded,
-                    candidate.loaded,
-                    job.tasks,
-                    batch_size=batch_size,
-                    seed=job.suite.seed,
-                    progress=advance.report,
-                    done=frozenset(done),
-                    kept=reference.prompts,
-                ):
-                    if task.notes:
-                        known = run.manifest["warnings"]
-                        run.update(warnings=list(dict.fromkeys([*known, *task.notes])))
-                    run.write_block(f"task-{task.task}", task_tables(task))
-                    interrupted()
-                return
-            except (RuntimeError, MemoryError, RunError) as error:
-                if not is_out_of_memory(error.__cause__ or error):
-                    raise
-                said = str(error)
-                if batch_size == 1:
-                    raise OutOfMemoryError(
-                        f"out of memory with one task request at a time: {said}"
-                    ) from None
-            batch_size //= 2
-            say(f"out of memory: going on with {batch_size} task requests at a time")
-            free_memory(reference.side.device)
-            free_memory(candidate.device)
-
-
-def _with_unmeasured(run: Run, probe: LayerProbe) -> dict[str, Any]:
-    """The match report with the modules of which no record was made."""
-    seen = set(run.table("layers", ["layer"])["layer"].to_pylist())
-    missing = [f"{p.name} ({p.type})" for p in probe.pairs if p.name not in seen]
-    return probe.matching.model_copy(update={"not_measured": missing}).model_dump()
-
-
-def task_tables(task: TaskRun) -> dict[str, pa.Table]:
-    """The records of one lm-eval task."""
-    return {
-        "items": pa.Table.from_pandas(task.frame, schema=records.ITEMS, preserve_index=False),
-        "item_tokens": pa.Table.from_pandas(
-            task.positions, schema=records.ITEM_TOKENS, preserve_index=False
-        ),
-        "tasks": pa.Table.from_pylist(
-            [{k: getattr(r, k) for k in records.TASKS.names} for r in task.results],
-            schema=records.TASKS,
-        ),
-        "anomalies": pa.Table.from_pylist(
-            [{"kind": "task", "message": m} for m in task.anomalies], schema=records.ANOMALIES
-        ),
-    }

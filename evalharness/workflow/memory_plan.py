@@ -6,9 +6,9 @@
 
 The batch and then the chunk are halved until that fits. Two models that do not fit together run one
 after the other through the cache of hidden states, which is all that text metrics need of a
-reference; probes and tasks need both at once, and then weights stay in the machine's
-memory and visit the GPU block by block (accelerate's offload). The estimate is rough: what is still
-wrong shows as an out-of-memory error, which halves further (`pair.texts.token_pass`).
+reference; probes and tasks need both at once, and then weights stay in main memory and are copied
+to the GPU block by block (accelerate's offload). The estimate is rough: what is still wrong shows
+as an out-of-memory error, which halves further (`pair.texts.token_pass`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from evalharness.engines.hub import snapshot
 from evalharness.engines.load import pick_device
 from evalharness.engines.locate import read_json, resolve_spec
 from evalharness.errors import RunError
+from evalharness.probes.registry import probes_of
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.suite import Suite
 
@@ -101,7 +102,7 @@ def plan_memory(
 _WORDS = {
     "together": "both models at once",
     "apart": "the models do not fit together: one after the other, through the cache",
-    "offload": "the models do not fit together: weights stay in the machine's memory and visit "
+    "offload": "the models do not fit together: weights stay in main memory and are copied to "
     "the device block by block, which is slow",
 }
 
@@ -119,11 +120,13 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
     main = free_bytes(torch.device("cpu"))
     names = " and ".join(s.name for s in here)
     if place.type == "cuda" and (main is None or total <= SPARE * main):
-        if "activations" in suite.probes:
+        reading = [probe.name for probe in probes_of(suite) if probe.reads_weights]
+        if reading:
             raise RunError(
                 f"{names} need {gib(total)} for their weights, {gib(room)} is free on {place}; "
-                "weights that only visit it are not there for the probe `activations` to read. "
-                "Take it out of the suite's probes, or use a smaller dtype or a larger device"
+                "weights that are copied to it block by block are not there for the probe "
+                f"`{reading[0]}` to read. Take it out of the suite's probes, or use a smaller "
+                "dtype or a larger device"
             )
         return "offload"
     hint = (
@@ -142,8 +145,8 @@ def _work(sides: tuple[Size, Size], suite: Suite, batch: int, chunk: int) -> int
     tokens = batch * suite.window.tokens
     layer = max(s.layer(tokens) for s in sides)
     hidden = sum(2 * tokens * s.hidden * s.element for s in sides)
-    # The layer probe holds the reference's block while the candidate's runs.
-    probed = layer if "layers" in suite.probes else 0
+    # A probe may hold the reference's block while the candidate's runs.
+    probed = layer if any(probe.holds_activations for probe in probes_of(suite)) else 0
     vocabulary = max(s.vocabulary for s in sides)
     return layer + probed + hidden + chunk * vocabulary * (sum(s.element for s in sides) + 8)
 

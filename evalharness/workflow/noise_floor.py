@@ -1,7 +1,8 @@
-"""The noise floor: what each metric shows between the reference and itself, rounding apart.
+"""The noise floor: what each metric shows between the reference and itself, rounded differently.
 
 The same windows go through the reference twice: batched as in the pass, and one at a time, padded,
-and through another attention kernel, which adds up in another order. Where the suite names a dtype
+and, where the architecture has another, through another attention kernel, which adds up in another
+order. Where the suite names a dtype
 they go through a copy in that dtype as well. Nothing else differs, so whatever a metric reads is
 rounding, and a limit inside it could not tell a good candidate apart. The floor of a metric is the
 larger of what the ways show.
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from evalharness.compat.transformers import attention_of
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
 from evalharness.engines.load_errors import is_out_of_memory
@@ -32,7 +34,8 @@ from evalharness.run.directory import InMemory
 from evalharness.spec.suite import NoiseFloor
 
 PAD = 3
-SHAPE = "another batch shape and attention kernel"
+SHAPE = "another batch shape"
+KERNEL = "another batch shape and attention kernel"
 
 
 @dataclass(frozen=True)
@@ -45,28 +48,46 @@ class Floor:
 
 
 class Otherwise(Side):
-    """The same model, computed in another batch shape and with another attention kernel."""
+    """The same model, computed in another batch shape and, if it has one, another kernel."""
 
     def __init__(self, side: Side) -> None:
         self.__dict__.update(side.__dict__)
+        self.kernel = _other_kernel(side.model)
+
+    @property
+    def how(self) -> str:
+        """What differs, in words."""
+        return SHAPE if self.kernel is None else KERNEL
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """As `Side.hidden`, but for rounding."""
         width = ids_BT.shape[1]
-        with _other_attention(self.model):
+        with _attention(self.model, self.kernel):
             rows = [super(Otherwise, self).hidden(pad(row[None], (0, PAD))) for row in ids_BT]
         return torch.cat(rows)[:, :width]
 
 
-@contextmanager
-def _other_attention(model: Any) -> Iterator[None]:
-    """Eager attention instead of the model's own kernel, or the other way round."""
-    own = model.config._attn_implementation
+def _other_kernel(model: Any) -> str | None:
+    """Eager attention instead of the model's own kernel, or the other way round; None: one only."""
+    own = attention_of(model)
+    other = "sdpa" if own == "eager" else "eager"
     try:
-        model.set_attn_implementation("sdpa" if own == "eager" else "eager")
+        model.set_attn_implementation(other)
     except (ValueError, AttributeError, ImportError):
-        yield  # an architecture with one kernel: the batch shape alone differs
+        return None
+    changed = attention_of(model) == other
+    model.set_attn_implementation(own)
+    return other if changed else None
+
+
+@contextmanager
+def _attention(model: Any, kernel: str | None) -> Iterator[None]:
+    """Attention by another kernel inside."""
+    if kernel is None:
+        yield
         return
+    own = attention_of(model)
+    model.set_attn_implementation(kernel)
     try:
         yield
     finally:
@@ -87,7 +108,8 @@ def noise_floor(
         work = TokenPass(reference, other, documents, batch_size=max(2, batch_size), probe=None)
         return _values(Estimates(Evidence(InMemory({}, work.run(sample)))))
 
-    ways, notes = {SHAPE: against(Otherwise(reference))}, []
+    other = Otherwise(reference)
+    ways, notes = {other.how: against(other)}, []
     if settings.dtype is not None:
         found = _in_dtype(reference, settings.dtype)
         if isinstance(found, str):

@@ -22,6 +22,7 @@ from evalharness.gates import (
     spreads_from,
 )
 from evalharness.metrics import Estimates, Evidence, Spread
+from evalharness.probes.registry import check_probes
 from evalharness.run import assets
 from evalharness.run.directory import Run, check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
@@ -108,6 +109,7 @@ def plan_job(
 
         tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
         notes += tasks.messages
+    check_probes(chosen, load_yaml(suite_file))
     notes += check_slices(chosen, texts, suite_file, limited=limit is not None)
     baseline_of(policy)  # refused now, where it is missing or of a newer version
     spreads = _spreads(policy, plan_from)

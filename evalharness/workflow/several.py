@@ -20,6 +20,7 @@ from typing import Any
 from evalharness.data.calibration import calibration_texts
 from evalharness.engines.locate import resolve_spec
 from evalharness.errors import EvalHarnessError, InputError, Interrupted
+from evalharness.probes.registry import probes_of
 from evalharness.progress import Progress
 from evalharness.results.files import load_result
 from evalharness.run.directory import MANIFEST, Run, check_new
@@ -75,7 +76,11 @@ def plan_many(
     folder = _folder(load_model_spec(base), len(specs), out, resume)
     # The first plan reads texts, tasks and policy for all; its own directory does not matter.
     first = plan_job(base, candidates[0], out=folder / folders[0] / "new", **options)
-    keep = cache if cache is not None else "latency" not in first.suite.probes
+    keep = (
+        cache
+        if cache is not None
+        else not any(probe.times_reference for probe in probes_of(first.suite))
+    )
     jobs = []
     for spec, name in zip(specs, folders):
         resolve_spec(spec)
@@ -172,7 +177,7 @@ def _folder(
     if resume is not None:
         if not any(Path(resume).glob(f"*/{MANIFEST}")):
             raise InputError(
-                "holds no run to go on with",
+                "holds no run to resume",
                 path=resume,
                 key="--resume",
                 remedy="With several candidates, give the directory that holds their runs.",

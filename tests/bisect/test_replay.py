@@ -16,7 +16,7 @@ from evalharness.data.documents import Document
 from evalharness.data.windows import Window, cut
 from evalharness.pair.matching import match
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
 
@@ -85,7 +85,7 @@ def test_trials_give_the_records_of_whole_passes(
     trials = Trials(
         a, b, pairs.values(), documents, every, policy(tmp_path, error), manifest={}, batch_size=4
     )
-    probe = LayerProbe(a, b, False, [error]) if error else None
+    probe = LayerWatcher(a, b, False, [error]) if error else None
     plain = TokenPass(a, b, documents, batch_size=4, probe=probe)
     names = list(pairs)
     for chosen in ([], names[:20], names[:19], names[:10], names[5:20], names):

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from evalharness.pair.matching import match
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 
 
 def test_modules_of_one_name_are_exact_matches(side: Callable) -> None:
@@ -88,7 +88,7 @@ def fuse(side: Any) -> Any:
 def test_a_fused_module_is_compared_with_its_parts_side_by_side(side: Callable) -> None:
     """Either way round; the model is the same, so the error is rounding."""
     for reference, candidate in ((side(), fuse(side())), (fuse(side()), side())):
-        probe = LayerProbe(reference, candidate, True, ("total", "own"))
+        probe = LayerWatcher(reference, candidate, True, ("total", "own"))
         assert len(probe.matching.fused) == 2
         assert probe.matching.unmatched_reference == probe.matching.unmatched_candidate == []
         probe.begin([0])

@@ -15,9 +15,9 @@ from evalharness.api import compare
 from evalharness.data.windows import Window
 from evalharness.engines.dequantize import dense_weight
 from evalharness.pair.matching import match
-from evalharness.probes.activations import activations
+from evalharness.probes.activation_sums import activations
 from evalharness.probes.cka import hsic
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.probes.routing import RoutingSums
 from evalharness.probes.weights import weight_errors
 from evalharness.results.activations import kurtosis as from_sums
@@ -190,7 +190,7 @@ def test_a_mixture_of_experts_has_its_routers_and_experts_measured(
     pair = side(), side()
     for one, model in zip(pair, models, strict=True):
         one.model, one.backbone, one.head = model, model.model, model.lm_head
-    probe = LayerProbe(*pair, True, ("total", "own", "inherited"))
+    probe = LayerWatcher(*pair, True, ("total", "own", "inherited"))
     assert probe.matching.unmatched_reference == probe.matching.unmatched_candidate == []
     probe.begin([0])
     ids = torch.arange(1, 41).reshape(2, 20)

@@ -14,7 +14,7 @@ from torch import nn
 
 from evalharness.errors import RunError
 from evalharness.pair.side import Side
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 
 ALL = ("total", "own", "inherited", "own_on_clean")
 
@@ -28,7 +28,7 @@ def batch(side: Any, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, torch.T
 
 
 def probe_once(reference: Any, candidate: Any, errors: tuple[str, ...] = ALL) -> list[Any]:
-    probe = LayerProbe(reference, candidate, True, errors)
+    probe = LayerWatcher(reference, candidate, True, errors)
     ids, windows, at = batch(reference)
     with torch.inference_mode():
         for _ in range(2):  # the first batch is the one that looks for writes in place
@@ -101,7 +101,7 @@ def test_streaming_equals_whole_model_hooks_and_a_second_call_by_hand(side: Call
 def test_total_is_own_plus_inherited_to_float32_rounding(side: Callable) -> None:
     """Vector by vector: the very tensors that the sums are given."""
     reference, candidate = side(), side(bits=2)
-    probe = LayerProbe(reference, candidate, False, ("total", "own", "inherited"))
+    probe = LayerWatcher(reference, candidate, False, ("total", "own", "inherited"))
     seen: dict[tuple[str, str], torch.Tensor] = {}
     add = probe.add
 

@@ -18,7 +18,7 @@ from evalharness.errors import RunError
 from evalharness.pair.faults import OutOfMemoryError
 from evalharness.pair.side import default_chunk
 from evalharness.pair.texts.token_pass import SMALLEST_CHUNK, TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.suite import Suite
 from evalharness.workflow import memory_plan as module
@@ -150,7 +150,7 @@ def test_a_pair_whose_weights_visit_the_device_has_the_same_layer_report(
     tiny: Callable[..., Path], tied: bool
 ) -> None:
     """All four errors of blocks and linears, the head's among them."""
-    from evalharness.probes.layers import LayerProbe
+    from evalharness.probes.layer_watcher import LayerWatcher
     from evalharness.progress import Progress
     from evalharness.workflow.reference import load_side
 
@@ -163,7 +163,7 @@ def test_a_pair_whose_weights_visit_the_device_has_the_same_layer_report(
             load_side(spec(tiny(seed, tie_word_embeddings=tied)), None, plan, Progress())
             for seed in (0, 1)
         )
-        probe = LayerProbe(a, b, True, ("total", "own", "inherited", "own_on_clean"))
+        probe = LayerWatcher(a, b, True, ("total", "own", "inherited", "own_on_clean"))
         probe.begin([0])
         with torch.inference_mode():
             h, k = probe.run(ids, ids, docs, at)
@@ -203,7 +203,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     for fits in (1000, 2):
         reference, candidate = side(), side(bits=4)
         Scarce(candidate, fits, 64)
-        probe = LayerProbe(reference, candidate, True) if probed else None
+        probe = LayerWatcher(reference, candidate, True) if probed else None
         work = TokenPass(
             reference,
             candidate,
@@ -216,7 +216,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
         tables.append({k: t.to_pandas() for k, t in work.run(windows).items()})
         assert sum(counted) == sum(len(s.ids) for s in windows) * len(tables)
     assert (work.batch_size, work.chunk) == (1, 64) if fits < 2 else (2, 256)
-    assert "out of memory: going on with 4 windows at a time" in said[-2]
+    assert "out of memory: continuing with 4 windows at a time" in said[-2]
     names = ["tokens", "layers"] if probed else ["tokens"]
     for name in names:
         number = tables[0][name].select_dtypes("number").columns

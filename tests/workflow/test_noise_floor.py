@@ -10,7 +10,7 @@ from evalharness.data.documents import Document
 from evalharness.data.windows import cut
 from evalharness.metrics import REGISTRY
 from evalharness.spec.suite import NoiseFloor, Suite
-from evalharness.workflow.noise_floor import SHAPE, noise_floor
+from evalharness.workflow.noise_floor import KERNEL, SHAPE, noise_floor
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def floor(side: Any, documents: list[Document], suite: Suite) -> Any:
 def test_another_dtype_is_another_way_and_the_larger_counts(floor: Any) -> None:
     """Of every metric the one further from what a model against itself should show."""
     found = floor("bfloat16", dtype="float32")
-    assert list(found.ways) == [SHAPE, "computed in float32"]
+    assert list(found.ways) == [KERNEL, "computed in float32"]
     assert found.notes == []
     assert found.ways["computed in float32"]["kl.mean"] > 0
     for id, value in found.values.items():
@@ -43,10 +43,10 @@ def test_another_dtype_is_another_way_and_the_larger_counts(floor: Any) -> None:
         assert abs(value - best) == max(abs(way - best) for way in ways)
 
 
-def test_the_shape_alone_is_tried_where_no_dtype_is_named(floor: Any) -> None:
+def test_shape_and_kernel_are_tried_where_no_dtype_is_named(floor: Any) -> None:
     """In float32 it is far smaller than what bfloat16 rounds away."""
     found = floor("float32")
-    assert list(found.ways) == [SHAPE]
+    assert list(found.ways) == [KERNEL]
     assert 0 <= found.values["kl.mean"] < 1e-9
     assert floor("float32", dtype="bfloat16").values["kl.mean"] > 1e-6
 
@@ -56,3 +56,23 @@ def test_what_was_not_measured_is_said(floor: Any) -> None:
     assert floor("float32", dtype="float32").notes == [
         "noise floor in float32 not measured: it is the reference's own dtype"
     ]
+
+
+@pytest.mark.parametrize("refuses", [True, False])
+def test_where_there_is_one_kernel_the_batch_shape_alone_is_said(
+    side: Any,
+    documents: list[Document],
+    suite: Suite,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses: bool,
+) -> None:
+    """Whether the architecture refuses the other, or takes no notice of it."""
+
+    def one_kernel(name: str) -> None:
+        if refuses:
+            raise ValueError(f"has no {name}")
+
+    reference = side()
+    monkeypatch.setattr(reference.model, "set_attn_implementation", one_kernel)
+    windows = cut(documents, suite, None)
+    assert list(noise_floor(reference, documents, windows, 4, NoiseFloor()).ways) == [SHAPE]

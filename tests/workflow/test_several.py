@@ -210,7 +210,7 @@ def test_resuming_leaves_what_is_done_and_measures_the_rest(
     second = compare_many(*again, Progress())
     assert loaded == ["base", "copy"]
     assert [o.result for o in second][:2] == [o.result for o in first]
-    with pytest.raises(InputError, match="holds no run to go on with"):
+    with pytest.raises(InputError, match="holds no run to resume"):
         planned(several, "candidate", out=None, resume=several)
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from evalharness.compat.silence import quiet
 from evalharness.data.items import PreparedTask, PreparedTasks
@@ -29,6 +30,7 @@ from evalharness.pair.tasks.item_rows import (
     pair_samples,
     position_rows,
 )
+from evalharness.run import records
 from evalharness.spec.result import FlippedItem, TaskResult
 
 if TYPE_CHECKING:
@@ -112,6 +114,23 @@ def run_tasks(
             run = _task_run(task, scored[0], scored[1], scorer.positions(), notes)
             scorer.forget()
         yield run
+
+
+def task_tables(task: TaskRun) -> dict[str, pa.Table]:
+    """The records of one lm-eval task."""
+    return {
+        "items": pa.Table.from_pandas(task.frame, schema=records.ITEMS, preserve_index=False),
+        "item_tokens": pa.Table.from_pandas(
+            task.positions, schema=records.ITEM_TOKENS, preserve_index=False
+        ),
+        "tasks": pa.Table.from_pylist(
+            [{k: getattr(r, k) for k in records.TASKS.names} for r in task.results],
+            schema=records.TASKS,
+        ),
+        "anomalies": pa.Table.from_pylist(
+            [{"kind": "task", "message": m} for m in task.anomalies], schema=records.ANOMALIES
+        ),
+    }
 
 
 def group_results(prepared: PreparedTasks, results: Iterable[TaskResult]) -> tuple[TaskResult, ...]:

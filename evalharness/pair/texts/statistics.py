@@ -62,6 +62,11 @@ def worth_compiling(positions: int, vocabulary: int, device: torch.device | str)
     return torch.device(device).type == "cpu" and positions * vocabulary >= COMPILE_FROM
 
 
+def can_compile() -> bool:
+    """Whether the compiled loop works on this machine: it takes a C++ compiler."""
+    return _compiled_sums() is not None
+
+
 def token_statistics(
     z_ref_NV: Tensor, z_cand_NV: Tensor, target_N: Tensor, *, compiled: bool = False
 ) -> dict[str, Tensor]:

@@ -130,7 +130,7 @@ class TokenPass:
                 "larger device"
             )
         self.say(
-            f"out of memory: going on with {self.batch_size} windows at a time and the logits of "
+            f"out of memory: continuing with {self.batch_size} windows at a time and the logits of "
             f"{self.chunk} positions"
         )
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -500,52 +499,3 @@ def test_results_of_leaves_are_task_results(pair: tuple[Any, Any]) -> None:
                 assert (
                     result.wrong_to_right == ((rows.score_ref == 0) & (rows.score_cand == 1)).sum()
                 )
-
-
-def test_out_of_memory_halves_the_batch_and_what_is_said_of_scoring_is_a_warning(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The same records come out; a model that cannot be packed is named in the run."""
-    import evalharness.workflow.measure as module
-    from evalharness.pair.tasks.packed_lm import PrefixScorer
-    from evalharness.progress import Progress
-    from evalharness.run.directory import Run
-
-    pair = side(tiny, 0), side(tiny, 1)
-    job: Any = SimpleNamespace(
-        tasks=prepare("choose.yaml"), suite=SimpleNamespace(batch_size=4, seed=0)
-    )
-    real = pair[1].model.model.forward
-
-    def forward(*args: Any, input_ids: Any, **options: Any) -> Any:
-        if len(input_ids) > most and input_ids.shape[1] > 20:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
-        return real(*args, input_ids=input_ids, **options)
-
-    pair[1].model.model.forward = forward
-    reference, candidate = (SimpleNamespace(loaded=p, device=p.device) for p in pair)
-    sides: list[Any] = [SimpleNamespace(side=reference, prompts=None), candidate]
-    tables, said = [], []
-    for most in (99, 1):
-        run = Run.create(tmp_path / str(most), {"warnings": ["before"]})
-        module._tasks(job, *sides, run, Progress(), said.append, lambda: None)
-        tables.append({n: run.table(n).to_pandas() for n in ("items", "item_tokens", "tasks")})
-        assert run.manifest["warnings"] == ["before"]
-    assert said == [f"out of memory: going on with {n} task requests at a time" for n in (2, 1)]
-    for name, frame in tables[0].items():
-        assert len(frame) > 0
-        pd.testing.assert_frame_equal(
-            frame, tables[1][name], rtol=1e-4, atol=1e-5, check_exact=False
-        )
-
-    monkeypatch.setattr(PrefixScorer, "takes", lambda self, requests: False)
-    monkeypatch.setattr(packed_lm, "unsupported", lambda side: "it is odd")
-    run = Run.create(tmp_path / "odd", {"warnings": ["before"]})
-    most = 99
-    module._tasks(job, *sides, run, Progress(), said.append, lambda: None)
-    assert run.manifest["warnings"] == [
-        "before",
-        "tiny0: it is odd; tasks are scored request by request, and without KL",
-        "tiny1: it is odd; tasks are scored request by request, and without KL",
-    ]
-    assert len(run.table("item_tokens")) == 0

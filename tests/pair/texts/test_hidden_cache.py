@@ -18,7 +18,7 @@ from evalharness.data.windows import Window, cut
 from evalharness.errors import EvalHarnessError
 from evalharness.pair.texts.hidden_cache import HiddenCache, default_root, entries
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.spec.suite import Suite
 
 Load = Callable[..., Any]
@@ -102,7 +102,7 @@ def test_windows_of_the_layer_probe_need_the_live_reference(
     windows = cut(documents, suite, None)
     tables = []
     for _ in range(2):
-        probe = LayerProbe(reference, candidate, True)
+        probe = LayerWatcher(reference, candidate, True)
         done = Measured(reference, candidate, documents, windows, root, probe=probe)
         tables.append(done.tables)
     probed = [s for s in windows if s.probed]

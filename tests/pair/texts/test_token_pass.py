@@ -13,7 +13,7 @@ import torch
 from evalharness.data.documents import Document
 from evalharness.data.windows import cut
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.probes.layers import LayerProbe
+from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.spec.suite import Suite
 
 
@@ -21,7 +21,7 @@ def measure(
     reference: Any, candidate: Any, documents: list[Document], suite: Suite, batch_size: int = 3
 ) -> dict[str, pd.DataFrame]:
     """All records of the documents as one block."""
-    probe = LayerProbe(reference, candidate, True) if "layers" in suite.probes else None
+    probe = LayerWatcher(reference, candidate, True) if "layers" in suite.probes else None
     work = TokenPass(reference, candidate, documents, batch_size=batch_size, probe=probe)
     tables = work.run(cut(documents, suite, None))
     return {name: table.to_pandas() for name, table in tables.items()}
