@@ -59,6 +59,7 @@ class Placed:
 
     section: Section
     offered_as: str | None = None
+    group: str = "sections"  # the entry-point group it came by
 
 
 @cache
@@ -73,7 +74,7 @@ def all_sections() -> tuple[Placed, ...]:
         if any(section.id == known.section.id for known in found):
             reject(group, name, f"the id {section.id!r} is taken")
         else:
-            found.append(Placed(section, name))
+            found.append(Placed(section, name, group))
     return tuple(sorted(found, key=lambda placed: placed.section.place))
 
 
@@ -87,7 +88,7 @@ def _body(placed: Placed, result: Result) -> Markup:
             raise TypeError(f"render must return HTML as a str (got {type(html).__name__})")
     except Exception as error:  # whatever the package raises
         why = f"{type(error).__name__}: {error}"
-        reject("sections", placed.offered_as, why)
+        reject(placed.group, placed.offered_as, why)
         said = Markup('<p class="missing">{} could not be rendered: {}</p>\n')
         return said.format(visible(placed.offered_as), visible(why))
     return Markup(html)  # noqa: S704
