@@ -105,7 +105,7 @@ def _window_scores(
     handles += [p.references[0].register_forward_hook(_collect(p, found)) for p in pairs]
     try:
         with torch.enable_grad():
-            ids = torch.from_numpy(window.ids)[None].to(side.device)
+            ids = side.ids([window])
             hidden = side.hidden(ids)[0, window.first : window.last]
             z_NV = side.logits(hidden).float()
             drawn = torch.multinomial(z_NV.detach().softmax(-1), 1, generator=generator)[:, 0]
@@ -145,7 +145,7 @@ class Replay:
     def __init__(self, side: Side, window: Window) -> None:
         self.side = side
         self.blocks = list(decoder_blocks(side.model).items())
-        self.ids = torch.from_numpy(window.ids)[None].to(side.device)
+        self.ids = side.ids([window])
         self.first, self.last = window.first, window.last
         self.head: Callable[..., Tensor] = side.head.forward  # as it is before any swap
         self._outs: list[Any] = []

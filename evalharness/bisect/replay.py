@@ -60,7 +60,7 @@ class Replayed(Side):
     @torch.inference_mode()
     def _exact(self, window: Window) -> bool:
         """Whether leaving out the first half of the blocks changes nothing."""
-        ids = torch.from_numpy(window.ids)[None].to(self.device)
+        ids = self.ids([window])
         found, outs = self._run(ids, [])
         half = self._run(ids, outs[: len(self.blocks) // 2])[0]
         same: bool = torch.equal(half, found)

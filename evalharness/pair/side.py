@@ -8,12 +8,13 @@ tried once at the start; where it is not, the model's own forward is used whole.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from evalharness.data.windows import Window, padded
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import keep_freed_memory
 from evalharness.engines.load_errors import is_out_of_memory
@@ -49,6 +50,10 @@ class Side:
     def head_name(self) -> str:
         """The head's name in the model."""
         return next(str(n) for n, m in self.model.named_modules() if m is self.head)
+
+    def ids(self, windows: Sequence[Window]) -> Tensor:
+        """Token ids of ``windows`` (B, T) on the side's device, padded on the right with 0."""
+        return torch.from_numpy(padded(windows)).to(self.device)
 
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """Final hidden states (B, T, C); or, for a model that cannot be split, logits (B, T, V)."""

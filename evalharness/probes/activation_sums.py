@@ -86,7 +86,7 @@ class ActivationSums:
         """Send the windows through the side's own forward."""
         for window in windows:
             with self._watching(window):
-                ids = torch.from_numpy(window.ids)[None].to(self.side.device)
+                ids = self.side.ids([window])
                 hidden = self.side.hidden(ids)
                 if self.side.split:
                     for name, module in self.modules:

@@ -25,8 +25,7 @@ from evalharness.report.templates import template
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import GateResult, Result
 
-METRICS = tuple(metric.id for metric in REGISTRY.shown("candidates"))
-DRAWN = 2  # of them, the first, beside the bits
+DRAWN = 2  # of the metrics shown, the first, beside the bits
 _COLUMNS = 100
 
 
@@ -51,7 +50,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
             Row(
                 number,
                 r,
-                [_measured(r, metric) for metric in METRICS],
+                [_measured(r, metric) for metric in shown()],
                 worst_task(r),
                 "" if worst is None else worst.layer,
                 [row.gate for row in gate_rows.gate_rows(r) if row.gate.verdict != "PASS"],
@@ -90,11 +89,16 @@ def differences(results: Sequence[Result]) -> list[str]:
     return told
 
 
+def shown() -> list[str]:
+    """Return the metrics that are shown of each candidate."""
+    return [metric.id for metric in REGISTRY.shown("candidates")]
+
+
 def render_combined(results: list[Result]) -> str:
     """Return one HTML page for many candidates of one reference."""
     if not results:
         raise ValueError("results: must hold at least one result (got none)")
-    found = rows(results)
+    found, metrics = rows(results), shown()
     gate_ids = list(dict.fromkeys(gate_rows.gate_label(g) for r in results for g in r.gates))
     matrix = [
         (
@@ -104,14 +108,14 @@ def render_combined(results: list[Result]) -> str:
         for label in gate_ids
     ]
     measured = [
-        k for k, metric in enumerate(METRICS) if any(row.estimates[k] is not None for row in found)
+        k for k, metric in enumerate(metrics) if any(row.estimates[k] is not None for row in found)
     ]
-    drawn = [_chart(found, metric) for metric in METRICS[:DRAWN]]
+    drawn = [_chart(found, metric) for metric in metrics[:DRAWN]]
     return template(
         "combined.html.j2",
         rows=found,
-        columns=[(k, METRICS[k]) for k in measured],
-        unmeasured=[m for k, m in enumerate(METRICS) if k not in measured],
+        columns=[(k, metrics[k]) for k in measured],
+        unmeasured=[m for k, m in enumerate(metrics) if k not in measured],
         matrix=matrix,
         charts=[Markup(svg) for svg in drawn if svg],  # noqa: S704
         differences=differences(results),
@@ -126,7 +130,7 @@ def combined_text(results: list[Result]) -> str:
     table.add_column("verdict", no_wrap=True)
     table.add_column("candidate", overflow="fold", min_width=12)
     table.add_column("bits", justify="right", no_wrap=True)
-    for metric in METRICS[:DRAWN]:
+    for metric in shown()[:DRAWN]:
         table.add_column(tile_name(metric), justify="right", no_wrap=True)
     table.add_column("not passed", overflow="fold", min_width=10)
     for row in rows(results):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import torch
 
 from evalharness.compat.silence import warnings_kept
 from evalharness.data.calibration import calibration_windows
@@ -207,7 +208,8 @@ class Measurement:
             block = probe.block or probe.name
             if probe.measure is None or block in self.run.done():
                 continue
-            tables = dict(probe.measure(own))
+            with torch.inference_mode():
+                tables = dict(probe.measure(own))
             if tables:
                 self.run.write_block(block, tables)
             if own.facts:

@@ -49,7 +49,7 @@ def _nll(side: Side, text: Text, suite: Suite) -> tuple[float, int, int, list[An
     total = 0.0
     for batch in batches(windows, 1):
         window = batch[0]
-        ids = torch.from_numpy(window.ids)[None].to(side.device)
+        ids = side.ids([window])
         hidden = side.hidden(ids)[0, window.first : window.last]
         target = ids[0, window.first + 1 : window.last + 1]
         for piece in chunks(len(target), 256):
