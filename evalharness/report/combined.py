@@ -6,12 +6,11 @@ share a reference, a suite or a policy are shown side by side with that said fir
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -22,11 +21,14 @@ from evalharness.report.charts import trade_off
 from evalharness.report.glossary import SYMBOLS, tile_name, unit_words
 from evalharness.report.safe_text import short
 from evalharness.report.templates import template
+from evalharness.report.terminal import COLUMNS, plain_text
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import GateResult, Result
 
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
 DRAWN = 2  # of the metrics shown, the first, beside the bits
-_COLUMNS = 100
 
 
 @dataclass(frozen=True)
@@ -142,20 +144,10 @@ def combined_text(results: list[Result]) -> str:
             *(Text(_stacked(e)) for e in row.estimates[:DRAWN]),
             Text(", ".join(short(g.id, 24) for g in row.objections) or "none"),
         )
-    console = Console(
-        file=io.StringIO(),
-        width=_COLUMNS,
-        color_system=None,
-        force_terminal=False,
-        no_color=True,
-        force_jupyter=False,
-        _environ={},
-    )
-    with console.capture() as captured:
-        for difference in differences(results):
-            console.print(Text(f"differs, compare with care: {difference}"))
-        console.print(table)
-    return "".join(line.rstrip() + "\n" for line in captured.get().splitlines())
+    parts: list[RenderableType] = [
+        Text(f"differs, compare with care: {what}") for what in differences(results)
+    ]
+    return "".join(plain_text(part, COLUMNS) for part in [*parts, table])
 
 
 def _stacked(e: Estimate | None) -> str:

@@ -20,7 +20,9 @@ class Section:
     ----------
     id : of the anchor, unique.
     title : the heading.
-    render : HTML of the section; ``""`` says that nothing of it was measured.
+    render : HTML of the section, which stands on the page as it is, so escape every name and text;
+        ``""`` says that nothing of it was measured. Where one of another package raises, the page
+        names it and says why.
     place : sections stand in this order; ours are at 10, 20, … 150, the environment at 140.
     missing : what the page says where ``render`` gives nothing.
 

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from evalharness.report import glossary, numbers
-from evalharness.report.glossary import plural, scope_words, sentence
+from evalharness.report.glossary import plural, scope_words
 from evalharness.report.safe_text import cut, pieces, short, visible
 from evalharness.run.assets import folder
 
@@ -37,7 +37,6 @@ def environment() -> Environment:
         percent=numbers.percent,
         places=numbers.number,
         scope=scope_words,
-        sentence=sentence,
         short=short,
         text=_text,
         token=_token,
@@ -48,7 +47,6 @@ def environment() -> Environment:
         SYMBOLS=glossary.SYMBOLS,
         estimate=numbers.estimate,
         noise_floor=numbers.noise_floor,
-        family=glossary.family,
         metric_name=glossary.metric_name,
         plural=plural,
         tile_name=glossary.tile_name,

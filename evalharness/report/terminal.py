@@ -77,7 +77,7 @@ def print_summary(result: Result, console: Console) -> None:
         return
     width -= 0 if unicode else _ROOM
     for part in _parts(result, width):
-        text = _plain(part, width)
+        text = plain_text(part, width)
         if not unicode:
             text = text.translate(_ASCII).encode("ascii", "replace").decode()
         console.print(Text(text), highlight=False, end="", soft_wrap=True)
@@ -85,10 +85,10 @@ def print_summary(result: Result, console: Console) -> None:
 
 def text_summary(result: Result) -> str:
     """Return the summary as plain text of at most 100 columns."""
-    return "".join(_plain(part, COLUMNS) for part in _parts(result, COLUMNS))
+    return "".join(plain_text(part, COLUMNS) for part in _parts(result, COLUMNS))
 
 
-def _plain(part: RenderableType, width: int) -> str:
+def plain_text(part: RenderableType, width: int) -> str:
     """Render without colour, whatever the environment asks for."""
     console = Console(
         file=io.StringIO(),

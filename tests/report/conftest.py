@@ -1,4 +1,7 @@
-"""Results to render: synthetic records, decided by a policy and put together by the builder."""
+"""Results to render: synthetic records, decided by a policy and put together by the builder.
+
+What takes a single number, gate or layer and no result is tested on those, where a test sweeps them.
+"""
 
 from __future__ import annotations
 
