@@ -1,6 +1,6 @@
 """Results to render: synthetic records, decided by a policy and put together by the builder.
 
-What takes a single number, gate or layer and no result is tested on those, where a test sweeps them.
+Functions of a single number, gate or layer are tested on those, where a test sweeps them.
 """
 
 from __future__ import annotations
@@ -31,10 +31,14 @@ _PLACE = "«any text»"
 
 
 def make_result(
-    verdict: Verdict = "PASS", *, blocks: int = 2, rules: str | None = None, **more: Any
+    verdict: Verdict = "PASS", *, blocks: int | None = None, rules: str | None = None, **more: Any
 ) -> Result:
-    """The result of a run that a policy decides so; ``more`` are fields of `Pair`."""
-    fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": blocks}
+    """The result of a run that a policy decides so; ``more`` are fields of `Pair`.
+
+    The failing one is of a 7B model, with 32 blocks of 7 linears.
+    """
+    default = 32 if verdict == "FAIL" and rules is None and not more else 2
+    fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": blocks or default}
     fields["broken"] = 1 if verdict == "ANOMALOUS" else 0
     if rules is not None:  # a policy of its own, for which few documents and records do
         fields |= {"documents": 12, "items": 0.1, "without": INTERNALS}

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from evalharness.report import gate_rows, render_html, render_markdown, text_summary
 from evalharness.spec.result import Result
 
+from .conftest import INTERNALS
 from .page import Page
+
+LIGHT = ("tokens", "items", "item_tokens", "tasks", *INTERNALS)
 
 
 def every_layer(most: float) -> str:
@@ -19,7 +22,7 @@ def every_layer(most: float) -> str:
 
 def test_dozens_of_passing_gates_are_folded_and_counted(result: Callable[..., Result]) -> None:
     """What is not a PASS always stays in sight."""
-    r = result("FAIL", blocks=4, rules=every_layer(0.15))
+    r = result("FAIL", blocks=4, rules=every_layer(0.15), without=LIGHT)
     rows, folded = gate_rows.fold(gate_rows.gate_rows(r))
     assert (len(rows), len(folded)) == (12, 16)
     assert rows[0].gate.scope == {"layer": "model.layers.3.mlp.down_proj"}
@@ -34,7 +37,7 @@ def test_dozens_of_passing_gates_are_folded_and_counted(result: Callable[..., Re
 
 def test_a_few_gates_are_never_folded(result: Callable[..., Result]) -> None:
     """A fold that hides two rows only costs a click."""
-    rows = gate_rows.gate_rows(result("FAIL", blocks=2, rules=every_layer(0.15)))
+    rows = gate_rows.gate_rows(result("FAIL", blocks=2, rules=every_layer(0.15), without=LIGHT))
     assert len(rows) == 14
     assert gate_rows.fold(rows)[1] == []
 

@@ -21,7 +21,13 @@ from .page import Page, check_harmless
 @pytest.fixture(scope="module")
 def fail_page(page: Callable[..., str]) -> str:
     """The page of a failing run."""
-    return page("FAIL", blocks=32)
+    return page("FAIL")
+
+
+@pytest.fixture(scope="module")
+def fail_text(fail_page: str) -> str:
+    """Its words."""
+    return Page(fail_page).text
 
 
 def test_the_page_is_whole_and_fetches_nothing(fail_page: str) -> None:
@@ -88,7 +94,7 @@ def test_the_same_result_gives_the_same_bytes(
     result: Callable[..., Result], fail_page: str
 ) -> None:
     """Nothing of the clock, the machine or a hash seed gets in."""
-    assert render_html(result("FAIL", blocks=32)) == fail_page
+    assert render_html(result("FAIL")) == fail_page
 
 
 def test_the_verdict_and_the_gates_come_first(fail_page: str) -> None:
@@ -108,9 +114,8 @@ def test_each_verdict_is_said_in_words_with_its_exit_code(
     assert f"exit code {r.exit_code}" in found.text
 
 
-def test_a_gate_shows_what_its_reader_needs(fail_page: str) -> None:
+def test_a_gate_shows_what_its_reader_needs(fail_text: str) -> None:
     """Observed, interval, limit, reason, worst, place, waiver, further documents, standing."""
-    text = Page(fail_page).text
     for needed in (
         "1.081",
         "[1.070, 1.093]",
@@ -122,7 +127,7 @@ def test_a_gate_shows_what_its_reader_needs(fail_page: str) -> None:
         "not blocking (warn)",
         "over task arc_easy (acc_norm)",
     ):
-        assert needed in text
+        assert needed in fail_text
 
 
 def test_what_blocks_stands_above_what_does_not(fail_page: str) -> None:
@@ -132,12 +137,11 @@ def test_what_blocks_stands_above_what_does_not(fail_page: str) -> None:
     assert order == sorted(order)
 
 
-def test_the_worst_layer_and_disagreements_are_named(fail_page: str) -> None:
+def test_the_worst_layer_and_disagreements_are_named(fail_text: str) -> None:
     """The page says where the error comes from and what the file claims wrongly."""
-    text = Page(fail_page).text
-    assert "Worst: model.layers.29.mlp.down_proj, own error" in text
-    assert "group_size: the file claims 64, the loaded tensors have 32" in text
-    assert "Unmatched on the reference (1): model.rotary_emb (LlamaRotaryEmbedding)" in text
+    assert "Worst: model.layers.29.mlp.down_proj, own error" in fail_text
+    assert "group_size: the file claims 64, the loaded tensors have 32" in fail_text
+    assert "Unmatched on the reference (1): model.rotary_emb (LlamaRotaryEmbedding)" in fail_text
 
 
 def test_what_was_not_measured_says_so_and_is_not_green(bare: Result) -> None:
@@ -203,19 +207,17 @@ def test_names_pass_through_the_builder(
     assert any_text(HOSTILE) == hostile(HOSTILE)
 
 
-def test_a_token_shows_the_spaces_at_its_edges(fail_page: str) -> None:
+def test_a_token_shows_the_spaces_at_its_edges(fail_text: str) -> None:
     """' functions' and 'functions' are two tokens, and a newline is one too."""
-    text = Page(fail_page).text
-    assert "␣functions" in text
-    assert "↵↵" in text
+    assert "␣functions" in fail_text
+    assert "↵↵" in fail_text
 
 
 def test_long_lists_are_cut_and_the_rest_is_counted(
-    result: Callable[..., Result], fail_page: str
+    result: Callable[..., Result], fail_text: str
 ) -> None:
     """Hundreds of modules do not make a page of hundreds of rows."""
-    r = result("FAIL", blocks=32)
+    r = result("FAIL")
     assert len(r.weights) == 225
-    text = Page(fail_page).text
-    assert "Weights 225 tensors; the 20 furthest from the reference" in text
-    assert "The 20 worst of 225 linears" in text
+    assert "Weights 225 tensors; the 20 furthest from the reference" in fail_text
+    assert "The 20 worst of 225 linears" in fail_text
