@@ -88,6 +88,8 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
         return Measured(
             undefined("a simulated candidate runs dequantised: its speed says nothing", confidence)
         )
+    if not np.isfinite(rows[["seconds_ref", "seconds_cand"]].to_numpy(float)).all():
+        return Measured(undefined("a batch has no finite time", confidence, len(rows)))
     # A batch is the cluster; the same batch ran on both sides, one after the other.
     cand, ref = (np.rint(1e9 * rows[f"seconds_{x}"].to_numpy(float)) for x in ("cand", "ref"))
     return Measured(replace(stats.cluster_skew_t(cand, ref, confidence), n=len(rows)))

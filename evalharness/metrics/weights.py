@@ -48,7 +48,7 @@ def weight_error(evidence: Evidence, scope: Scope, confidence: float) -> Measure
     reasons = rows["reason"].dropna()
     if len(reasons):
         return Measured(undefined(str(reasons.iloc[0]), confidence))
-    value = relative(float(rows["err_sq"].sum()), float(rows["ref_sq"].sum()))
+    value = relative(*(float(rows[c].sum(skipna=False)) for c in ("err_sq", "ref_sq")))
     if value is None:
         return Measured(undefined("a weight is NaN or infinite, or all are 0", confidence))
     return Measured(Interval(value, value, value, confidence, len(rows), 1, "counted"))

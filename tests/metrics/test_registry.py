@@ -12,49 +12,31 @@ from scipy.stats import binomtest
 
 from evalharness.metrics import REGISTRY, Estimates
 from evalharness.spec.slices import Subset
-from tests.metrics.conftest import Tables, swapped, synthetic
+from evalharness.testing import Tables, check_metric, swapped, synthetic
 
 Make = Callable[[Tables], Estimates]
-MEASURED = [
-    i
-    for i in REGISTRY
-    if not i.startswith(("latency.", "memory.peak", "layer.error.own", "layer.error.inherited"))
-]
 
 
-def values(estimates: Estimates, confidence: float = 0.95) -> dict[tuple[str, str], Any]:
-    return {
-        (i, str(s)): estimates.estimate(i, s, confidence)
-        for i in MEASURED
-        for s in estimates.scopes(i)
-    }
+@pytest.mark.parametrize("metric", list(REGISTRY))
+def test_every_metric_is_what_it_declares(metric: str) -> None:
+    """Identity, symmetry, order of documents, NaN, one document."""
+    check_metric(metric)
 
 
-def test_every_metric_is_measured_on_these_records(estimates: Make) -> None:
-    """A metric that no record here feeds would escape every test below."""
-    assert {i for i, _ in values(estimates(synthetic()))} == set(MEASURED)
-
-
-def test_identical_models_give_the_identity(estimates: Make) -> None:
-    """Exactly: 0 shift, KL 0, agreement 1, ratio 1."""
-    same = synthetic(damage=0.0)
-    for (id, scope), estimate in values(estimates(same)).items():
-        expected = REGISTRY[id].identity
-        if expected is not None and id != "memory.weights.ratio":
-            assert estimate.value == expected, (id, scope)
-            if estimate.low is not None and id not in ("task.flips", "logit.exceed_rate"):
-                assert estimate.low == estimate.high == expected or "Tango" in estimate.method, id
-
-
-def test_swapping_the_sides_flips_odd_metrics_and_keeps_even_ones(estimates: Make) -> None:
-    """As declared by each metric."""
+@pytest.mark.parametrize("column", ["nll_cand", "kl", "conf_cand", "half_range"])
+def test_a_nan_among_the_tokens_is_said(estimates: Make, column: str) -> None:
+    """The reason of every metric that reads it says NaN."""
     tables = synthetic()
-    one, two = values(estimates(tables)), values(estimates(swapped(tables)))
-    for (id, scope), estimate in one.items():
-        symmetry = REGISTRY[id].symmetric
-        if symmetry is not None:
-            sign = -1 if symmetry == "odd" else 1
-            assert two[id, scope].value == pytest.approx(sign * estimate.value, abs=1e-9), id
+    tables["tokens"].loc[5, column] = np.nan
+    found = estimates(tables)
+    null = [
+        e
+        for id in REGISTRY
+        for s in found.scopes(id)
+        if (e := found.estimate(id, s, 0.95)).value is None
+    ]
+    assert null
+    assert all("NaN" in (e.reason or "") for e in null)
 
 
 def test_perplexity_ratio_inverts_when_the_sides_are_swapped(estimates: Make) -> None:
@@ -65,50 +47,6 @@ def test_perplexity_ratio_inverts_when_the_sides_are_swapped(estimates: Make) ->
     )
     assert one.value * two.value == pytest.approx(1)
     assert one.low * two.high == pytest.approx(1)
-
-
-def test_the_order_of_documents_changes_nothing(estimates: Make) -> None:
-    """Clusters are a set."""
-    tables = synthetic()
-    g = len(tables["documents"])
-    moved = {k: v.copy() for k, v in tables.items()}
-    for name in ("tokens", "documents", "layers", "routing"):
-        moved[name]["doc"] = g - 1 - moved[name]["doc"]
-        moved[name] = moved[name].sort_values("doc", kind="stable")
-    one, two = values(estimates(tables)), values(estimates(moved))
-    for key, estimate in one.items():
-        for end in ("value", "low", "high"):
-            a, b = getattr(estimate, end), getattr(two[key], end)
-            assert (a is None) == (b is None), key
-            if a is not None:
-                # Resampled ends come from the same seed over another order.
-                resampled = "bootstrap" in estimate.method and end != "value"
-                assert b == pytest.approx(a, rel=0.15 if resampled else 1e-9, abs=1e-9), (key, end)
-
-
-@pytest.mark.parametrize("column", ["nll_cand", "kl", "conf_cand", "half_range"])
-def test_a_nan_is_never_averaged(estimates: Make, column: str) -> None:
-    """Any metric that reads it is null, with the reason."""
-    tables = synthetic()
-    tables["tokens"].loc[5, column] = np.nan
-    reached = 0
-    for (id, scope), estimate in values(estimates(tables)).items():
-        assert estimate.value is None or np.isfinite(estimate.value)
-        if estimate.value is None:
-            reached += 1
-            assert "NaN" in (estimate.reason or ""), (id, scope)
-            assert estimate.low is None
-    assert reached > 0
-
-
-def test_one_document_gives_no_interval(estimates: Make) -> None:
-    """Never a standard error of 0."""
-    left_out = ("items", "item_tokens", "tasks")
-    tables = {k: v for k, v in synthetic(documents=1).items() if k not in left_out}
-    for (id, scope), estimate in values(estimates(tables)).items():
-        if not REGISTRY[id].deterministic and estimate.n:
-            assert estimate.low is None, (id, scope)
-            assert estimate.reason, (id, scope)
 
 
 def test_a_slice_takes_the_documents_its_globs_match(estimates: Make) -> None:
