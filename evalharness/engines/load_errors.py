@@ -5,25 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import EvalHarnessError, InputError, RunError
 from evalharness.spec.model import ModelSpec
-
-_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether ``error`` says that memory ran out: torch's, Python's or the CPU allocator's."""
-    text = str(error).lower()
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(m in text for m in _MEMORY)
-    )
 
 
 def explain(error: Exception, spec: ModelSpec, place: Path) -> EvalHarnessError:
     """Return what to raise instead of ``error``, which loading ``place`` for ``spec`` raised."""
     text = " ".join(str(error).split()) or type(error).__name__
     low = text.lower()
-    if isinstance(error, MemoryError) or any(m in low for m in _MEMORY):
+    if is_out_of_memory(error):
         return RunError(
             f"{spec.name}: not enough memory on {spec.model.device} for {place}. "
             "Use a machine with more, or model.dtype: bfloat16"

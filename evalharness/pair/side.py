@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from evalharness.data.windows import Window, padded
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import keep_freed_memory
-from evalharness.engines.load_errors import is_out_of_memory
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import InputError
 
 MOST_CHUNK = 1024  # scored positions

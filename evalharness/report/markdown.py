@@ -151,7 +151,7 @@ def _tasks(result: Result) -> str:
         )
         rows.append(
             [
-                escape(t.task),
+                escape(t.task) + (f"<br>{escape(row.note)}" if row.note else ""),
                 escape(t.metric) + (" ↑" if t.higher_is_better else " ↓"),
                 f"{t.items:,}",
                 row.reference,

@@ -10,12 +10,13 @@ from evalharness.metrics import REGISTRY
 from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
 from evalharness.report.estimates import find
+from evalharness.report.glossary import plural
 from evalharness.report.interval_bars import axis, forest_bar
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Result, TaskResult
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TaskRow:
     """One task: scores of both sides, the paired shift, the flips; how far predictions moved."""
 
@@ -26,6 +27,7 @@ class TaskRow:
     flips: Estimate | None
     moved: list[Estimate]  # at its tokens, in the first row of each task
     bar: Markup
+    note: str
 
 
 def task_rows(result: Result) -> list[TaskRow]:
@@ -50,8 +52,28 @@ def task_rows(result: Result) -> list[TaskRow]:
         at_tokens = REGISTRY.shown("tasks") if first else []
         found = [find(result, m.id, {"task": t.task}) for m in at_tokens]
         moved = [m for m in found if m is not None]
-        rows.append(TaskRow(t, _score(t.reference), _score(t.candidate), e, flips, moved, bar))
+        rows.append(
+            TaskRow(
+                task=t,
+                reference=_score(t.reference),
+                candidate=_score(t.candidate),
+                shift=e,
+                flips=flips,
+                moved=moved,
+                bar=bar,
+                note=_note(t),
+            )
+        )
     return rows
+
+
+def _note(t: TaskResult) -> str:
+    """Say what a group brings together, or which items count as one; else nothing."""
+    if t.leaves:
+        return f"group of {plural(len(t.leaves), 'task')}"
+    if t.clusters_by:
+        return f"items with the same {t.clusters_by} are one cluster: {t.clusters:,}"
+    return ""
 
 
 def _score(x: float | None) -> str:

@@ -280,7 +280,10 @@ def _tasks(result: Result) -> RenderableType:
             numbers.MISSING if x is None else f"{x:,}" for x in (t.right_to_wrong, t.wrong_to_right)
         )
         table.add_row(
-            Text(f"{short(t.task, 40)} ({short(t.metric, 16)})"),
+            Text(
+                f"{short(t.task, 40)} ({short(t.metric, 16)})"
+                + (f"\n{row.note}" if row.note else "")
+            ),
             f"{t.items:,}",
             row.reference,
             row.candidate,

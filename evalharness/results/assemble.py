@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
-import pandas as pd
 
 from evalharness import stats
 from evalharness.gates import Decision
@@ -23,6 +22,7 @@ from evalharness.metrics.weights import root_ratio, weights
 from evalharness.results import activations as inputs
 from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
+from evalharness.results.tasks import flipped, tasks
 from evalharness.run.directory import InMemory, Run
 from evalharness.spec.module_results import LayerResult, Matching
 from evalharness.spec.plugins import offered, reject
@@ -35,18 +35,15 @@ from evalharness.spec.result import (
     Cost,
     DocumentShift,
     Figures,
-    FlippedItem,
     Histogram,
     ReliabilityBin,
     Repair,
     Result,
-    TaskResult,
     WorstToken,
 )
 from evalharness.version import __version__
 
 SHOWN_TOKENS = 8  # worst tokens shown by each criterion
-SHOWN_FLIPS = 40
 
 
 def build(
@@ -180,53 +177,6 @@ def _update_ends(rows: Any) -> dict[str, Any]:
         return {}
     found = root_ratio(err, update)
     return {"update_low": found.low, "update_high": found.high}
-
-
-def tasks(evidence: Evidence) -> list[TaskResult]:
-    """lm-eval's scores, with the items that changed either way."""
-    results = []
-    for row in evidence.tasks.to_dict("records"):
-        items = evidence.items
-        own = items[(items["task"] == row["task"]) & (items["metric"] == row["metric"])]
-        binary = len(own) > 0 and bool(own["binary"].all())
-        moved = own["score_cand"] - own["score_ref"]
-        few = row["num_fewshot"]
-        results.append(
-            TaskResult(
-                task=row["task"],
-                metric=row["metric"],
-                reference=finite(row["reference"]),
-                candidate=finite(row["candidate"]),
-                higher_is_better=row["higher_is_better"],
-                items=len(own),
-                right_to_wrong=int((moved < 0).sum()) if binary else None,
-                wrong_to_right=int((moved > 0).sum()) if binary else None,
-                num_fewshot=None if few is None or pd.isna(few) else int(few),
-            )
-        )
-    return results
-
-
-def flipped(evidence: Evidence) -> list[FlippedItem]:
-    """Items that one side got right and the other wrong; those that broke come first."""
-    items = evidence.items
-    if items.empty:
-        return []
-    first = items.drop_duplicates(["task", "doc_id"])
-    rows = first[(first["binary"]) & (first["score_ref"] != first["score_cand"])]
-    rows = rows.sort_values(["score_cand", "task", "doc_id"], kind="stable").head(SHOWN_FLIPS)
-    return [
-        FlippedItem(
-            task=r["task"],
-            item=str(r["doc_id"]),
-            change="right→wrong" if r["score_ref"] > r["score_cand"] else "wrong→right",
-            prompt=r["prompt"] or "",
-            target=r["target"] or "",
-            reference_answer=r["answer_ref"] or "",
-            candidate_answer=r["answer_cand"] or "",
-        )
-        for r in rows.to_dict("records")
-    ]
 
 
 def worst_tokens(evidence: Evidence) -> list[WorstToken]:

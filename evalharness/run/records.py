@@ -50,7 +50,8 @@ ITEMS = pa.schema(
     [
         ("task", pa.string()),
         ("doc_id", pa.int64()),  # lm-eval's document id
-        ("cluster", pa.string()),  # the passage when items share one, else the document id
+        # FIELD:HASH where items share the passage in their field FIELD; else the document id.
+        ("cluster", pa.string()),
         ("metric", pa.string()),
         ("score_ref", pa.float64()),
         ("score_cand", pa.float64()),
@@ -248,6 +249,19 @@ TASKS = pa.schema(
     ]
 )
 
+GROUPS = pa.schema(  # lm-eval's aggregates over the leaves of a group
+    [
+        ("task", pa.string()),  # the group
+        ("metric", pa.string()),
+        ("reference", pa.float64()),
+        ("candidate", pa.float64()),
+        ("higher_is_better", pa.bool_()),
+        ("items", pa.int64()),
+        ("num_fewshot", pa.int32()),
+        ("leaves", pa.list_(pa.string())),
+    ]
+)
+
 ANOMALIES = pa.schema([("kind", pa.string()), ("message", pa.string())])
 
 SCHEMAS = {
@@ -266,6 +280,7 @@ SCHEMAS = {
     "sensitivity": SENSITIVITY,
     "timings": TIMINGS,
     "tasks": TASKS,
+    "groups": GROUPS,
     "anomalies": ANOMALIES,
 }
 

@@ -78,6 +78,10 @@ class TaskResult(Part):
     right_to_wrong: int | None = None
     wrong_to_right: int | None = None
     num_fewshot: int | None = None
+    binary: bool | None = None  # each item is right or wrong; null where no item has a score
+    clusters: int | None = None  # independent items: those that share a passage are one
+    clusters_by: str | None = None  # the field of an item that holds the passage; null: none does
+    leaves: list[str] = []  # of a group: the tasks that it brings together
 
 
 class WorstToken(Part):

@@ -66,9 +66,16 @@ class MemoryPlan:
 
 
 def plan_memory(
-    reference: ModelSpec, candidate: ModelSpec, suite: Suite, device: str | None = None
+    reference: ModelSpec,
+    candidate: ModelSpec,
+    suite: Suite,
+    device: str | None = None,
+    reserved: int = 0,
 ) -> MemoryPlan:
-    """Plan a pass; raise `RunError` where no way of running it fits."""
+    """Plan a pass; raise `RunError` where no way of running it fits.
+
+    ``reserved`` : bytes of main memory that something else will take.
+    """
     from evalharness.pair.side import default_chunk
 
     sides = (size(reference, device), size(candidate, device))
@@ -82,7 +89,7 @@ def plan_memory(
         if free is None or any(s.weights is None for s in here):
             lines.append(f"{place}: free memory or weights unknown; sizes are the suite's")
             continue
-        room = int(SPARE * free)
+        room = int(SPARE * free) - (reserved if place.type == "cpu" else 0)
         needs = [s.weights or 0 for s in here]
         lines.append(f"{place}: {gib(free)} free, planned with {gib(room)}")
         if sum(needs) + _work(sides, suite, 1, LEAST_CHUNK) > room:

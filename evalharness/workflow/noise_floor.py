@@ -25,7 +25,7 @@ from torch.nn.functional import pad
 from evalharness.compat.transformers import attention_of
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
-from evalharness.engines.load_errors import is_out_of_memory
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.pair.faults import free_memory
 from evalharness.pair.side import Side

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from evalharness.engines.load_errors import is_out_of_memory
+import pyarrow as pa
+
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import RunError
 from evalharness.pair.faults import OutOfMemoryError, free_memory
 from evalharness.pair.side import Side
 from evalharness.progress import Progress
+from evalharness.run import records
 from evalharness.run.directory import Run
+from evalharness.spec.result import TaskResult
 from evalharness.spec.suite import Suite
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from evalharness.data.items import PreparedTasks
+    from evalharness.pair.tasks.kept_prompts import KeptPrompts
+
+GROUPS = "groups"  # the block that they are recorded in
 
 
 def record_tasks(
@@ -29,7 +34,7 @@ def record_tasks(
     progress: Progress,
     say: Callable[[str], None],
     between: Callable[[], None],
-    kept: dict[bytes, Tensor] | None = None,
+    kept: KeptPrompts | None = None,
 ) -> None:
     """Score every task that ``run`` does not hold yet, with half the batch where memory runs out.
 
@@ -64,7 +69,7 @@ def record_tasks(
                     run.warn(task.notes)
                     run.write_block(f"task-{task.task}", task_tables(task))
                     between()
-                return
+                break
             except (RuntimeError, MemoryError, RunError) as error:
                 if not is_out_of_memory(error.__cause__ or error):
                     raise
@@ -75,3 +80,19 @@ def record_tasks(
             say(f"out of memory: continuing with {batch_size} task requests at a time")
             free_memory(reference.device)
             free_memory(candidate.device)
+    if kept is not None and kept.full:
+        run.log("memory", f"{len(kept)} batches of task prompts are kept; the rest did not fit")
+    _record_groups(prepared, run)
+
+
+def _record_groups(prepared: PreparedTasks, run: Run) -> None:
+    """lm-eval's aggregates of groups, from the records of their leaves, whoever recorded them."""
+    from evalharness.pair.tasks.run import group_results
+
+    if not prepared.groups or GROUPS in run.done():
+        return
+    leaves = [TaskResult(items=0, **row) for row in run.table("tasks").to_pylist()]
+    rows = [
+        {k: getattr(r, k) for k in records.GROUPS.names} for r in group_results(prepared, leaves)
+    ]
+    run.write_block(GROUPS, {"groups": pa.Table.from_pylist(rows, schema=records.GROUPS)})

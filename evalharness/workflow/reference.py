@@ -12,6 +12,7 @@ from evalharness.engines import load as loading
 from evalharness.errors import RunError
 from evalharness.pair.faults import free_memory
 from evalharness.pair.side import Side
+from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.texts.hidden_cache import HiddenCache, default_root
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.progress import Progress
@@ -38,7 +39,7 @@ class Reference:
         self.blocks = blocks(self.documents, self.windows, self.block_tokens)
         self.cache: HiddenCache | None = None
         # Hidden states of task prompts, where other candidates will meet the same; see `many`.
-        self.prompts: dict[bytes, torch.Tensor] | None = None
+        self.prompts: KeptPrompts | None = None
         self._noise_floor: Floor | None = None
         self._settings = job.suite.noise_floor
         self._batch_size = memory.batch_size

@@ -108,15 +108,22 @@ def compare_many(
     on_error: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
     """Measure and judge every candidate that is not done; writes the table of all."""
+    from evalharness.engines.device_memory import gib
     from evalharness.pair.faults import free_memory
+    from evalharness.pair.tasks.kept_prompts import KeptPrompts
     from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
     from evalharness.workflow.reference import Reference
 
     # All plans first: once the reference is loaded, less memory is free.
+    prompts = _room_for_prompts(jobs)
+    if prompts:
+        progress.detail(f"task prompts of the reference: at most {gib(prompts)} are kept")
     planned: list[MemoryPlan | EvalHarnessError] = []
     for job in jobs:
         try:
-            planned.append(plan_memory(job.reference, job.candidate, job.suite, job.device))
+            planned.append(
+                plan_memory(job.reference, job.candidate, job.suite, job.device, reserved=prompts)
+            )
         except EvalHarnessError as error:
             planned.append(error)
     apart = {n: p for n, p in enumerate(planned) if isinstance(p, MemoryPlan) and p.mode == "apart"}
@@ -138,7 +145,7 @@ def compare_many(
             else:
                 if reference is None:
                     reference = Reference(job, memory, progress)
-                    reference.prompts = {}
+                    reference.prompts = KeptPrompts(prompts)
                 result, _ = compare(replace(job, memory=memory), progress, reference)
                 outcome = Outcome(job, result)
         except Interrupted:
@@ -156,6 +163,18 @@ def compare_many(
     ordered = [outcome for _, outcome in sorted(outcomes, key=lambda pair: pair[0])]
     _write_table(folder, [o.result for o in ordered if o.result is not None])
     return ordered
+
+
+def _room_for_prompts(jobs: Sequence[Job]) -> int:
+    """Bytes of main memory for the reference's task prompts; 0 where none are shared."""
+    from torch import device
+
+    from evalharness.engines.device_memory import free_bytes
+    from evalharness.pair.tasks.kept_prompts import SHARE
+
+    if len(jobs) < 2 or not jobs[0].suite.tasks:
+        return 0
+    return int(SHARE * (free_bytes(device("cpu")) or 0))
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

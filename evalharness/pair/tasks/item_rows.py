@@ -292,7 +292,7 @@ def _clusters(docs: dict[int, Any]) -> dict[int, str]:
         texts = {i: _passage(doc, key) for i, doc in docs.items()}
         known = [t for t in texts.values() if t]
         if len(known) > len(set(known)):
-            return {i: _hash(t) if t else str(i) for i, t in texts.items()}
+            return {i: f"{key}:{_hash(t)}" if t else str(i) for i, t in texts.items()}
     return {i: str(i) for i in docs}
 
 
@@ -302,7 +302,7 @@ def _passage(doc: Any, key: str) -> str:
 
 
 def _hash(text: str) -> str:
-    return "passage:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _frame(rows: list[dict[str, Any]]) -> pd.DataFrame:

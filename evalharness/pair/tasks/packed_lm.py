@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy.typing as npt
 from lm_eval.api.instance import Instance
-from torch import Tensor
 
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.tasks.hflm import LoadedLM, require_fit
+from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
 from evalharness.pair.tasks.packing_trial import unsupported, window
 
@@ -57,7 +57,7 @@ class PrefixScorer:
         batch_size: int,
         max_length: int,
         answered: Callable[[int], None],
-        kept: dict[bytes, Tensor] | None = None,
+        kept: KeptPrompts | None = None,
     ) -> None:
         sides = [PackedSide(side) for side in (reference, candidate)]
         self.notes = [

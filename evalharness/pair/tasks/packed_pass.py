@@ -28,6 +28,7 @@ from transformers.cache_utils import DynamicLayer
 
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
+from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.trie import Document, Group, pack
 from evalharness.pair.texts.statistics import token_statistics
 
@@ -169,7 +170,7 @@ class PairedPass:
         max_length: int,
         answered: Callable[[int], None] = lambda count: None,
         together: bool = True,
-        kept: dict[bytes, Tensor] | None = None,
+        kept: KeptPrompts | None = None,
     ) -> None:
         self.sides, self.together = sides, together
         # The first side's hidden states, in the machine's memory: other candidates meet the same
@@ -249,9 +250,7 @@ class PairedPass:
         if self.kept is None or side is not self.sides[0] or not side.side.split:
             return side.hidden(batch)
         key = batch.digest(group.prefix)
-        if key not in self.kept:
-            self.kept[key] = side.hidden(batch).cpu()
-        return self.kept[key].to(side.device)
+        return self.kept.get(key, lambda: side.hidden(batch)).to(side.device)
 
     def _batch(
         self, batch: Batch, sides: Sequence[PackedSide], hidden: Sequence[Tensor]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evalharness.engines.load_errors import is_out_of_memory
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.pair.tasks.packed_pass import Batch, Key, PackedSide
 from evalharness.pair.tasks.trie import pack
 

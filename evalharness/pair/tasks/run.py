@@ -22,6 +22,7 @@ import pyarrow as pa
 from evalharness.compat.silence import quiet
 from evalharness.data.items import PreparedTask, PreparedTasks
 from evalharness.engines.base import LoadedModel
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import EvalHarnessError, RunError
 from evalharness.pair.tasks.item_rows import (
     Paired,
@@ -31,11 +32,10 @@ from evalharness.pair.tasks.item_rows import (
     position_rows,
 )
 from evalharness.run import records
-from evalharness.spec.result import FlippedItem, TaskResult
+from evalharness.spec.result import TaskResult
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from evalharness.pair.tasks.kept_prompts import KeptPrompts
     from evalharness.pair.tasks.packed_lm import PrefixScorer
 
 RequestsAnswered = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
@@ -53,11 +53,6 @@ class TaskRun:
     anomalies: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # how it was scored, where that is not as asked
 
-    @property
-    def flipped(self) -> list[FlippedItem]:
-        """Items whose correctness changed."""
-        return flipped_items(self.frame)
-
 
 def run_tasks(
     reference: LoadedModel,
@@ -68,7 +63,7 @@ def run_tasks(
     seed: int = 0,
     progress: RequestsAnswered | None = None,
     done: Collection[str] = (),
-    kept: dict[bytes, Tensor] | None = None,
+    kept: KeptPrompts | None = None,
 ) -> Iterator[TaskRun]:
     """Score each leaf task on both sides; yields it as soon as it is done.
 
@@ -81,8 +76,7 @@ def run_tasks(
     progress : called with (requests answered, all requests, task and model) on the terminal's own
         streams.
     done : names of tasks to leave out (they are recorded already).
-    kept : the reference's hidden states, filled and used: pass the same dict for its other
-        candidates.
+    kept : the reference's hidden states, filled and used: pass the same for its other candidates.
 
     Raises
     ------
@@ -164,37 +158,17 @@ def group_results(prepared: PreparedTasks, results: Iterable[TaskResult]) -> tup
                     higher_is_better=parts[0].higher_is_better,
                     items=sum(p.items for p in parts),
                     num_fewshot=parts[0].num_fewshot,
+                    leaves=names,
                 )
             )
     return tuple(found)
-
-
-def flipped_items(items: pd.DataFrame) -> list[FlippedItem]:
-    """Items of `records.ITEMS` whose correctness changed, by each task's first binary metric."""
-    found: list[FlippedItem] = []
-    for task, rows in items[items["binary"].astype(bool)].groupby("task", sort=False):
-        first = rows[rows["metric"] == rows["metric"].iloc[0]]
-        both = first["score_ref"].notna() & first["score_cand"].notna()
-        for row in first[both & (first["score_ref"] != first["score_cand"])].to_dict("records"):
-            found.append(
-                FlippedItem(
-                    task=str(task),
-                    item=str(row["doc_id"]),
-                    change="right→wrong" if row["score_ref"] else "wrong→right",
-                    prompt=row["prompt"],
-                    target=row["target"],
-                    reference_answer=row["answer_ref"],
-                    candidate_answer=row["answer_cand"],
-                )
-            )
-    return found
 
 
 def _scorer(
     loaded: tuple[LoadedModel, LoadedModel],
     batch_size: int,
     counter: _Counter,
-    kept: dict[bytes, Tensor] | None,
+    kept: KeptPrompts | None,
 ) -> PrefixScorer:
     from evalharness.pair.tasks.hflm import common_max_length
     from evalharness.pair.tasks.packed_lm import PrefixScorer
@@ -238,7 +212,7 @@ def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Score
 
 def _failed(error: Exception, where: str) -> RunError:
     text = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    if isinstance(error, MemoryError) or "memory" in text.lower():
+    if is_out_of_memory(error):
         return RunError(f"{where}: not enough memory ({text}). Use a smaller batch_size")
     return RunError(f"{where}: {type(error).__name__}: {text}")
 

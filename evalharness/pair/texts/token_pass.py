@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window, batches, padded
-from evalharness.engines.load_errors import is_out_of_memory
+from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import RunError
 from evalharness.pair.clock import Clock
 from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from evalharness.engines.base import LoadedModel
+from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.packed_pass import PackedSide, PairedPass
 
 CUDA = pytest.param(
@@ -76,7 +77,7 @@ def test_packed_scores_equal_a_plain_forward_pass_a_request(device: str) -> None
 def test_the_references_prompts_are_fed_once_for_all_candidates() -> None:
     """The second candidate's answers and statistics are those of a pass of its own, to the bit."""
     reference = side(0, "cpu", torch.float32)
-    kept: dict[bytes, torch.Tensor] = {}
+    kept = KeptPrompts(1 << 30)
     keys = requests()
     asked = list(enumerate(keys))
     PairedPass(

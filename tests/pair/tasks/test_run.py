@@ -18,9 +18,12 @@ import pyarrow as pa
 import pytest
 
 from evalharness.errors import RunError
+from evalharness.metrics import Evidence
 from evalharness.pair.tasks import packed_lm
 from evalharness.pair.tasks.item_rows import Scored, pair_samples
-from evalharness.pair.tasks.run import TaskRun, flipped_items, group_results, run_tasks
+from evalharness.pair.tasks.run import TaskRun, group_results, run_tasks
+from evalharness.results.tasks import flipped
+from evalharness.run.directory import InMemory
 from evalharness.run.records import ITEMS
 from evalharness.spec.result import TaskResult
 from tests.pair.tasks.lm_sides import TASKS, prepare, side
@@ -33,6 +36,12 @@ Tiny = Callable[..., Path]
 def pair(tiny: Tiny) -> tuple[Any, Any]:
     """Two different tiny models."""
     return side(tiny, 0), side(tiny, 1)
+
+
+def flips(frame: pd.DataFrame) -> list[Any]:
+    """The items whose correctness changed, as a result shows them."""
+    table = pa.Table.from_pandas(frame, schema=ITEMS, preserve_index=False)
+    return flipped(Evidence(InMemory({}, {"items": table})))
 
 
 def run(reference: Any, candidate: Any, *names: str, **options: Any) -> list[TaskRun]:
@@ -320,13 +329,6 @@ def test_a_row_holds_both_scores_and_the_confidence_of_each_choice() -> None:
     assert frame["binary"].tolist() == [True, True]
 
 
-def test_flipped_items_are_told_apart_by_direction() -> None:
-    """Document 3 was lost, document 8 gained."""
-    found = flipped_items(paired(REFERENCE, CANDIDATE).frame)
-    assert [(f.item, f.change) for f in found] == [("3", "right→wrong"), ("8", "wrong→right")]
-    assert (found[0].reference_answer, found[0].candidate_answer) == ("yes", "no, never")
-
-
 def test_order_of_the_samples_does_not_matter() -> None:
     """Documents are paired by id, never by position."""
     reversed_candidate = Scored("cand", CANDIDATE.scores, CANDIDATE.samples[::-1])
@@ -366,7 +368,6 @@ def test_a_nan_is_an_anomaly_and_never_right_or_wrong() -> None:
     assert found.frame["correct_cand"].isna().tolist() == [False, True]
     assert found.frame["conf_cand"].isna().tolist() == [False, True]
     assert found.frame["score_ref"].tolist() == [1.0, 0.0]
-    assert flipped_items(found.frame)[0].item == "3"
 
 
 # -- whole runs
@@ -377,7 +378,7 @@ def test_a_model_against_itself_shows_no_difference(pair: tuple[Any, Any]) -> No
     for task in run(pair[0], pair[0], *LOCAL):
         assert task.frame["score_ref"].equals(task.frame["score_cand"].rename("score_ref"))
         assert task.frame["conf_ref"].equals(task.frame["conf_cand"].rename("conf_ref"))
-        assert task.flipped == []
+        assert flips(task.frame) == []
         assert all(r.reference == r.candidate for r in task.results)
 
 
@@ -406,7 +407,7 @@ def test_a_broken_candidate_is_an_anomaly_with_no_score(pair: tuple[Any, Any], n
     assert all(r.candidate is None and r.reference is not None for r in task.results)
     assert task.frame["score_cand"].isna().all()
     assert task.frame["score_ref"].notna().all()
-    assert task.flipped == []
+    assert flips(task.frame) == []
 
 
 def test_tasks_that_are_done_are_left_out(pair: tuple[Any, Any]) -> None:
@@ -499,3 +500,17 @@ def test_results_of_leaves_are_task_results(pair: tuple[Any, Any]) -> None:
                 assert (
                     result.wrong_to_right == ((rows.score_ref == 0) & (rows.score_cand == 1)).sum()
                 )
+
+
+def test_a_task_that_speaks_of_memory_is_not_taken_for_one_that_ran_out(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own message stands: a smaller batch would not help."""
+    task = prepare("choose.yaml").tasks[0].task
+
+    def fails(self: Any, doc: Any, results: Any) -> Any:
+        raise KeyError("memory_palace")
+
+    monkeypatch.setattr(type(task), "process_results", fails)
+    with pytest.raises(RunError, match=r"KeyError: 'memory_palace'$"):
+        run(*pair, "choose.yaml")
