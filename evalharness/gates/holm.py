@@ -1,8 +1,8 @@
 """Holm's correction with weights, so that no gate pays for the matches of another.
 
 Each gate has weight 1, shared among the scopes it is tested in: thirty blocks of one gate weigh as
-much together as one gate of perplexity. With a single scope a gate this is Holm's test as
-`evalharness.stats.holm` has it.
+much together as one gate of perplexity. With a single scope a gate this is Holm's test as it is
+in every textbook.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ from evalharness.metrics.families import LAYER
 from evalharness.metrics.registry import Measured, metric
 from evalharness.run.records import BINS, BINS_PER_OCTAVE, EDGE_MIN
 from evalharness.spec.estimate import Scope
-from evalharness.spec.module_results import LayerResult
 
 # Edge 0 opens bin 0, which holds exact zeros; then EDGE_MIN · 2^(i / BINS_PER_OCTAVE).
 EDGES = np.concatenate([[0.0], EDGE_MIN * 2.0 ** (np.arange(BINS) / BINS_PER_OCTAVE)])
@@ -84,51 +83,3 @@ for _error, _name, _what in (
         records="layers",
         **_more,
     )(partial(_median, _error))
-
-
-RANKED, NAMED = 20, 10  # modules of each ranking told apart; neighbours named of each
-
-
-def worst_channels(evidence: Evidence) -> dict[tuple[str, str], dict[str, Any]]:
-    """By (error, layer): the channel with the most squared error, and its share of all.
-
-    A block of records keeps its own worst channels, so the share is of what they were seen with.
-    """
-    table = evidence.run.table("channels").to_pandas()
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for (error, layer), rows in table.groupby(["error", "layer"], sort=False):
-        by_channel = rows.groupby("channel")["err_sq"].sum()
-        # Repeated in every row of a block.
-        whole = rows.groupby(_blocks(rows))["all_err_sq"].first().sum()
-        if np.isfinite(whole) and whole > 0:
-            channel = int(by_channel.idxmax())
-            found[str(error), str(layer)] = {
-                "worst_channel": channel,
-                "worst_channel_share": float(by_channel[channel] / whole),
-            }
-    return found
-
-
-def _blocks(rows: Any) -> Any:
-    """Number of the block of each row: within one its channels come in falling order, once each."""
-    return (rows["all_err_sq"].diff().fillna(0) != 0).cumsum().to_numpy()
-
-
-def told_apart(rows: list[LayerResult]) -> list[LayerResult]:
-    """Say of the worst modules which others their interval overlaps: by error, blocks apart."""
-    groups: dict[tuple[str, bool], list[int]] = {}
-    for i, row in enumerate(rows):
-        if row.low is not None and row.high is not None and row.median:
-            groups.setdefault((row.error, row.kind == "block"), []).append(i)
-    result = list(rows)
-    for members in groups.values():
-        members.sort(key=lambda i: -(rows[i].median or 0.0))
-        for i in members[:RANKED]:
-            low, high = rows[i].low or 0.0, rows[i].high or 0.0
-            near = [
-                rows[k].layer
-                for k in members
-                if k != i and (rows[k].low or 0.0) <= high and (rows[k].high or 0.0) >= low
-            ]
-            result[i] = rows[i].model_copy(update={"alike": near[:NAMED], "alike_count": len(near)})
-    return result

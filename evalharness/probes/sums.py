@@ -65,7 +65,6 @@ class LayerSums:
         # Largest |Δ|, then its position and channel; −1: no token yet.
         self._largest_3MD = torch.full((3, m, d), -1.0, dtype=wide, device=device)
         self._histogram_2MDB = torch.zeros(2, m, d, BINS, dtype=torch.int32, device=device)
-        self._bad_2M = torch.zeros(2, m, dtype=torch.bool, device=device)
         self._with_update: set[int] = set()
         self._pending: dict[int, list[_Rows]] = {}
         self._pending_tokens = 0
@@ -138,7 +137,6 @@ class LayerSums:
             batch.counted,
             batch.order,
             self._histogram_2MDB,
-            self._bad_2M,
         )
         # One-hot products instead of scatter-adds: float64 in a fixed order.
         total = (values_5MN @ batch.hot).view(5, -1, 2, self.documents).movedim(2, 0)
@@ -161,14 +159,6 @@ class LayerSums:
         old = self._largest_3MD[:, index]
         better = (new[0] > old[0]) | ((new[0] == old[0]) & (new[1] < old[1]))
         self._largest_3MD[:, index] = torch.where(better & found, new, old)
-
-    def non_finite(self) -> tuple[str | None, str | None]:
-        """The first module (in the order given) with a NaN or an infinity: reference, candidate."""
-        self.reduce()
-        found: list[str | None] = []
-        for side in self._bad_2M.tolist():
-            found.append(next((m[0] for m, bad in zip(self.modules, side) if bad), None))
-        return found[0], found[1]
 
     def table(self, documents: Sequence[int]) -> pa.Table:
         """Rows of `records.LAYERS`, modules in order, then documents; doc i is ``documents[i]``.
@@ -318,7 +308,6 @@ def _plain_fold(
     counted_N: Tensor,
     order_N: Tensor,
     histogram_2MDB: Tensor,
-    bad_2M: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Count the tokens of some modules into the histograms and flags; return what is to be summed.
 
@@ -327,9 +316,7 @@ def _plain_fold(
     its bits above, below them n − 1 − order of its token, the first in order among equals; −1 none.
     """
     err, ref, cand, dot, update = rows_RMN[:5].double()
-    bad_2MN = ~torch.stack([ref, cand]).isfinite() & counted_N
-    bad_2M[:, index_M] |= bad_2MN.any(-1)
-    bad_MN = bad_2MN.any(0)
+    bad_MN = ~(ref.isfinite() & cand.isfinite()) & counted_N
     relative = torch.where(err > 0, (err / ref).sqrt(), 0.0)
     cosine = _one_minus_cosine(err, ref, cand, dot)
     values = torch.where(counted_N & ~bad_MN, torch.stack([err, ref, update, cosine]), 0.0)

@@ -170,7 +170,6 @@ def triton_fold(
     counted_N: Tensor,
     order_N: Tensor,
     histogram_2MDB: Tensor,
-    bad_2M: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """See `sums.LayerSums._fold`. Integer atomics alone: the order of threads changes nothing."""
     _, m, n = rows_RMN.shape
@@ -186,7 +185,6 @@ def triton_fold(
             counted_N.view(torch.int8),
             order_N,
             histogram_2MDB,
-            bad_2M.view(torch.int8),
             values,
             top,
             m,
@@ -216,7 +214,6 @@ def _fold(
     counted_ptr,
     order_ptr,
     histogram_ptr,
-    bad_ptr,
     values_ptr,
     top_ptr,
     m,
@@ -240,13 +237,8 @@ def _fold(
     update = tl.load(rows_ptr + 4 * size + at, mask=inside, other=0.0).to(tl.float64)
     largest = tl.load(rows_ptr + 5 * size + at, mask=inside, other=0.0)
 
-    bad_ref = counted & ((tl.abs(ref) < float("inf")) == 0)
-    bad_cand = counted & ((tl.abs(cand) < float("inf")) == 0)
+    finite = (tl.abs(ref) < float("inf")) & (tl.abs(cand) < float("inf"))
     index = tl.load(index_ptr + module)
-    if tl.max((bad_ref | bad_cand).to(tl.int32), 0) > 0:
-        one = tl.full((FOLD,), 1, tl.int8)
-        tl.store(bad_ptr + index + tl.zeros((FOLD,), tl.int32), one, mask=bad_ref)
-        tl.store(bad_ptr + modules + index + tl.zeros((FOLD,), tl.int32), one, mask=bad_cand)
 
     relative = tl.where(err > 0, tl.sqrt(err / ref), 0.0)
     size_a, size_b = tl.sqrt(ref), tl.sqrt(cand)
@@ -256,7 +248,7 @@ def _fold(
     cosine = tl.where((ref > 0) & (cand > 0), cosine, 1.0)
     cosine = tl.where(err == 0, 0.0, cosine)  # 1 − cos, see `sums._one_minus_cosine`
 
-    good = counted & (bad_ref == 0) & (bad_cand == 0)
+    good = counted & finite
     values_ptr += module.to(tl.int64) * n
     tl.store(values_ptr + at, tl.where(good, err, 0.0), mask=inside)
     tl.store(values_ptr + size + at, tl.where(good, ref, 0.0), mask=inside)

@@ -7,43 +7,33 @@ re-rendered without a model.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-
-from evalharness import stats
 from evalharness.gates import Decision
-from evalharness.metrics import Estimates, Evidence, calibration
+from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.divergence import KL_MEAN
-from evalharness.metrics.layers import EDGES, metric_of, told_apart, worst_channels
-from evalharness.metrics.numbers import CONFIDENCE, decibels, finite, relative
-from evalharness.metrics.routing import routing
-from evalharness.metrics.weights import root_ratio, weights
+from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.results import activations as inputs
+from evalharness.results.figures import figures, worst_tokens
+from evalharness.results.layers import layers
+from evalharness.results.routing import routing
 from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
 from evalharness.results.tasks import flipped, tasks
+from evalharness.results.weights import weights
 from evalharness.run.directory import InMemory, Run
-from evalharness.spec.module_results import LayerResult, Matching
+from evalharness.spec.module_results import Matching
 from evalharness.spec.plugins import offered, reject
 from evalharness.spec.result import (
-    NEXT_TOKEN,
     Anomaly,
     BothSides,
     Compared,
     CompressionManifest,
     Cost,
-    DocumentShift,
-    Figures,
-    Histogram,
-    ReliabilityBin,
     Repair,
     Result,
-    WorstToken,
 )
 from evalharness.version import __version__
-
-SHOWN_TOKENS = 8  # worst tokens shown by each criterion
 
 
 def build(
@@ -118,122 +108,6 @@ def same_model(manifest: Mapping[str, Any]) -> bool:
     """Whether both sides hold the same weights, bit for bit."""
     a, b = manifest["sides"]["reference"], manifest["sides"]["candidate"]
     return bool(a["manifest"]["fingerprint"] == b["manifest"]["fingerprint"])
-
-
-def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
-    """One row a module and kind of error, in the order of the model."""
-    results = []
-    worst = worst_channels(evidence)
-    for (error, layer), rows in evidence.layers.items():
-        estimate = estimates.estimate(metric_of(error), {"layer": layer}, CONFIDENCE)
-        sums = {
-            name: float(rows.column(name).astype(float).sum())
-            for name in (
-                "tokens",
-                "err_sq",
-                "ref_sq",
-                "update_sq",
-                "cos_sum",
-                "pos0_err_sq",
-                "pos0_ref_sq",
-            )
-        }
-        tokens, pooled = sums["tokens"], relative(sums["err_sq"], sums["ref_sq"])
-        largest = rows.largest()
-        place = None
-        if largest is not None:
-            place = f"{evidence.document(largest[0])} position {largest[2]} channel {largest[3]}"
-        # A low percentile of the cosine is a high one of 1 − cosine.
-        away = stats.histogram_quantile(rows.histogram("cos").sum(0), EDGES, 0.99) if tokens else 0
-        results.append(
-            LayerResult(
-                layer=layer,
-                kind=cast(Any, rows.text("kind")),
-                type=rows.text("type"),
-                error=error,
-                tokens=int(tokens),
-                median=estimate.value,
-                low=estimate.low,
-                high=estimate.high,
-                pooled=pooled,
-                sqnr_db=decibels(pooled),
-                cosine_mean=finite(sums["cos_sum"] / tokens) if tokens else None,
-                cosine_p01=finite(1 - away) if tokens else None,
-                max_abs=largest and largest[1],
-                max_abs_at=place,
-                position0=relative(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
-                update=relative(sums["err_sq"], sums["update_sq"]),
-                **_update_ends(rows),
-                **worst.get((error, layer), {}),
-            )
-        )
-    return told_apart(results)
-
-
-def _update_ends(rows: Any) -> dict[str, Any]:
-    """The interval of the error relative to the block's update, over documents."""
-    err, update = (rows.column(c).astype(float) for c in ("err_sq", "update_sq"))
-    if not (np.isfinite(err).all() and np.isfinite(update).all() and update.sum() > 0):
-        return {}
-    found = root_ratio(err, update)
-    return {"update_low": found.low, "update_high": found.high}
-
-
-def worst_tokens(evidence: Evidence) -> list[WorstToken]:
-    """The most extreme tokens by each criterion, in context."""
-    frame = evidence.run.table("contexts").to_pandas()
-    results = []
-    for by in ("kl", "nll", "half_range", "max_abs"):
-        for row in frame[frame["by"] == by].nlargest(SHOWN_TOKENS, "value").to_dict("records"):
-            document = evidence.documents.iloc[int(row.pop("doc"))]
-            row["value"] = float(row["value"])
-            results.append(WorstToken(corpus=document["corpus"], document=document["id"], **row))
-    return results
-
-
-def figures(evidence: Evidence) -> Figures:
-    """Histogram of KL, reliability bins of both sides, one point a document."""
-    reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
-    for scope in calibration.scopes(evidence):
-        if scope and "task" not in scope:
-            continue
-        found = calibration.predictions(evidence, scope)
-        if isinstance(found, str):
-            continue
-        reliability[scope.get("task", NEXT_TOKEN)] = {
-            side: [
-                ReliabilityBin(n=b.n, confidence=b.confidence, accuracy=b.accuracy)
-                for b in stats.ece(*found.side(side)).bins
-            ]
-            for side in ("reference", "candidate")
-        }
-    if not evidence.has_tokens:
-        return Figures(reliability=reliability)
-    view = evidence.tokens({})
-    kl = view.column("kl")
-    kl = kl[np.isfinite(kl)]
-    edges = np.logspace(-7, 2, 73)
-    above = kl[kl > 0]
-    counts, _ = np.histogram(above.clip(edges[0], edges[-1]), edges)
-    # A position without a number leaves its own document without one, and no other.
-    shift, n = view.sums(view.column("nll_cand") - view.column("nll_ref"))
-    divergence, _ = view.sums(view.column("kl"))
-    documents = [
-        DocumentShift(
-            document=row["id"],
-            corpus=row["corpus"],
-            tokens=int(n[i]),
-            shift=finite(shift[i] / n[i]),
-            kl=finite(divergence[i] / n[i]),
-        )
-        for i in np.flatnonzero(n)
-        for row in [evidence.documents.iloc[int(i)]]
-    ]
-    return Figures(
-        kl=Histogram(edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())),
-        reliability=reliability,
-        nll_by_document=documents,
-    )
 
 
 def cost(manifest: Mapping[str, Any]) -> Cost:

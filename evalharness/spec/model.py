@@ -190,8 +190,3 @@ def _resolve(file: YamlFile, text: str, key: KeyPath) -> str:
             "Give a directory, a .gguf file, package:NAME/FILE, or a hub id such as org/name.",
         )
     return text
-
-
-def is_local(path: str) -> bool:
-    """True for a path on this machine, false for a hub id."""
-    return path.startswith("package:") or Path(path).is_absolute()

@@ -5,13 +5,13 @@ is the unit of resampling. Every ``confidence`` is two-sided and in (0, 1): a ga
 one-sided 95% bound asks for 0.90 and reads one end.
 """
 
-from evalharness.stats.bootstrap import cluster_bootstrap, cluster_bootstrap_t
+from evalharness.stats.bootstrap import cluster_bootstrap_t
 from evalharness.stats.calibration import LOGIT_EPSILON, brier, calibration_score_sums
 from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
 from evalharness.stats.interval import Interval, exp_interval
 from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums
-from evalharness.stats.multiple import holm, interval_p_value, p_value_beyond
-from evalharness.stats.planning import documents_needed, further_documents, items_needed
+from evalharness.stats.multiple import interval_p_value, p_value_beyond
+from evalharness.stats.planning import documents_needed, further_documents
 from evalharness.stats.proportions import clopper_pearson, tango
 from evalharness.stats.quantiles import (
     histogram_quantile,
@@ -25,7 +25,6 @@ from evalharness.stats.reliability import (
     ece,
     ece_shift,
 )
-from evalharness.stats.reliability_curve import ReliabilityCurve, smooth_reliability
 from evalharness.stats.resample import TooFewReplicates
 from evalharness.stats.sequential import FIVE_LOOKS, look_confidence, obrien_fleming
 from evalharness.stats.skewness import cluster_skew_t, positive_mean_t, rms_t
@@ -37,13 +36,11 @@ __all__ = [
     "CalibrationBin",
     "Ece",
     "Interval",
-    "ReliabilityCurve",
     "TooFewReplicates",
     "brier",
     "calibration_score_sums",
     "ce2_shift",
     "clopper_pearson",
-    "cluster_bootstrap",
     "cluster_bootstrap_t",
     "cluster_jackknife",
     "cluster_ratio_t",
@@ -57,9 +54,7 @@ __all__ = [
     "further_documents",
     "histogram_quantile",
     "histogram_quantile_bootstrap",
-    "holm",
     "interval_p_value",
-    "items_needed",
     "look_confidence",
     "mean_sequence",
     "obrien_fleming",
@@ -68,7 +63,6 @@ __all__ = [
     "quantile_bootstrap",
     "rate_sequence",
     "rms_t",
-    "smooth_reliability",
     "tango",
     "temperature_shift",
 ]

@@ -21,47 +21,6 @@ from evalharness.stats.resample import check_replicates, percentile_ends, resamp
 _FEW_FOR_HEAVY_TAILS = 100
 
 
-def cluster_bootstrap(
-    sums: npt.ArrayLike,
-    counts: npt.ArrayLike,
-    confidence: float,
-    replicates: int = 2000,
-    seed: int = 0,
-) -> Interval:
-    """Return Σ S_g / Σ n_g with the percentile interval of a bootstrap over documents.
-
-    Parameters
-    ----------
-    sums : (G,) per-document sums (for paired scores: of the differences).
-    counts : (G,) tokens or items of each document; documents with 0 are dropped.
-    confidence : two-sided, in (0, 1).
-    replicates, seed : how many resamples, and where they start.
-
-    Returns
-    -------
-    Interval
-        ``se`` is the standard deviation of the replicates. No interval from one document.
-
-    Raises
-    ------
-    ValueError
-        For NaN or infinite input, too few replicates, or a confidence outside (0, 1).
-
-    """
-    check_confidence(confidence)
-    check_replicates(replicates, confidence)
-    s, n = used_clusters(sums, counts)
-    method = "cluster bootstrap"
-    if (few := too_few(s, n, confidence, method)) is not None:
-        return few
-    totals = resampled(np.column_stack([s, n]), replicates, seed)  # (R, 2)
-    ratios = totals[:, 0] / totals[:, 1]
-    low, high = percentile_ends(ratios, confidence)
-    value = float(s.sum() / n.sum())
-    se = float(ratios.std(ddof=1))
-    return Interval(value, low, high, confidence, int(n.sum()), s.size, method, se)
-
-
 def cluster_bootstrap_t(
     sums: npt.ArrayLike,
     counts: npt.ArrayLike,

@@ -1,48 +1,15 @@
-"""Claims of failure over several gates.
-
-A policy passes when every gate passes, which needs no correction (an intersection-union test).
-It fails when *some* gate fails: with eight gates exactly at their limits that happens 34% of the
-time without a correction, 5% with Holm's.
-"""
+"""P-values for the claim that a value is beyond its limit."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 from scipy.special import ndtr, stdtr, stdtrit
 
-from evalharness.stats.interval import Floats, Interval, finite_array
+from evalharness.stats.interval import Interval
 
 Side = Literal["above", "below"]
-
-
-def holm(p_values: npt.ArrayLike) -> Floats:
-    """Return Holm's adjusted p-values (m,), in the order given.
-
-    The i-th smallest becomes max over j <= i of (m − j + 1)·p_(j), at most 1. Rejecting where the
-    adjusted value is at most α keeps the chance of any false claim at α, whatever the dependence.
-
-    Raises
-    ------
-    ValueError
-        For NaN, or values outside [0, 1].
-
-    References
-    ----------
-    Holm 1979, Scandinavian Journal of Statistics 6:65–70.
-
-    """
-    p = finite_array("p_values", p_values)
-    if p.size and (p.min() < 0 or p.max() > 1):
-        raise ValueError(f"p_values: must be in [0,1] (got {p.min()} to {p.max()})")
-    order = np.argsort(p, kind="stable")
-    raised = np.maximum.accumulate(p[order] * np.arange(p.size, 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.minimum(raised, 1.0)
-    return adjusted
 
 
 def p_value_beyond(value: float, se: float, df: float, limit: float, bad_side: Side) -> float:
@@ -55,7 +22,7 @@ def p_value_beyond(value: float, se: float, df: float, limit: float, bad_side: S
     Raises
     ------
     ValueError
-        For a number that is not finite (``df`` apart), se < 0, df <= 0, or an unknown side.
+        For a number that is not finite (``df`` may be), se < 0, df <= 0, or an unknown side.
 
     """
     if not (math.isfinite(value) and math.isfinite(se) and math.isfinite(limit)):

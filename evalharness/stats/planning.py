@@ -46,26 +46,6 @@ def documents_needed(
     return max(2, math.ceil(needed)) if needed < _NEVER else None
 
 
-def items_needed(flip_rate: float, margin: float, confidence: float, power: float = 0.8) -> int:
-    """Return the items n for a binary task to rule out a drop of ``margin`` when there is none.
-
-    n = (z_α + z_β)²·f/m², which is 6.18·f/m² for one-sided 5% (``confidence`` 0.90) and power
-    0.8: a flip rate f of 5% and a margin m of 1 point need 3,092 items, half a point 12,366.
-
-    Parameters
-    ----------
-    flip_rate : share of items whose correctness changes, either way, in (0, 1].
-    margin : the drop to rule out, in (0, 1].
-    confidence : two-sided, in (0, 1).
-    power : probability of PASS if the truth is no drop.
-
-    """
-    z = _z_sum(confidence, power)
-    if not 0 < flip_rate <= 1 or not 0 < margin <= 1:
-        raise ValueError(f"flip_rate, margin: must be in (0,1], got {flip_rate}, {margin}")
-    return math.ceil(z**2 * flip_rate / margin**2)
-
-
 def further_documents(interval: Interval, limit: float, confidence: float) -> int | None:
     """Return how many more documents settle a gate at the present estimate.
 

@@ -11,7 +11,6 @@ from evalharness.gates.holm import levels
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Anomaly, GateResult
-from evalharness.stats.multiple import holm
 from tests.gates.fakes import FakeEstimates, estimate, gate, policy
 
 
@@ -408,14 +407,6 @@ def test_a_gate_over_many_layers_weighs_as_one_gate() -> None:
     ]
     one = estimate("nll.shift", shift, shift - half, shift + half, confidence=0.9)
     assert decided(policy(text), one, *layers).gates[0].verdict == "FAIL"
-
-
-def test_with_one_scope_a_gate_the_correction_is_holms() -> None:
-    """Against the adjusted p-values of `evalharness.stats`."""
-    p_values = [0.012, 0.3, 0.001, 0.025, 0.02]
-    found = levels(p_values, [1.0] * 5, 0.05)
-    assert [p <= level for p, level in zip(p_values, found)] == list(holm(p_values) <= 0.05)
-    assert found == pytest.approx([0.0125, 0.05 / 3, 0.01, 0.05 / 3, 0.05 / 3])
 
 
 def test_verdicts_that_are_no_tests_are_not_counted() -> None:

@@ -245,7 +245,7 @@ def test_a_run_with_everything_says_it_in_its_result(project: Path) -> None:
 
 def test_a_ranking_says_which_neighbours_it_cannot_tell_apart() -> None:
     """Those of one error and kind whose intervals overlap; blocks are ranked by themselves."""
-    from evalharness.metrics.layers import told_apart
+    from evalharness.results.layers import told_apart
     from evalharness.spec.module_results import LayerResult
 
     def row(layer: str, low: float, high: float, kind: Any = "linear") -> LayerResult:

@@ -124,13 +124,11 @@ def test_the_cosine_keeps_its_precision_when_the_models_nearly_agree(device):
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_the_first_module_with_a_nan_or_an_infinity_is_named_on_each_side(device):
+def test_a_nan_or_an_infinity_spoils_its_own_module_and_document_alone(device):
     made = activations()
-    assert collect(device, [made]).non_finite() == (None, None)
     made[0][1][0, 2, 3] = torch.nan
     made[1][0][1, 0, 0] = -torch.inf  # position 0 counts as well
     sums = collect(device, [made])
-    assert sums.non_finite() == ("layers.0.q", "layers.0")
     bad = {(r["layer"], r["doc"]) for r in sums.table([0, 1, 2]).to_pylist() if isnan(r["err_sq"])}
     assert bad == {("layers.0", 0), ("layers.0.q", 2)}
 
@@ -142,7 +140,6 @@ def test_padding_may_hold_anything(device):
     for a, b, _ in made:
         a[1, 5:], b[1, 6:] = torch.nan, 1e30
     sums = collect(device, [made])
-    assert sums.non_finite() == (None, None)
     assert sums.table([0, 1, 2]) == clean
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from evalharness.errors import InputError
-from evalharness.spec.model import ModelSpec, is_local, load_model_spec
+from evalharness.spec.model import ModelSpec, load_model_spec
 
 BASE = """\
 version: 1
@@ -79,8 +79,6 @@ def test_relative_paths_are_relative_to_the_file(base: Path, monkeypatch) -> Non
     monkeypatch.chdir("/")
     spec = candidate(base, "name: c\nmodel: {path: weights, tokenizer: ./weights}\n")
     assert spec.model.path == spec.model.tokenizer == str(base.parent / "weights")
-    assert is_local(spec.model.path)
-    assert not is_local("org/name")
 
 
 def test_a_link_keeps_its_name(base: Path) -> None:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from evalharness.stats import cluster_bootstrap, cluster_bootstrap_t
+from evalharness.stats import cluster_bootstrap_t
 from evalharness.stats.interval import Floats
 from tests.stats.streams import document_totals
 
@@ -21,18 +21,6 @@ def skewed_totals(rng: np.random.Generator, documents: int) -> tuple[Floats, Flo
     shape = counts * mean**2 / variance
     sums = level * rng.gamma(shape, variance / mean)
     return sums, counts, float(mean * np.exp(0.5**2 / 2))
-
-
-def test_percentile_ends_match_a_plain_loop() -> None:
-    """Resampling documents one by one with numpy gives the same ends within noise."""
-    rng = np.random.default_rng(0)
-    sums, counts = document_totals(rng, 60, 0.01, 0.3)
-    picks = rng.integers(0, 60, (20_000, 60))
-    ratios = sums[picks].sum(axis=1) / counts[picks].sum(axis=1)
-    got = cluster_bootstrap(sums, counts, 0.9, replicates=20_000)
-    noise = ratios.std() * 0.05
-    assert [got.low, got.high] == pytest.approx(np.quantile(ratios, [0.05, 0.95]), abs=noise)
-    assert got.se == pytest.approx(ratios.std(), rel=0.03)
 
 
 def test_studentised_ends_match_a_plain_loop() -> None:
@@ -104,9 +92,8 @@ def test_equal_documents_have_a_point_interval() -> None:
 def test_swapping_the_sides_mirrors_the_interval() -> None:
     """Negated differences give the mirror image to the last bit of the seed."""
     sums, counts = document_totals(np.random.default_rng(5), 60, 0.01, 0.3)
-    for estimator in (cluster_bootstrap, lambda *a: cluster_bootstrap_t(*a, log=False)):
-        one, other = estimator(sums, counts, 0.9), estimator(-sums, counts, 0.9)
-        assert (one.low, one.high) == pytest.approx((-other.high, -other.low))  # type: ignore[operator]
+    one, other = (cluster_bootstrap_t(s, counts, 0.9, log=False) for s in (sums, -sums))
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize("documents", [50, 200])

@@ -1,62 +1,19 @@
-"""Corrections and p-values for claims of failure."""
+"""P-values for claims of failure."""
 
 from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from scipy import stats as sps
-from statsmodels.stats.multitest import multipletests
 
 from evalharness.stats import (
     Interval,
     cluster_ratio_t,
     exp_interval,
-    holm,
     interval_p_value,
     p_value_beyond,
 )
-
-
-@pytest.mark.parametrize(
-    "p_values", [[0.03], [0.01, 0.04, 0.03, 0.005], [0.5, 0.5, 0.001, 1.0, 0.0], [0.2, 0.9, 0.3]]
-)
-def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
-    """Adjusted values agree with statsmodels' multipletests."""
-    expected = multipletests(p_values, method="holm")[1]
-    assert holm(p_values) == pytest.approx(expected)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.randoms())
-def test_the_order_of_the_gates_does_not_matter(p_values: list[float], random: object) -> None:
-    """Shuffled p-values have the same adjusted values, shuffled."""
-    order = list(range(len(p_values)))
-    random.shuffle(order)  # type: ignore[attr-defined]
-    shuffled = holm([p_values[i] for i in order])
-    assert shuffled.tolist() == holm(p_values)[order].tolist()
-
-
-def test_holm_of_nothing_is_nothing() -> None:
-    """No gates, no values."""
-    assert holm([]).tolist() == []
-
-
-@pytest.mark.parametrize("bad", [[1.5], [-0.1], [math.nan]])
-def test_values_that_are_no_probabilities_are_refused(bad: list[float]) -> None:
-    """Values outside [0, 1] and NaN are errors."""
-    with pytest.raises(ValueError, match="p_values: must be"):
-        holm(bad)
-
-
-def test_eight_gates_at_their_limits_rarely_fail_together() -> None:
-    """Some gate of eight independent ones fails 5% of the time with Holm, 34% without."""
-    p = np.random.default_rng(0).random((4000, 8))
-    assert np.mean((p <= 0.05).any(axis=1)) == pytest.approx(0.34, abs=0.03)
-    adjusted = np.array([holm(row) for row in p])
-    assert np.mean((adjusted <= 0.05).any(axis=1)) == pytest.approx(0.05, abs=0.015)
 
 
 def test_the_p_value_is_students() -> None:

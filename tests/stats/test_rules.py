@@ -43,7 +43,6 @@ ESTIMATORS: dict[str, tuple[Estimator, Callable[[Any, Any], tuple[Any, ...]]]] =
     "cluster_skew_t": (stats.cluster_skew_t, totals),
     "positive_mean_t": (stats.positive_mean_t, totals),
     "rms_t": (stats.rms_t, totals),
-    "cluster_bootstrap": (stats.cluster_bootstrap, totals),
     "cluster_bootstrap_t": (
         lambda *a: stats.cluster_bootstrap_t(*a, log=True),
         totals,
@@ -185,7 +184,6 @@ def test_a_model_against_itself_has_no_shift(name: str) -> None:
         "cluster_ratio_t",
         "cluster_jackknife",
         "rms_t",
-        "cluster_bootstrap",
         "cluster_bootstrap_t",
         "quantile_bootstrap",
         "histogram_quantile_bootstrap",
