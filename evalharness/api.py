@@ -9,7 +9,6 @@ assert evalharness.check(run, "gates/default.yaml").verdict == "PASS"
 
 from __future__ import annotations
 
-import shlex
 from functools import cached_property
 from pathlib import Path
 
@@ -17,14 +16,14 @@ from evalharness.run.environment import configure
 
 configure()  # before anything below loads NumPy or torch
 
-from evalharness.errors import InputError  # noqa: E402
-from evalharness.gates import Decision, load_policy  # noqa: E402
-from evalharness.metrics import REGISTRY, Estimates, Evidence  # noqa: E402
-from evalharness.results.files import load_result  # noqa: E402
-from evalharness.results.judge import judge  # noqa: E402
-from evalharness.run.directory import Run  # noqa: E402
-from evalharness.spec.estimate import Estimate  # noqa: E402
-from evalharness.spec.result import Anomaly, Result  # noqa: E402
+from evalharness.errors import InputError
+from evalharness.gates import Decision, load_policy
+from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.results.files import load_result
+from evalharness.results.judge import judge
+from evalharness.run.directory import Run
+from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import Anomaly, Result
 
 
 class LoadedRun:
@@ -87,18 +86,5 @@ def compare(
     from evalharness.workflow.compare import compare as run_compare
     from evalharness.workflow.plan import plan_job
 
-    options = {"suite": suite, "gates": gates, "device": device, "limit": limit}
-    words = ["evalharness", "compare", str(base), str(candidate)]
-    for option, value in options.items():
-        words += [] if value is None else [f"--{option}", str(value)]
-    job = plan_job(
-        base,
-        candidate,
-        suite=suite,
-        gates=gates,
-        out=out,
-        device=device,
-        limit=limit,
-        command=shlex.join(words),
-    )
+    job = plan_job(base, candidate, suite=suite, gates=gates, out=out, device=device, limit=limit)
     return LoadedRun(run_compare(job)[1])

@@ -9,11 +9,15 @@ import subprocess
 import sys
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import evalharness
-from evalharness.workflow.interrupt import resume_command
+from evalharness.cli.main import app
+from evalharness.errors import Interrupted
+from evalharness.run.directory import Run
 
 ROOT = Path(evalharness.__file__).parent.parent
 
@@ -40,38 +44,68 @@ def test_compare_may_be_called_again(project: Path) -> None:
         assert evalharness.check(run, project / "gates.yaml").verdict == run.result.verdict
 
 
-@pytest.mark.e2e
-def test_the_command_of_a_run_says_all_that_was_asked_for(project: Path) -> None:
-    """So that the command which resumes it resumes the same comparison."""
-    candidate = project / "a candidate.yaml"
-    candidate.write_text((project / "candidate.yaml").read_text())
-    run = evalharness.compare(
-        project / "base.yaml",
-        candidate,
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-        device="cpu",
-        limit=4,
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import evalharness.workflow.compare",
+        "import evalharness.api; from evalharness.workflow import compare, plan",
+        "from evalharness.cli import main; import evalharness.pytest_plugin",
+        "from evalharness import *; import evalharness.bisect.run",
+    ],
+)
+def test_public_names_are_functions_whatever_was_imported_before(imports: str) -> None:
+    """In a fresh interpreter."""
+    code = (
+        f"{imports}; import evalharness; from types import FunctionType\n"
+        "names = ('check', 'compare', 'configure', 'load_run')\n"
+        "print([n for n in names if not isinstance(getattr(evalharness, n), FunctionType)])"
     )
-    words = shlex.split(resume_command(run.result.command, run.path))
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.e2e
+def test_the_resume_command_of_the_api_can_be_typed(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every option that was given, quoted; it finishes the run, from another program."""
+    monkeypatch.setattr("evalharness.workflow.plan.BLOCK_TOKENS", 60)
+    candidate = project / "a candidate's.yaml"
+    candidate.write_text((project / "candidate.yaml").read_text())
+    write = Run.write_block
+
+    def interrupted(self: Run, block: str, tables: Any) -> None:
+        write(self, block, tables)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Run, "write_block", interrupted)
+    with pytest.raises(Interrupted) as caught:
+        evalharness.compare(
+            project / "base.yaml",
+            candidate,
+            suite=project / "suite.yaml",
+            gates=project / "gates.yaml",
+            out=project / "my run",
+            device="cpu",
+            limit=4,
+        )
+    monkeypatch.setattr(Run, "write_block", write)
+    said, _, command = str(caught.value).partition("Resume with: ")
+    assert said == "interrupted. What was recorded is kept. "
+    words = shlex.split(command)
     assert words[:4] == ["evalharness", "compare", str(project / "base.yaml"), str(candidate)]
-    options = dict(zip(words[4::2], words[5::2], strict=True))
-    assert options == {
+    assert dict(zip(words[4::2], words[5::2], strict=True)) == {
         "--suite": str(project / "suite.yaml"),
         "--gates": str(project / "gates.yaml"),
         "--device": "cpu",
         "--limit": "4",
-        "--resume": str(run.path),
+        "--resume": str(project / "my run"),
     }
-
-
-def test_a_resume_command_names_the_run_once() -> None:
-    """Whatever named it before goes, quoted or not, with a space or an equals sign."""
-    command = "evalharness compare a.yaml 'b c.yaml' --out 'my run' --limit 3 --out=x --resume y"
-    assert resume_command(command, Path("my run")) == (
-        "evalharness compare a.yaml 'b c.yaml' --limit 3 --resume 'my run'"
-    )
+    assert CliRunner().invoke(app, words[1:]).exit_code == 1  # kl.mean fails
+    run = evalharness.load_run(project / "my run")
+    assert len(run.run.done()) == run.run.manifest["blocks"] > 1
+    assert run.metric("kl.mean").clusters == 4
 
 
 def test_the_api_has_the_settings_of_the_command_line() -> None:

@@ -16,22 +16,23 @@ any one of them again.
 from __future__ import annotations
 
 import gc
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalharness.bisect.keep_lists import keep_lists, repair_spec, spec_text
 from evalharness.bisect.prepare import Work, opened_for_bisect, prepared
 from evalharness.bisect.search import Found, TrialLog, read_log
-from evalharness.errors import InputError, Interrupted
+from evalharness.errors import InputError
 from evalharness.metrics import Evidence
 from evalharness.progress import Progress
 from evalharness.results.files import load_result
 from evalharness.results.sensitivity import sensitivity
+from evalharness.run.command import Command
 from evalharness.run.directory import Run
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Repair
 from evalharness.spec.suite import Suite
+from evalharness.workflow.interrupt import resumable
 from evalharness.workflow.seal import render
 
 if TYPE_CHECKING:
@@ -58,23 +59,27 @@ def bisect(
     device: str | None = None,
     evaluations: int | None = None,
     progress: Progress | None = None,
+    command: Command | None = None,
 ) -> Repair:
-    """Find, verify and write the repair of a finished run; its report is written again."""
+    """Find, verify and write the repair of a finished run; its report is written again.
+
+    ``command`` resumes it once it was interrupted; default: made of the other arguments.
+    """
     progress = progress or Progress()
+    if command is None:
+        options = {"gates": policy and policy.path, "evaluations": evaluations, "device": device}
+        command = Command("bisect", (path,), options)
     run, suite, policy = opened_for_bisect(path, policy)
     try:
-        repair = _bisect(run, suite, policy, device, evaluations, progress)
-        run.update(repair=repair.model_dump(mode="json"))
-        found = {"sensitivity": sensitivity(Evidence(run)), "repair": repair}
-        result = load_result(run.path).model_copy(update=found)
-        run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
-        render(run, result)
-        run.seal()
-        return repair
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"interrupted. Resume with: evalharness bisect {shlex.quote(str(path))}"
-        ) from None
+        with resumable(path, command):
+            repair = _bisect(run, suite, policy, device, evaluations, progress)
+            run.update(repair=repair.model_dump(mode="json"))
+            found = {"sensitivity": sensitivity(Evidence(run)), "repair": repair}
+            result = load_result(run.path).model_copy(update=found)
+            run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
+            render(run, result)
+            run.seal()
+            return repair
     finally:
         run.close()
 

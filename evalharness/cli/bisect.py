@@ -15,16 +15,18 @@ from evalharness.cli.options import (
     Quiet,
     RunDir,
 )
+from evalharness.cli.output import command_of
 from evalharness.errors import InputError
 from evalharness.run.environment import configure
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command line."""
-    app.command(epilog="Example: evalharness bisect runs/a--b-20260101-120000")(bisect)
+    app.command("bisect", epilog="Example: evalharness bisect runs/a--b-20260101-120000")(repair)
 
 
-def bisect(
+def repair(
+    context: typer.Context,
     run: RunDir,
     gates: OtherGates = None,
     evaluations: Annotated[
@@ -48,7 +50,8 @@ def bisect(
     configure(offline=offline)
     if evaluations is not None and evaluations < 3:
         raise InputError(f"must be at least 3 (got {evaluations})", key="--evaluations")
-    from evalharness.bisect import run as searching
+    from evalharness.bisect.run import bisect
+    from evalharness.bisect.run import replay as replayed
     from evalharness.gates import load_policy
     from evalharness.progress import Progress
     from evalharness.report.bisect_text import repair_lines, replay_lines, sensitivity_lines
@@ -58,18 +61,23 @@ def bisect(
     policy = load_policy(assets.find("gates", gates)) if gates else None
     progress = Progress(quiet=quiet)
     if replay is not None:
-        row, again = searching.replay(run, replay, policy=policy, device=device, progress=progress)
+        row, again = replayed(run, replay, policy=policy, device=device, progress=progress)
         lines, same = replay_lines(replay, row, again.decision.gates, again.decision.verdict)
         print("\n".join(lines))
         raise typer.Exit(0 if same else 1)
-    repair = searching.bisect(
-        run, policy=policy, device=device, evaluations=evaluations, progress=progress
+    found = bisect(
+        run,
+        policy=policy,
+        device=device,
+        evaluations=evaluations,
+        progress=progress,
+        command=command_of(context),
     )
     if format is Format.json:
-        print(repair.model_dump_json(indent=1))
+        print(found.model_dump_json(indent=1))
     else:
         ranked = load_result(run).sensitivity
-        print("\n".join([*sensitivity_lines(ranked), "", *repair_lines(repair)]))
-        if repair.file:
-            print(f"\nrepair: {run / repair.file}")
-    raise typer.Exit({"PASS": 0, "FAIL": 1, None: 1}.get(repair.verdict_after, 3))
+        print("\n".join([*sensitivity_lines(ranked), "", *repair_lines(found)]))
+        if found.file:
+            print(f"\nrepair: {run / found.file}")
+    raise typer.Exit({"PASS": 0, "FAIL": 1, None: 1}.get(found.verdict_after, 3))

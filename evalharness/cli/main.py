@@ -31,7 +31,7 @@ from evalharness.cli.options import (
 )
 from evalharness.cli.output import (
     check_outputs,
-    command_line,
+    command_of,
     deliver,
     print_plan,
     show_result,
@@ -76,6 +76,7 @@ def _main(
     epilog="Example: evalharness compare base.yaml candidate.yaml --suite quick --gates default"
 )
 def compare(
+    context: typer.Context,
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The reference's model file.")],
     candidates: Annotated[
         list[Path], typer.Argument(metavar="CANDIDATE", help="The candidate's; or several.")
@@ -140,7 +141,7 @@ def compare(
         "stop_early": stop_early,
         "looks": looks,
         "plan_from": plan_from,
-        "command": command_line(),
+        "command": command_of(context),
     }
     progress = Progress(quiet=quiet, verbose=verbose)
     if len(candidates) > 1:
@@ -171,6 +172,7 @@ def _compare(job: Job, progress: Progress, output: list[Path] | None, format: Fo
 
 @app.command(epilog="Example: evalharness demo --out runs/demo")
 def demo(
+    context: typer.Context,
     candidate: Annotated[
         Path | None, typer.Option("--candidate", help="Another candidate of the same reference.")
     ] = None,
@@ -198,7 +200,7 @@ def demo(
         out=out,
         resume=resume,
         limit=limit,
-        command=command_line(),
+        command=command_of(context),
     )
     _compare(job, Progress(quiet=quiet), output, format)
 

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import typer
 
 from evalharness.cli.options import Format
 from evalharness.cli.stdout import PipeConsole, reader_may_leave
 from evalharness.errors import InputError
+from evalharness.run.command import Command
+
+if TYPE_CHECKING:
+    from evalharness.spec.result import Result
+    from evalharness.workflow.plan import Job
 
 
-def print_plan(jobs: Any) -> None:
+def print_plan(jobs: Sequence[Job]) -> None:
     """Say what ``jobs`` would do, as `--dry-run` does."""
     from evalharness.cli.dry_run import describe
 
@@ -25,9 +32,26 @@ def print_plan(jobs: Any) -> None:
             console.print(part, markup=False, soft_wrap=isinstance(part, str))
 
 
-def command_line() -> str:
-    """Return the command that was typed, quoted so that it can be typed again."""
-    return shlex.join(["evalharness", *sys.argv[1:]])
+def command_of(context: typer.Context) -> Command:
+    """The command that was typed, without the options that were left at their defaults."""
+    arguments: list[str | Path] = []
+    options: dict[str, Any] = {}
+    for parameter in context.command.params:
+        value: Any = context.params.get(parameter.name or "")
+        source = context.get_parameter_source(parameter.name or "")
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        if parameter.param_type_name == "argument":
+            arguments += value if isinstance(value, list | tuple) else [value]
+        elif value is False:  # the second of a pair such as --cache/--no-cache
+            options[_long(parameter.secondary_opts)] = True
+        else:
+            options[_long(parameter.opts)] = value
+    return Command(context.info_name or "", tuple(arguments), options)
+
+
+def _long(names: list[str]) -> str:
+    return max(names, key=len).removeprefix("--")
 
 
 _BY_SUFFIX = {
@@ -50,7 +74,7 @@ def check_outputs(output: list[Path] | None) -> None:
             )
 
 
-def deliver(run: Path, result: Any, output: list[Path] | None) -> None:
+def deliver(run: Path, result: Result, output: list[Path] | None) -> None:
     """Copy what was asked for, and tell GitHub where it runs us."""
     for file in output or []:
         shutil.copyfile(run / _BY_SUFFIX[file.suffix], file)
@@ -64,9 +88,8 @@ def deliver(run: Path, result: Any, output: list[Path] | None) -> None:
         print(*github_annotations(result), sep="\n", file=sys.stderr)
 
 
-def show_result(result: Any, path: Path, format: Format) -> None:
+def show_result(result: Result, path: Path, format: Format) -> None:
     """Print a result on stdout, as ``format`` says."""
-
     with reader_may_leave():
         if format is Format.json:
             print(result.model_dump_json(indent=1))

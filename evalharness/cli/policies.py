@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from evalharness.cli.options import RunDir
-from evalharness.errors import InputError, nearest
+from evalharness.errors import InputError, Interrupted, RunError, nearest
+
+if TYPE_CHECKING:
+    from evalharness.api import LoadedRun
 
 baseline_app = typer.Typer(
     name="baseline", help="Stored estimates that gates may be relative to.", no_args_is_help=True
@@ -99,7 +103,7 @@ def init(
     suite: Annotated[str, typer.Option("--suite", help="For a pair: what to measure.")] = "quick",
 ) -> None:
     """Propose a policy for a pair you would ship: its bounds with room, beyond the noise floor."""
-    from evalharness.api import compare, load_run
+    from evalharness.api import load_run
     from evalharness.gates import resolved
     from evalharness.metrics import REGISTRY
     from evalharness.metrics.families import TASK
@@ -109,13 +113,7 @@ def init(
     if len(files) == 1:
         loaded = load_run(files[0])
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            # What is proposed depends on no policy, and none may refuse the pair before.
-            nothing = Path(folder) / "init.yaml"
-            nothing.write_text(
-                "gates:\n  - {metric: weights.bits_per_weight, max: 1.0e+6, severity: info}\n"
-            )
-            loaded = compare(*files, suite=suite, gates=nothing)
+        loaded = _measured(files[0], files[1], suite)
     run, estimates = loaded.path, loaded.estimates
     from evalharness.run import assets
 
@@ -146,6 +144,26 @@ def init(
         if scope:
             print(f"    scope: {json.dumps(scope, ensure_ascii=False)}")  # JSON is YAML, quoted
         print(f"    {'max' if lower else 'min'}: {limit:.6g}")
+
+
+def _measured(base: Path, candidate: Path, suite: str) -> LoadedRun:
+    """Compare under a policy that refuses no pair: what is proposed depends on none."""
+    from evalharness.api import compare
+
+    folder = Path(tempfile.mkdtemp())
+    policy = folder / "init.yaml"
+    policy.write_text(
+        "gates:\n  - {metric: weights.bits_per_weight, max: 1.0e+6, severity: info}\n"
+    )
+    try:
+        run = compare(base, candidate, suite=suite, gates=policy)
+    except (RunError, Interrupted):
+        raise  # the command that resumes names the policy
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    shutil.rmtree(folder)
+    return run
 
 
 def _round_away(value: float, up: bool) -> float:

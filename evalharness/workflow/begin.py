@@ -62,7 +62,7 @@ def begin(
                 "identity": identity,
                 "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
                 "evalharness": __version__,
-                "command": job.command,
+                "command": str(job.command),
                 "sides": sides,
                 "slices": _slices(job, reference),
                 "noise_floor": floor.values,

@@ -26,9 +26,9 @@ def compare(
     ``reference`` is the job's own, where it is loaded already.
     """
     progress = progress or Progress()
-    with resumable(job.command, job.out, job.folder):
+    with resumable(job.out, job.resume_command):
         run = measure_pair(job, progress, reference)
-    with resumable(job.command, job.out, job.folder), progress.step("writing the report"):
+    with resumable(job.out, job.resume_command), progress.step("writing the report"):
         try:
             result = finish(run, job.policy)
         except InputError as error:

@@ -1,8 +1,7 @@
-"""How a run ends before its end: a signal, a fault; and the command that takes it up again."""
+"""How a run is cut short, by a signal or a fault, and is told how to go on."""
 
 from __future__ import annotations
 
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -11,30 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from evalharness.errors import Interrupted, RunError
+from evalharness.run.command import Command
 from evalharness.run.directory import MANIFEST
-
-_PLACES = ("--out", "--resume")  # options that name the run
-
-
-def resume_command(command: str, run: Path) -> str:
-    """The command that takes ``run`` up again, from the one that began it."""
-    words = iter(shlex.split(command))
-    kept = []
-    for word in words:
-        if word in _PLACES:
-            next(words, None)
-        elif not word.startswith(tuple(f"{option}=" for option in _PLACES)):
-            kept.append(word)
-    return shlex.join([*kept, "--resume", str(run)])
 
 
 @contextmanager
-def resumable(command: str, run: Path, folder: Path | None = None) -> Iterator[None]:
-    """Whatever stops the work inside says how to resume, once there is a run to resume.
-
-    ``folder``: of the runs of several candidates, this one among them.
-    """
-    begun = f"What was recorded is kept. Resume with: {resume_command(command, folder or run)}"
+def resumable(run: Path, command: Command) -> Iterator[None]:
+    """Whatever stops the work inside says that ``command`` resumes it, once there is a ``run``."""
+    begun = f"What was recorded is kept. Resume with: {command}"
     try:
         yield
     except RunError as error:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from evalharness.data.calibration import calibration_texts
 from evalharness.data.documents import Text, read_texts
@@ -24,6 +24,7 @@ from evalharness.gates import (
 from evalharness.metrics import Estimates, Evidence, Spread
 from evalharness.probes.registry import check_probes
 from evalharness.run import assets
+from evalharness.run.command import Command
 from evalharness.run.directory import Run, check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.slices import MOST, SlicedDocument, subsets
@@ -39,57 +40,86 @@ if TYPE_CHECKING:
 BLOCK_TOKENS = 8192  # about a minute's work on two cores: what a killed run loses at most
 
 
-@dataclass(frozen=True)
-class Job:
-    """Validated inputs, with every default explicit."""
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What every candidate of a reference has in common: validated, with every default explicit."""
 
     reference: ModelSpec
-    candidate: ModelSpec
     suite: Suite
     policy: Policy
     texts: list[Text]
     tasks: PreparedTasks | None
+    device: str | None
+    stopping: dict[str, Any] | None  # the rule by which it may stop early
+    warnings: list[str]
+    block_tokens: int
+    spreads: Mapping[str, Spread] | None  # of an earlier run, for planning
+
+    def job(self, candidate: ModelSpec, **own: Any) -> Job:
+        """The comparison with ``candidate``; ``own`` are the other fields of `Job`."""
+        text = calibration_texts(candidate, self.suite)
+        return Job(**vars(self), candidate=candidate, calibration=text, **own)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Shared):
+    """One comparison."""
+
+    candidate: ModelSpec
+    calibration: list[Text]  # what the candidate was calibrated on
     out: Path
-    device: str | None = None
-    resume: bool = False
-    stopping: dict[str, Any] | None = None  # the rule by which it may stop early
-    command: str = ""
-    warnings: list[str] = field(default_factory=list)
-    block_tokens: int = BLOCK_TOKENS
-    cache: bool = False  # keep the reference's hidden states for other candidates
+    resume: bool
+    command: Command
+    cache: bool  # keep the reference's hidden states for other candidates
     folder: Path | None = None  # of the runs of several candidates, this one among them
     memory: MemoryPlan | None = None  # made already, where several jobs share a reference
-    spreads: Mapping[str, Spread] | None = None  # of an earlier run, for planning
-    calibration: list[Text] = field(default_factory=list)  # what the candidate was calibrated on
+
+    @property
+    def resume_command(self) -> Command:
+        """The command that takes this run up again, and those beside it."""
+        return self.command.resuming(self.folder or self.out)
+
+
+class Options(TypedDict, total=False):
+    """What is asked of a comparison, with one candidate or with several; see `plan_shared`."""
+
+    suite: str | Path
+    gates: str | Path
+    device: str | None
+    limit: int | None
+    stop_early: bool
+    looks: int | None
+    plan_from: str | Path | None
 
 
 def plan_job(
     base: str | Path,
     candidate: str | Path,
     *,
-    suite: str | Path = "quick",
-    gates: str | Path = "default",
     out: str | Path | None = None,
     resume: str | Path | None = None,
-    device: str | None = None,
-    limit: int | None = None,
-    stop_early: bool = False,
-    looks: int | None = None,
     cache: bool = False,
-    plan_from: str | Path | None = None,
-    command: str = "",
+    command: Command | None = None,
+    **options: Unpack[Options],
 ) -> Job:
     """Read and check everything that can be checked without loading weights.
 
-    ``plan_from``: an earlier run, whose spreads say what a limit takes instead of the defaults.
+    Parameters
+    ----------
+    base, candidate : the model files.
+    out : the run directory, new or empty; default: `default_out`.
+    resume : an unfinished run to take up instead.
+    cache : keep the reference's hidden states, and use those kept.
+    command : what was typed; default: ``evalharness compare`` with these options.
+    options : see `plan_shared`.
+
+    Raises
+    ------
+    InputError : anything that is wrong with the inputs, by file and key.
+
     """
-    rule = stopping(stop_early, looks)
     reference, other = load_model_spec(base), load_model_spec(candidate)
-    suite_file = assets.find("suites", suite)
-    chosen = _limited(load_suite(suite_file), limit)
-    policy = load_policy(assets.find("gates", gates))
-    for spec in (reference, other):
-        resolve_spec(spec)
+    resolve_spec(other)
     if resume is not None:
         path = Path(resume)
         if Run.open(path).manifest.get("files"):
@@ -102,6 +132,52 @@ def plan_job(
     else:
         path = Path(out) if out is not None else default_out(reference.name, other.name)
         check_new(path)
+    if command is None:
+        command = compare_command((base, candidate), options, out=out, resume=resume, cache=cache)
+    return plan_shared(reference, **options).job(
+        other, out=path, resume=resume is not None, command=command, cache=cache
+    )
+
+
+def compare_command(files: Sequence[str | Path], options: Options, **more: Any) -> Command:
+    """The command line that asks for the same comparison."""
+    named = {key.replace("_", "-"): value for key, value in {**options, **more}.items()}
+    return Command("compare", tuple(files), named)
+
+
+def plan_shared(
+    reference: ModelSpec,
+    *,
+    suite: str | Path = "quick",
+    gates: str | Path = "default",
+    device: str | None = None,
+    limit: int | None = None,
+    stop_early: bool = False,
+    looks: int | None = None,
+    plan_from: str | Path | None = None,
+) -> Shared:
+    """Read and check what does not depend on a candidate.
+
+    Parameters
+    ----------
+    reference : the reference's spec.
+    suite, gates : a file, or the name of one that ships.
+    device : for both models, in place of the model files' own.
+    limit : at most so many documents per corpus and items per task.
+    stop_early : stop as soon as every blocking gate on text is decided.
+    looks : the same, at so many planned moments.
+    plan_from : an earlier run, whose spreads say what a limit takes instead of the defaults.
+
+    Raises
+    ------
+    InputError : anything that is wrong with the inputs, by file and key.
+
+    """
+    rule = stopping(stop_early, looks)
+    resolve_spec(reference)
+    suite_file = assets.find("suites", suite)
+    chosen = _limited(load_suite(suite_file), limit)
+    policy = load_policy(assets.find("gates", gates))
     texts, notes = read_texts(chosen)
     tasks = None
     if chosen.tasks:
@@ -116,23 +192,17 @@ def plan_job(
     check_resolvable(policy, sizes(chosen, texts, tasks), spreads)
     if stop_early:
         notes += unwatched(policy)
-    return Job(
-        reference,
-        other,
-        chosen,
-        policy,
-        texts,
-        tasks,
-        path,
-        device,
-        resume is not None,
-        rule,
-        command,
-        notes,
-        BLOCK_TOKENS // (4 if rule else 1),
-        cache,
+    return Shared(
+        reference=reference,
+        suite=chosen,
+        policy=policy,
+        texts=texts,
+        tasks=tasks,
+        device=device,
+        stopping=rule,
+        warnings=notes,
+        block_tokens=BLOCK_TOKENS // (4 if rule else 1),
         spreads=spreads,
-        calibration=calibration_texts(other, chosen),
     )
 
 
@@ -213,10 +283,10 @@ def _limited(suite: Suite, limit: int | None) -> Suite:
     return suite.model_copy(update=changes)
 
 
-def default_out(reference: str, candidate: str) -> Path:
-    """``runs/REFERENCE--CANDIDATE-TIME``."""
+def default_out(reference: str, other: str) -> Path:
+    """``runs/REFERENCE--OTHER-TIME``."""
     now = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{tidy(reference)}--{tidy(candidate)}-{now}"
+    return Path("runs") / f"{tidy(reference)}--{tidy(other)}-{now}"
 
 
 def tidy(name: str) -> str:

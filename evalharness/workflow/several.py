@@ -10,25 +10,31 @@ of all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed),
 
 from __future__ import annotations
 
-import datetime as dt
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
-from evalharness.data.calibration import calibration_texts
 from evalharness.engines.locate import resolve_spec
 from evalharness.errors import EvalHarnessError, InputError, Interrupted
 from evalharness.probes.registry import probes_of
 from evalharness.progress import Progress
 from evalharness.results.files import load_result
+from evalharness.run.command import Command
 from evalharness.run.directory import MANIFEST, Run, check_new
 from evalharness.run.files import write_text
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
-from evalharness.workflow.plan import Job, plan_job, tidy
+from evalharness.workflow.plan import (
+    Job,
+    Options,
+    compare_command,
+    default_out,
+    plan_shared,
+    tidy,
+)
 
 WORST = (4, 2, 1, 3, 0)
 COMBINED = "combined.html"
@@ -57,13 +63,25 @@ def plan_many(
     out: str | Path | None = None,
     resume: str | Path | None = None,
     cache: bool | None = None,
-    **options: Any,
+    command: Command | None = None,
+    **options: Unpack[Options],
 ) -> tuple[Path, list[Job]]:
-    """The directory of all runs, and a checked plan for each; ``options`` are those of `plan`.
+    """The directory of all runs, and a checked plan for each candidate.
 
-    ``cache``: None keeps the reference's hidden states unless the suite times it.
+    Parameters
+    ----------
+    base, candidates : the model files.
+    out : the directory of all runs, new or empty; default: `default_out`.
+    resume : such a directory, to finish.
+    cache : keep the reference's hidden states; None: unless the suite times the reference.
+    command, options : as of `plan_job`.
+
+    Raises
+    ------
+    InputError : anything that is wrong with the inputs, by file and key.
+
     """
-    specs = [load_model_spec(c) for c in candidates]
+    reference, specs = load_model_spec(base), [load_model_spec(c) for c in candidates]
     folders = [tidy(s.name) for s in specs]
     for name, file in zip(folders, candidates):
         if folders.count(name) > 1:
@@ -73,31 +91,24 @@ def plan_many(
                 key="name",
                 remedy="Each candidate's run is a directory of that name: give each its own.",
             )
-    folder = _folder(load_model_spec(base), len(specs), out, resume)
-    # The first plan reads texts, tasks and policy for all; its own directory does not matter.
-    first = plan_job(base, candidates[0], out=folder / folders[0] / "new", **options)
-    keep = (
-        cache
-        if cache is not None
-        else not any(probe.times_reference for probe in probes_of(first.suite))
-    )
-    jobs = []
-    for spec, name in zip(specs, folders):
+    folder = _folder(reference, len(specs), out, resume)
+    begun = [(folder / name / MANIFEST).exists() for name in folders]
+    for spec, name, there in zip(specs, folders, begun):
         resolve_spec(spec)
-        there = (folder / name / MANIFEST).exists()
         if not there:
             check_new(folder / name)
-        jobs.append(
-            replace(
-                first,
-                candidate=spec,
-                calibration=calibration_texts(spec, first.suite),
-                out=folder / name,
-                folder=folder,
-                resume=there,
-                cache=keep,
-            )
+    shared = plan_shared(reference, **options)
+    if command is None:
+        more = {"out": out, "resume": resume, "no-cache": cache is False, "cache": cache}
+        command = compare_command((base, *candidates), options, **more)
+    if cache is None:
+        cache = not any(probe.times_reference for probe in probes_of(shared.suite))
+    jobs = [
+        shared.job(
+            spec, out=folder / name, resume=there, command=command, cache=cache, folder=folder
         )
+        for spec, name, there in zip(specs, folders, begun)
+    ]
     return folder, jobs
 
 
@@ -205,5 +216,4 @@ def _folder(
     if out is not None:
         check_new(Path(out))
         return Path(out)
-    now = dt.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return Path("runs") / f"{tidy(reference.name)}--{count}-candidates-{now}"
+    return default_out(reference.name, f"{count}-candidates")

@@ -17,6 +17,7 @@ import torch
 
 from evalharness.engines import load as loading
 from evalharness.errors import InputError, Interrupted, RunError
+from evalharness.run.command import Command
 from evalharness.run.directory import Run
 from evalharness.workflow import memory_plan as memory
 from evalharness.workflow.compare import compare
@@ -54,7 +55,7 @@ def job(project: Path, out: str | None = "run", **more: Any) -> Any:
         "suite": project / "suite.yaml",
         "gates": project / "gates.yaml",
         "out": project / out if out else None,
-        "command": "evalharness compare a b --out run",
+        "command": Command("compare", ("a", "b"), {"out": "run"}),
     }
     return plan_job(project / "base.yaml", project / "candidate.yaml", **(options | more))
 

@@ -50,7 +50,7 @@ def planned(project: Path, *names: str, **more: Any) -> Any:
 
 
 def stable(result: Any) -> str:
-    data = result.model_dump(exclude={"created", "cost"})
+    data = result.model_dump(exclude={"created", "cost", "command"})
     data["metrics"] = [m for m in data["metrics"] if not m["id"].startswith("latency")]
     return json.dumps(data, sort_keys=True)
 
@@ -141,7 +141,7 @@ def test_candidates_that_do_not_fit_beside_the_reference_come_last(
     monkeypatch.setattr(
         memory,
         "plan_memory",
-        lambda reference, candidate, *_: memory.MemoryPlan(*sizes[candidate.name], 128, ()),
+        lambda reference, candidate, *_, **__: memory.MemoryPlan(*sizes[candidate.name], 128, ()),
     )
     loaded = []
     load = loading.load
