@@ -18,6 +18,8 @@ import evalharness
 from evalharness.cli.main import app
 from evalharness.errors import Interrupted
 from evalharness.run.directory import Run
+from evalharness.workflow.compare import compare
+from tests.workflow.jobs import job
 
 ROOT = Path(evalharness.__file__).parent.parent
 
@@ -63,6 +65,16 @@ def test_public_names_are_functions_whatever_was_imported_before(imports: str) -
     env = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+@pytest.mark.e2e
+def test_the_api_gives_estimates_of_a_stored_run(project: Path) -> None:
+    """load_run, metric and check."""
+    result, run = compare(job(project))
+    loaded = evalharness.load_run(run.path)
+    stored = next(m for m in result.metrics if m.id == "kl.mean" and m.scope == {})
+    assert loaded.metric("kl.mean") == stored
+    assert evalharness.check(loaded, project / "gates.yaml").verdict == "FAIL"
 
 
 @pytest.mark.e2e

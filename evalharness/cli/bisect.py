@@ -30,11 +30,11 @@ def repair(
     run: RunDir,
     gates: OtherGates = None,
     evaluations: Annotated[
-        int | None, typer.Option("--evaluations", help="Try at most N sets in all.")
+        int | None, typer.Option("--evaluations", metavar="N", help="Try at most N sets in all.")
     ] = None,
     replay: Annotated[
         int | None,
-        typer.Option("--replay", help="Only repeat evaluation N of bisect.jsonl."),
+        typer.Option("--replay", metavar="N", help="Only repeat evaluation N of bisect.jsonl."),
     ] = None,
     device: Device = None,
     offline: Offline = False,
@@ -44,8 +44,9 @@ def repair(
     """Find the smallest set of modules to keep in high precision so that the policy passes.
 
     Exit code: 0 the repair passes on held-out documents, 1 it fails or there is none, 3 the
-    held-out documents do not settle it, 2 there is nothing to repair. Interrupted, or killed, the
-    same command goes on. With --replay: 0 the evaluation comes out as it was logged, 1 it does not.
+    held-out documents do not settle it, 2 there is nothing to repair. The same command resumes a
+    search that was interrupted or killed. With --replay: 0 the evaluation comes out as it was
+    logged, 1 it does not.
     """
     configure(offline=offline)
     if evaluations is not None and evaluations < 3:

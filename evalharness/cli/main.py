@@ -79,7 +79,7 @@ def compare(
     context: typer.Context,
     base: Annotated[Path, typer.Argument(metavar="BASE", help="The reference's model file.")],
     candidates: Annotated[
-        list[Path], typer.Argument(metavar="CANDIDATE", help="The candidate's; or several.")
+        list[Path], typer.Argument(metavar="CANDIDATE", help="The candidate's, or several.")
     ],
     suite: Suite = "quick",
     gates: Gates = "default",
@@ -102,7 +102,9 @@ def compare(
     ] = False,
     plan_from: Annotated[
         Path | None,
-        typer.Option("--plan-from", help="Check sizes by the spreads of this earlier run."),
+        typer.Option(
+            "--plan-from", metavar="RUN", help="Check sizes by the spreads of this earlier run."
+        ),
     ] = None,
     stop_early: Annotated[
         bool,
@@ -115,8 +117,9 @@ def compare(
         int | None,
         typer.Option(
             "--looks",
+            metavar="N",
             show_default=False,
-            help="Look so many times, equally spaced, and stop at the first look that decides "
+            help="Look N times, equally spaced, and stop at the first look that decides "
             "every blocking gate (O'Brien-Fleming; 5 is customary).",
         ),
     ] = None,

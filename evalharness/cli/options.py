@@ -22,19 +22,31 @@ Gates = Annotated[str, typer.Option("--gates", help="A policy file, or a shipped
 OtherGates = Annotated[
     Path | None, typer.Option("--gates", help="Another policy; default: the run's own.")
 ]
-Out = Annotated[Path | None, typer.Option("--out", help="The run directory, new or empty.")]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Resume this unfinished run.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The run directory, new or empty.")
+]
+Resume = Annotated[
+    Path | None, typer.Option("--resume", metavar="RUN", help="Resume this unfinished run.")
+]
 Device = Annotated[
-    str | None, typer.Option("--device", help="Run both models on cpu, cuda, cuda:1, …")
+    str | None,
+    typer.Option("--device", help="Run both models on this device, such as cpu or cuda:1."),
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", help="Use at most N documents per corpus and N items per task."),
+    typer.Option(
+        "--limit", metavar="N", help="Use at most N documents per corpus and N items per task."
+    ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
 Outputs = Annotated[
     list[Path] | None,
-    typer.Option("-o", "--output", help="Also write FILE, as its suffix says: html json md xml."),
+    typer.Option(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Also write FILE; its suffix says what: .html, .json, .md or .xml.",
+    ),
 ]
 OutputFormat = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]

@@ -60,7 +60,8 @@ def explain(
 def plan(
     gates: Annotated[str, typer.Argument(metavar="GATES", help="A policy file or a name.")],
     run: Annotated[
-        Path | None, typer.Option("--run", help="Take the spreads from this earlier run.")
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="Take the spreads from this earlier run."),
     ] = None,
 ) -> None:
     """Say how many documents and items each gate of a policy needs."""
@@ -178,7 +179,10 @@ def _round_away(value: float, up: bool) -> float:
 
 
 @baseline_app.command(epilog="Example: evalharness baseline save runs/x --to gates/baseline.json")
-def save(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to write.")]) -> None:
+def save(
+    run: RunDir,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to write.")],
+) -> None:
     """Store a run's estimates as a baseline; refuses to replace one (see bless)."""
     if to.exists():
         raise InputError(
@@ -192,7 +196,8 @@ def save(run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to
 
 @baseline_app.command(epilog="Example: evalharness baseline bless runs/x --to gates/baseline.json")
 def bless(
-    run: RunDir, to: Annotated[Path, typer.Option("--to", help="The file to replace.")]
+    run: RunDir,
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to replace.")],
 ) -> None:
     """Replace a baseline by a run that its policy passed."""
     from evalharness.results.files import load_result

@@ -7,7 +7,6 @@ from scipy import stats as scipy_stats
 
 from evalharness.errors import InputError
 from evalharness.gates import Decision, decide, find_anomalies, refuse_noise
-from evalharness.gates.holm import levels
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Anomaly, GateResult

@@ -1,0 +1,99 @@
+"""The command line as a process: what goes where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evalharness.workflow.compare import compare
+from tests.cli.command import cli
+from tests.workflow.jobs import job
+
+
+@pytest.mark.e2e
+def test_nothing_but_the_result_reaches_stdout(project: Path) -> None:
+    """Progress goes to stderr."""
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "evalharness",
+            "compare",
+            "base.yaml",
+            "candidate.yaml",
+            "--suite",
+            "suite.yaml",
+            "--gates",
+            "gates.yaml",
+            "--out",
+            "o",
+            "--format",
+            "json",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=project,
+    )
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout)["verdict"] == "FAIL"
+    assert "loading base" in done.stderr
+
+
+def test_help_starts_without_heavy_imports() -> None:
+    """`--help` is parsed before pandas, scipy or torch are needed."""
+    code = (
+        "import sys\nfrom evalharness.cli.main import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'transformers', 'pandas', 'scipy', 'matplotlib', 'pyarrow'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.e2e
+def test_a_dry_run_loads_no_weights_and_says_what_it_would_do(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Documents, windows, slices and gates; no directory is made."""
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise AssertionError("weights were loaded")
+
+    monkeypatch.setattr("evalharness.engines.load.load", refuse)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
+    monkeypatch.setattr("safetensors.torch.load_file", refuse)
+    code, out, _ = cli(
+        "compare",
+        project / "base.yaml",
+        project / "candidate.yaml",
+        "--suite",
+        project / "suite.yaml",
+        "--gates",
+        project / "gates.yaml",
+        "--out",
+        project / "run",
+        "--dry-run",
+    )
+    assert code == 0
+    assert out.startswith("ok: every input is valid; no weights were loaded")
+    for text in ("12 documents, ", " windows, ", "slice    odd: 6 documents", "top1.agreement"):
+        assert text in out
+    assert not (project / "run").exists()
+
+
+@pytest.mark.e2e
+def test_a_reader_that_leaves_does_not_change_the_exit_code(project: Path) -> None:
+    """`evalharness gate RUN | head` still fails where a gate does."""
+    result, run = compare(job(project))
+    assert result.exit_code == 1
+    command = [sys.executable, "-m", "evalharness", "gate", str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(60) == 1

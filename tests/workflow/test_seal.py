@@ -1,0 +1,53 @@
+"""A finished run is judged and rendered again from what it holds."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evalharness.workflow.compare import compare
+from evalharness.workflow.seal import finish
+from tests.cli.command import cli
+from tests.workflow.jobs import job
+
+pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
+
+
+def test_gating_again_gives_the_same_result(project: Path) -> None:
+    """And another policy another verdict."""
+    before, run = compare(job(project))
+    policy = project / "loose.yaml"
+    policy.write_text("version: 1\ngates:\n  - {metric: kl.mean, max: 1000}\n")
+    code, out, _ = cli("gate", run.path, "--gates", policy, "--format", "json")
+    assert (code, json.loads(out)["verdict"]) == (0, "PASS")
+    code, out, _ = cli("gate", run.path, "--gates", project / "gates.yaml", "--format", "json")
+    assert code == 1
+    assert json.loads(out)["metrics"] == json.loads(before.model_dump_json())["metrics"]
+
+
+def test_the_finish_is_repeatable(project: Path) -> None:
+    """Judging the same records twice writes the same bytes."""
+    _, run = compare(job(project))
+    first = (run.path / "result.json").read_bytes()
+    finish(run, job(project, "other").policy)
+    assert (run.path / "result.json").read_bytes() == first
+
+
+def test_gate_report_and_show_work_without_torch(project: Path) -> None:
+    """In a fresh process, from the run directory alone."""
+    _, run = compare(job(project))
+    code = (
+        "import sys\nfrom evalharness.cli.main import app\n"
+        "for args in (['gate', {0!r}], ['report', {0!r}], ['show', {0!r}]):\n"
+        "    try: app(args)\n"
+        "    except SystemExit as e: print('exit', e.code)\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules\n"
+    ).format(str(run.path))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    codes = [line for line in done.stdout.splitlines() if line.startswith("exit ")]
+    assert codes == ["exit 1", "exit 0", "exit 0"]
