@@ -46,7 +46,7 @@ def seconds(
 
 def load_demo(models: list[str], dtype: str) -> list[Any]:
     """The demo's models, on the CPU."""
-    from evalharness.engines.load import load
+    from evalharness.engines.loading import load
     from evalharness.spec.model import load_model_spec
 
     loaded = []

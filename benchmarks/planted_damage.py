@@ -41,7 +41,7 @@ from evalharness.bisect.search import TrialLog
 from evalharness.bisect.trials import Trials
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
-from evalharness.engines.load import load
+from evalharness.engines.loading import load
 from evalharness.engines.simulate import quantize_weight
 from evalharness.gates import load_policy
 from evalharness.pair.matching import match

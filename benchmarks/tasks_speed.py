@@ -34,7 +34,7 @@ TOLERANCE = 1e-3  # nats, float32
 
 def load_pair(dtype: str) -> tuple[Any, Any]:
     """SmolLM2-135M and a 4-bit round-to-nearest simulation of it, heads apart."""
-    from evalharness.engines.load import load
+    from evalharness.engines.loading import load
     from evalharness.spec.model import ModelSpec
 
     base = {"name": "base", "model": {"path": MODEL, "dtype": dtype, "device": "cpu"}}

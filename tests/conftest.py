@@ -126,7 +126,7 @@ def side(tiny: Callable[..., Path]) -> Callable[..., Any]:
     """Load a tiny model as one side; ``bits`` simulates quantisation."""
 
     def make(seed: int = 0, bits: int | None = None, dtype: str = "float32", **config: Any) -> Any:
-        from evalharness.engines.load import load
+        from evalharness.engines.loading import load
         from evalharness.pair.side import Side
 
         data: dict[str, Any] = {

@@ -149,7 +149,7 @@ def prepared(run: Run, suite: Suite, policy: Policy, device: str | None, say: Pr
 
 
 def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Progress) -> Side:
-    from evalharness.engines.load import load
+    from evalharness.engines.loading import load
     from evalharness.pair.side import Side
 
     with say.step(f"loading {spec.name}") as tell:

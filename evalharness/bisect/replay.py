@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from evalharness.bisect.swap import replaced
+from evalharness.compat.transformers import hidden_size
 from evalharness.data.windows import Window
 from evalharness.engines.device_memory import free_bytes
 from evalharness.pair.matching import decoder_blocks
@@ -94,11 +95,10 @@ def _always(out: Any) -> Callable[..., Any]:
 
 def _fits(side: Side, windows: Sequence[Window]) -> bool:
     """Whether two states' outputs, and as much of the other side, fit beside everything else."""
-    config = side.model.config.get_text_config()
-    width, element = getattr(config, "hidden_size", None), side.model.dtype.itemsize
+    width, element = hidden_size(side.model), side.model.dtype.itemsize
     free = free_bytes(side.device)
     if width is None or free is None:
         return False
     tokens = sum(len(s.ids) for s in windows)
     blocks = len(decoder_blocks(side.model))
-    return bool(3 * tokens * blocks * int(width) * element < SHARE * free)
+    return bool(3 * tokens * blocks * width * element < SHARE * free)

@@ -10,8 +10,8 @@ import pyarrow as pa
 from evalharness.bisect.repairable import differing
 from evalharness.bisect.swap import restored
 from evalharness.bisect.trials import decided, layer_errors
-from evalharness.engines.load import load
-from evalharness.engines.storage import stored
+from evalharness.engines.loading import load
+from evalharness.engines.tensor_storage import stored_tensors
 from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY
 from evalharness.pair.matching import PairedModule
@@ -160,6 +160,8 @@ def _bits(reference: Side, candidate: Side, chosen: Sequence[PairedModule]) -> i
     back = {name for p in chosen for name in p.reference_names}
 
     def of(side: Side, keep: Any) -> int:
-        return sum(s.bits for s in stored(side.model, {}) if keep(s.name.rpartition(".")[0]))
+        return sum(
+            s.bits for s in stored_tensors(side.model, {}) if keep(s.name.rpartition(".")[0])
+        )
 
     return of(candidate, lambda n: n not in out) + of(reference, lambda n: n in back)

@@ -13,6 +13,8 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from evalharness.compat import peft
+from evalharness.compat.transformers import is_quantized
 from evalharness.engines.locate import resolve_adapter
 from evalharness.errors import InputError
 from evalharness.spec.model import ModelSpec
@@ -36,18 +38,17 @@ def add_adapter(model: PreTrainedModel, spec: ModelSpec, messages: list[str]) ->
     pickle = spec.model.allow_pickle
     found = resolve_adapter(spec.adapter, allow_pickle=pickle)
     place = found.path or _fetch(str(found.hub_id), pickle)
-    quantised = getattr(model, "hf_quantizer", None) is not None
+    quantised = is_quantized(model)
     safe: dict[str, Any] = {} if pickle else {"use_safetensors": True}
     try:
         config = PeftConfig.from_pretrained(str(place))
         config.inference_mode = True
         if quantised:
-            info: Any = model.load_adapter(str(place), peft_config=config)
-            missing = sorted(getattr(info, "missing_keys", ()) or ())
+            missing = peft.add_unmerged(model, place, config)
             merged = model
         else:
             wrapped = PeftModel.from_pretrained(model, str(place), config=config, **safe)
-            missing = _untrained(wrapped, place, pickle)
+            missing = peft.weights_not_in_files(wrapped, place, safe=not pickle)
             merged = wrapped.merge_and_unload(safe_merge=True)
     except InputError:
         raise
@@ -68,16 +69,6 @@ def add_adapter(model: PreTrainedModel, spec: ModelSpec, messages: list[str]) ->
     messages.append(f"{spec.name}: {kind} adapter {how} ({place})")
     result: PreTrainedModel = merged
     return result
-
-
-def _untrained(wrapped: Any, place: Path, pickle: bool) -> list[str]:
-    """Adapter weights that the model has and the files have not."""
-    from peft import get_peft_model_state_dict
-    from peft.utils import load_peft_weights
-
-    options: dict[str, Any] = {} if pickle else {"use_safetensors": True}
-    held = load_peft_weights(str(place), **options)
-    return sorted(set(get_peft_model_state_dict(wrapped)) - set(held))
 
 
 def _fetch(hub_id: str, pickle: bool) -> Path:

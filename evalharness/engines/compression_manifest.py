@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from evalharness.engines.file_headers import GgufTensor, gguf_tensors
 from evalharness.engines.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from evalharness.engines.simulate import Quantized
-from evalharness.engines.storage import Stored, stored
+from evalharness.engines.tensor_storage import StoredTensor, stored_tensors
 from evalharness.spec.model import Claims, ModelSpec
 from evalharness.spec.result import CompressionManifest, TensorGroup
 
@@ -45,7 +45,7 @@ def compression_manifest(
     simulated : what `fake_quantize` returned.
 
     """
-    tensors = list(stored(model, simulated or {}))
+    tensors = list(stored_tensors(model, simulated or {}))
     parameters = sum(t.parameters for t in tensors)
     bits = sum(t.bits for t in tensors)
     claimed: dict[str, Any] = spec.manifest.model_dump(exclude_none=True)
@@ -68,9 +68,9 @@ def compression_manifest(
     )
 
 
-def group(tensors: Iterable[Stored]) -> list[TensorGroup]:
+def group(tensors: Iterable[StoredTensor]) -> list[TensorGroup]:
     """Tensors stored alike together, the largest group first."""
-    kinds: dict[str, list[Stored]] = {}
+    kinds: dict[str, list[StoredTensor]] = {}
     for tensor in tensors:
         kinds.setdefault(tensor.kind, []).append(tensor)
     groups = []
@@ -90,7 +90,7 @@ def group(tensors: Iterable[Stored]) -> list[TensorGroup]:
 
 
 def disagreements(
-    claim: Claims, tensors: list[Stored], file: Sequence[GgufTensor] = ()
+    claim: Claims, tensors: list[StoredTensor], file: Sequence[GgufTensor] = ()
 ) -> list[str]:
     """Where the claimed bits and group size are not what was measured, in words.
 
@@ -127,7 +127,7 @@ def file_types(tensors: Sequence[GgufTensor]) -> str:
     return f"{text}; {8 * sum(s for s in sizes if s) / weights:.2f} bits per weight"
 
 
-def _range(tensor: Stored) -> tuple[float, float]:
+def _range(tensor: StoredTensor) -> tuple[float, float]:
     """Bits of the codes, and those with scales and zero points (of a grid: not known, up to 1)."""
     codes = tensor.code_bits or 0.0
     whole = codes + 1 if tensor.on_grid else tensor.bits / tensor.parameters

@@ -14,6 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evalharness.compat import peft, quantizers
+from evalharness.compat.transformers import is_conv1d
+
 _PLAIN = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _UNIT_ROWS = 512  # unit vectors sent through a module at a time
 
@@ -25,49 +28,28 @@ def dense_weight(module: nn.Module, dtype: torch.dtype = torch.float32) -> Tenso
     A plain weight comes as a view. ``dtype``: what the module computes in, where only its effect on
     vectors tells its weight.
     """
-    base = getattr(module, "base_layer", None)
-    if isinstance(base, nn.Module):
-        return _with_adapters(module, dense_weight(base, dtype))
+    base = peft.adapted(module)
+    if base is not None:
+        return peft.with_adapters(module, dense_weight(base, dtype))
     weight: Any = getattr(module, "weight", None)
     if isinstance(weight, Tensor):
-        if getattr(weight, "quant_state", None) is not None:
-            return _bnb_4bit(weight)
-        if type(module).__name__ == "Linear8bitLt" and weight.dtype is torch.int8:
-            return _bnb_int8(weight, module)
+        if quantizers.four_bit(weight) is not None:
+            return quantizers.dequantized_four_bit(weight)
+        if quantizers.is_int8(module, weight):
+            return _int8(weight, module)
         if type(weight.data) is not Tensor and hasattr(weight.data, "dequantize"):
             dense: Tensor = weight.data.dequantize()
             return dense
         if type(weight.data) is Tensor and weight.dtype in _PLAIN:
-            return weight.data.T if type(module).__name__ == "Conv1D" else weight.data
+            return weight.data.T if is_conv1d(module) else weight.data
     return _by_effect(module, dtype)
 
 
-def _bnb_4bit(weight: Any) -> Tensor:
-    from bitsandbytes import functional
-
-    dense: Tensor = functional.dequantize_4bit(weight.data, weight.quant_state)
-    return dense
-
-
-def _bnb_int8(weight: Any, module: nn.Module) -> Tensor:
-    scale = getattr(weight, "SCB", None)
-    if scale is None:
-        scale = getattr(getattr(module, "state", None), "SCB", None)
-    if scale is None:
+def _int8(weight: Tensor, module: nn.Module) -> Tensor:
+    scales = quantizers.int8_scales(module, weight)
+    if scales is None:
         return _by_effect(module, torch.float16)
-    dense: Tensor = weight.data.float() * (scale.to(weight.device).float()[:, None] / 127)
-    return dense
-
-
-def _with_adapters(module: Any, base: Tensor) -> Tensor:
-    """The base's weight and what its unmerged adapters add."""
-    if getattr(module, "merged", False):
-        return base
-    dense = base.float()
-    for name in getattr(module, "active_adapters", ()):
-        if name in getattr(module, "lora_A", ()):
-            dense = dense + module.get_delta_weight(name).to(dense.device, dense.dtype)
-    return dense
+    return weight.data.float() * (scales.to(weight.device).float()[:, None] / 127)
 
 
 def _by_effect(module: nn.Module, dtype: torch.dtype) -> Tensor:

@@ -28,12 +28,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from transformers.pytorch_utils import Conv1D
 
+from evalharness.compat.transformers import is_conv1d, untie_head
 from evalharness.errors import InputError, nearest
 from evalharness.spec.model import WeightQuantizer
 
@@ -99,7 +99,7 @@ def fake_quantize(model: nn.Module, recipe: WeightQuantizer) -> dict[str, Quanti
 def select(model: nn.Module, recipe: WeightQuantizer) -> dict[str, nn.Module]:
     """Linear modules that ``include`` names and ``exclude`` does not."""
     linear: dict[str, nn.Module] = {
-        n: m for n, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)
+        n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)
     }
     for key in ("include", "exclude"):
         for index, pattern in enumerate(getattr(recipe, key)):
@@ -216,7 +216,7 @@ def _quantize_module(name: str, module: nn.Module, recipe: WeightQuantizer) -> Q
         )
     if not bool(weight.isfinite().all()):
         raise InputError(f"the weight of {name} holds NaN or infinity", key="simulate")
-    matrix = weight.data.T if isinstance(module, Conv1D) else weight.data  # (O, I)
+    matrix = weight.data.T if is_conv1d(module) else weight.data  # (O, I)
     scales = 0
     rows = len(matrix) if recipe.granularity == "tensor" else max(1, _CHUNK // matrix.shape[1])
     for start in range(0, len(matrix), rows):
@@ -241,7 +241,7 @@ def _untie(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
     head = get_head() if callable(get_head) else None
     owners: dict[int, set[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        weight = module._parameters.get("weight")
+        weight = dict(module.named_parameters(recurse=False)).get("weight")
         if weight is not None:
             owners.setdefault(weight.data_ptr(), set()).add(name)
     for name, module in chosen.items():
@@ -250,9 +250,7 @@ def _untie(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
         if owners[weight.data_ptr()] - chosen.keys():
             module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
             if module is head:
-                cast(Any, model).config.tie_word_embeddings = False
-                tied = getattr(model, "all_tied_weights_keys", {})
-                tied.pop(f"{name}.weight", None)
+                untie_head(model, name)
 
 
 def _tails(names: dict[str, nn.Module]) -> list[str]:

@@ -8,21 +8,25 @@ folder of the same name in the working directory is never mistaken for it.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
-from evalharness.engines import gguf, quantizers
+from evalharness.compat import gguf
+from evalharness.compat.transformers import Loading, load_causal_model
 from evalharness.engines.adapter import add_adapter
 from evalharness.engines.base import Parts, Say
 from evalharness.engines.device_memory import require_memory
 from evalharness.engines.hub import Resolved, snapshot
 from evalharness.engines.load_errors import explain
 from evalharness.engines.locate import check_directory, resolve_tokenizer
+from evalharness.engines.quantization_config import quantization_config
 from evalharness.errors import EvalHarnessError, InputError
 from evalharness.spec.model import ModelSpec
 
@@ -31,12 +35,12 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) -> Parts:
-    """Load the model and the tokenizer of ``spec``; see `evalharness.engines.load.load`."""
+    """Load the model and the tokenizer of ``spec``; see `evalharness.engines.loading.load`."""
     messages: list[str] = []
     place = snapshot(found, spec.model)
     if found.kind == "hub":
         check_directory(place, "model.path", allow_pickle=spec.model.allow_pickle)
-    with gguf.read_once() if found.kind == "gguf" else nullcontext():
+    with _gguf_read_once(place):
         try:
             require_memory(spec, place, device)
             if spec.quantization is None:
@@ -61,10 +65,15 @@ def load_tokenizer(spec: ModelSpec, found: Resolved) -> Tokenizer:
     key = "model.tokenizer" if source.tokenizer else "model.path"
     try:
         if place.suffix == ".gguf":
-            return gguf.load_tokenizer(place)
-        tokenizer: Tokenizer = AutoTokenizer.from_pretrained(
-            place, trust_remote_code=source.trust_remote_code, local_files_only=True
-        )
+            with _gguf_read_once(place):
+                options = {"gguf_file": place.name}
+                tokenizer = AutoTokenizer.from_pretrained(
+                    place.parent, local_files_only=True, **options
+                )
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(
+                place, trust_remote_code=source.trust_remote_code, local_files_only=True
+            )
     except EvalHarnessError:
         raise
     except Exception as error:
@@ -73,7 +82,24 @@ def load_tokenizer(spec: ModelSpec, found: Resolved) -> Tokenizer:
             key=key,
             remedy="Name a directory that holds one with model.tokenizer.",
         ) from error
-    return tokenizer
+    made: Tokenizer = tokenizer
+    return made
+
+
+@contextmanager
+def _gguf_read_once(place: Path) -> Iterator[None]:
+    """Within the block, a GGUF file at ``place`` is parsed once; other files need nothing."""
+    if place.suffix != ".gguf":
+        yield
+        return
+    if not gguf.is_installed():
+        raise InputError(
+            "a GGUF file needs the gguf library",
+            key="model.path",
+            remedy="Run: pip install 'evalharness[gguf]'",
+        )
+    with gguf.read_once():
+        yield
 
 
 def _plain(
@@ -81,77 +107,63 @@ def _plain(
     place: Path,
     device: torch.device,
     messages: list[str],
-    quantization_config: Any = None,
+    quantization: Any = None,
 ) -> PreTrainedModel:
     source = spec.model
     options: dict[str, Any] = {
         "dtype": DTYPES.get(source.dtype, "auto"),
         "device_map": {"": device},
-        "output_loading_info": True,
-        "ignore_mismatched_sizes": True,  # reported by `_checked`, which names them
     }
     if source.attn is not None:
         options["attn_implementation"] = source.attn
-    if place.suffix == ".gguf":
-        return _checked(*gguf.load_model(place, options), spec, place, messages)
-    if quantization_config is not None:
-        options["quantization_config"] = quantization_config
-    loader: Any = AutoModelForCausalLM
-    model, info = loader.from_pretrained(
-        place,
-        use_safetensors=None if source.allow_pickle else True,
-        trust_remote_code=source.trust_remote_code,
-        local_files_only=True,
-        **options,
-    )
-    return _checked(model, info, spec, place, messages)
+    if place.suffix != ".gguf":
+        options["use_safetensors"] = None if source.allow_pickle else True
+        options["trust_remote_code"] = source.trust_remote_code
+    if quantization is not None:
+        options["quantization_config"] = quantization
+    return _checked(load_causal_model(place, **options), spec, place, messages)
 
 
 def _quantized(
     spec: ModelSpec, place: Path, device: torch.device, progress: Say, messages: list[str]
 ) -> PreTrainedModel:
-    """Load with a quantiser of transformers; a GGUF file is unpacked into a directory first."""
-    config = quantizers.config(spec)
+    """Load with a quantiser of transformers, which refuses a GGUF file: that is unpacked first."""
+    quantization = quantization_config(spec)
     if place.suffix != ".gguf":
-        return _plain(spec, place, device, messages, config)
+        return _plain(spec, place, device, messages, quantization)
     progress(f"unpacking {place.name}")
-    with quantizers.unpacked(_plain(spec, place, torch.device("cpu"), messages)) as directory:
-        return _plain(spec, directory, device, messages, config)
+    dense = _plain(spec, place, torch.device("cpu"), messages)
+    with TemporaryDirectory(prefix="evalharness-") as directory:
+        dense.save_pretrained(directory)
+        del dense
+        return _plain(spec, Path(directory), device, messages, quantization)
 
 
 def _checked(
-    model: PreTrainedModel,
-    info: dict[str, Any],
-    spec: ModelSpec,
-    place: Path,
-    messages: list[str],
+    loading: Loading, spec: ModelSpec, place: Path, messages: list[str]
 ) -> PreTrainedModel:
     """Refuse a model that is not all in the files."""
-    missing = sorted(info["missing_keys"])
-    if missing:
+    model: PreTrainedModel = loading.model
+    if loading.missing:
         raise InputError(
-            f"{place} does not hold {len(missing)} of the weights of {type(model).__name__}: "
-            f"{_some(missing)}; they would be random",
+            f"{place} does not hold {len(loading.missing)} of the weights of "
+            f"{type(model).__name__}: {_some(loading.missing)}; they would be random",
             key="model.path",
             remedy="Give complete weights, or the architecture that config.json should name.",
         )
-    shapes = [
-        f"{name} {list(held)} for {list(needed)}"
-        for name, held, needed in sorted(info["mismatched_keys"])
-    ]
-    if shapes:
+    if loading.mismatched:
+        shapes = [f"{name} {held} for {needed}" for name, held, needed in loading.mismatched]
         raise InputError(
             f"{place} holds weights of other shapes than config.json says: {_some(shapes)}",
             key="model.path",
             remedy="Give the configuration that belongs to these weights.",
         )
-    if info.get("error_msgs"):
-        raise InputError(f"{place}: {info['error_msgs'][0]}", key="model.path")
-    unused = sorted(info["unexpected_keys"])
-    if unused:
+    if loading.errors:
+        raise InputError(f"{place}: {loading.errors[0]}", key="model.path")
+    if loading.unexpected:
         messages.append(
             f"{spec.name}: the files hold tensors that {type(model).__name__} has no place for, "
-            f"not loaded: {_some(unused)}"
+            f"not loaded: {_some(loading.unexpected)}"
         )
     return model
 

@@ -12,21 +12,23 @@ three-dimensional weights, the router another; they are matched as modules of th
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import nn
 
+from evalharness.compat.torch import without_wrappers
+from evalharness.compat.transformers import (
+    expert_count,
+    hidden_size,
+    is_conv1d,
+    is_expert_list,
+    is_router,
+)
 from evalharness.spec.module_results import Matching
 
 Kind = Literal["block", "linear", "experts", "router"]
 
-# What a wrapper puts into a module's name; multimodal models keep theirs under `language_model.`.
-_WRAPPERS = re.compile(
-    r"(?:^|(?<=\.))(?:base_model\.model\.|_orig_mod\.|_fsdp_wrapped_module\."
-    r"|_checkpoint_wrapped_module\.|module\.|language_model\.)"
-)
 # One module whose output is the others' outputs side by side, in this order (Llama against Phi-3,
 # Qwen and Baichuan; vLLM fuses the same way). Layouts that interleave heads (GPT-NeoX, Falcon) are
 # left out: their columns would be held against the wrong ones.
@@ -72,7 +74,7 @@ def match(reference: nn.Module, candidate: nn.Module) -> tuple[list[PairedModule
     """Pair every decoder block and every linear module."""
     ref, cand = _modules(reference), _modules(candidate)
     blocks = [n for n, found in ref.items() if found.kind == "block"]
-    same_hidden = not _differ(_hidden_size(reference), _hidden_size(candidate))
+    same_hidden = not _differ(hidden_size(reference), hidden_size(candidate))
     same_depth = len(blocks) == sum(found.kind == "block" for found in cand.values())
     exact, pairs, renamed, fused = 0, [], [], []
     taken: set[str] = set()
@@ -140,13 +142,7 @@ def _alike(one: _Found, other: _Found, same_hidden: bool) -> bool:
     shapes = [{n: tuple(p.shape) for n, p in f.module.named_parameters()} for f in (one, other)]
     if one.kind == "router":
         return [s[0] for s in shapes[0].values()] == [s[0] for s in shapes[1].values()]
-    return same_hidden and _experts(one.module) == _experts(other.module)
-
-
-def _experts(module: nn.Module) -> int | None:
-    """How many experts a module of fused experts holds; None where it does not say."""
-    count = getattr(module, "num_experts", None)
-    return count if isinstance(count, int) else None
+    return same_hidden and expert_count(one.module) == expert_count(other.module)
 
 
 def _fusion(
@@ -182,7 +178,7 @@ def _modules(model: nn.Module) -> dict[str, _Found]:
             continue
         if kind != "block":
             inside.append(name + ".")
-        plain = _WRAPPERS.sub("", name)
+        plain = without_wrappers(name)
         # Two modules of one plain name (a vision and a language tower) keep their full names.
         found[name if plain in found else plain] = _Found(name, kind, module)
     return found
@@ -192,7 +188,7 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
     """The model's decoder blocks by name: the members of its longest list of like modules."""
     best: tuple[str, nn.ModuleList] | None = None
     for name, module in model.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) and not _EXPERTS.search(name):
+        if isinstance(module, nn.ModuleList) and len(module) and not is_expert_list(name):
             weights = any(True for _ in module[0].parameters())
             if weights and (best is None or len(module) > len(best[1])):
                 best = (name, module)
@@ -202,23 +198,19 @@ def decoder_blocks(model: nn.Module) -> dict[str, nn.Module]:
     return {f"{name}.{i}": m for i, m in enumerate(members)}
 
 
-_EXPERTS = re.compile(r"(?:^|\.)experts$")
-
-
 def _kind(name: str, module: nn.Module) -> Kind | None:
     if is_linear(module):
         return "linear"
-    if _EXPERTS.search(name) and not isinstance(module, nn.ModuleList):
+    if is_expert_list(name) and not isinstance(module, nn.ModuleList):
         return "experts"
-    # A router scores the experts of its layer and returns more than a tensor.
-    return "router" if type(module).__name__.endswith("Router") else None
+    return "router" if is_router(module) else None
 
 
 def is_linear(module: nn.Module) -> bool:
     """True for linear layers in any storage (plain, quantised, GPT-2's Conv1D)."""
     return (
         isinstance(module, nn.Linear)
-        or type(module).__name__ == "Conv1D"
+        or is_conv1d(module)
         or (hasattr(module, "in_features") and hasattr(module, "out_features"))
     )
 
@@ -244,7 +236,7 @@ def _notes(
             f"the depths differ ({depths[0]} and {depths[1]} blocks): a block's name is its "
             "position, so the errors of every block and of every module in one are undefined"
         )
-    sizes = _hidden_size(reference), _hidden_size(candidate)
+    sizes = hidden_size(reference), hidden_size(candidate)
     if _differ(*sizes):
         notes.append(
             f"the hidden sizes differ ({sizes[0]} and {sizes[1]}): the error of every block, and "
@@ -262,13 +254,6 @@ def _notes(
 
 def _differ(a: int | None, b: int | None) -> bool:
     return a is not None and b is not None and a != b
-
-
-def _hidden_size(model: Any) -> int | None:
-    config = getattr(model, "config", None)
-    if config is None or not hasattr(config, "get_text_config"):
-        return None
-    return getattr(config.get_text_config(), "hidden_size", None)
 
 
 def _width(side: list[_Found]) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evalharness.compat.transformers import vocabulary_size
 from evalharness.data.windows import Window, padded
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import keep_freed_memory
@@ -106,7 +107,7 @@ class Side:
 
 def _head_rows(head: nn.Module, model: Any) -> int:
     rows = getattr(head, "out_features", None)
-    return int(rows if rows is not None else model.config.get_text_config().vocab_size)
+    return int(rows if rows is not None else vocabulary_size(model))
 
 
 def chunks(total: int, size: int) -> Iterator[slice]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from evalharness.pair.matching import PairedModule
@@ -14,20 +13,6 @@ def same_input(pair: PairedModule) -> bool:
     """Whether both sides' modules take inputs of one width, as far as they say."""
     sizes = {getattr(m, "in_features", None) for m in (*pair.references, *pair.candidates)}
     return len(sizes - {None}) <= 1
-
-
-def hidden_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-    """The hidden states among a block's arguments."""
-    return cast(Tensor, args[0] if args else kwargs["hidden_states"])
-
-
-def with_hidden(
-    args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A block's arguments with other hidden states."""
-    if args:
-        return (x, *args[1:]), kwargs
-    return args, {**kwargs, "hidden_states": x}
 
 
 def like(x: Tensor, other: Tensor | nn.Module) -> Tensor:
@@ -50,10 +35,3 @@ def there(value: Any, module: nn.Module) -> Any:
         return like(value, module)
     first = next((p for p in module.parameters()), value)
     return value if first.is_meta else value.to(first.device)
-
-
-def first_tensor(out: Any) -> Tensor:
-    """The hidden states among what a block returns."""
-    tensor = out[0] if isinstance(out, tuple | list) else out
-    assert isinstance(tensor, torch.Tensor)
-    return tensor

@@ -26,20 +26,20 @@ import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
+from evalharness.compat.transformers import (
+    chosen_experts,
+    hidden_argument,
+    hidden_result,
+    scored_experts,
+    with_hidden_argument,
+)
 from evalharness.errors import RunError
 from evalharness.pair.lockstep import lockstep
 from evalharness.pair.matching import PairedModule, match
 from evalharness.pair.side import Side
-from evalharness.probes.block_calls import (
-    first_tensor,
-    hidden_of,
-    like,
-    same_input,
-    there,
-    with_hidden,
-)
+from evalharness.probes.block_calls import like, same_input, there
 from evalharness.probes.channels import ChannelSums
-from evalharness.probes.routing import RoutingSums, chosen, scored
+from evalharness.probes.routing import RoutingSums
 from evalharness.probes.sums import LayerSums
 
 BLOCKS_ONLY = ("inherited", "own_on_clean")
@@ -233,7 +233,7 @@ class _Batch:
     def _call(self, module: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
         self.calling = True
         try:
-            return first_tensor(module(*args, **kwargs))
+            return hidden_result(module(*args, **kwargs))
         finally:
             self.calling = False
 
@@ -241,7 +241,7 @@ class _Batch:
 
     def _before_block(self, side: str, pair: PairedModule) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            x = hidden_of(args, kwargs)
+            x = hidden_argument(args, kwargs)
             copy = self.check or pair.name in self.probe.in_place
             self.inputs[side, pair.name] = x.clone() if copy else x
 
@@ -257,8 +257,8 @@ class _Batch:
     def on_reference(
         self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
     ) -> None:
-        x = self._input("reference", self.probe.blocks[i], hidden_of(args, kwargs))
-        self.clean = _Clean(i, x, args, kwargs, first_tensor(out))
+        x = self._input("reference", self.probe.blocks[i], hidden_argument(args, kwargs))
+        self.clean = _Clean(i, x, args, kwargs, hidden_result(out))
 
     def on_candidate(
         self, i: int, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any
@@ -271,18 +271,18 @@ class _Batch:
                 f"{pair.name}, the reference {at}): take `layers` out of the suite's probes"
             )
         self.clean = None
-        y = first_tensor(out)
-        x_cand = self._input("candidate", pair, hidden_of(args, kwargs))
+        y = hidden_result(out)
+        x_cand = self._input("candidate", pair, hidden_argument(args, kwargs))
         self._add("total", pair, clean.out, y, clean.x)
         if "own" in probe.errors or "inherited" in probe.errors:
             x_there = like(x_cand, clean.x)
-            given = with_hidden(clean.args, clean.kwargs, self._given(x_there, pair))
+            given = with_hidden_argument(clean.args, clean.kwargs, self._given(x_there, pair))
             again = self._call(pair.reference, *given[0], **given[1])
             self._add("own", pair, again, y, x_there)
             self._add("inherited", pair, clean.out, again, clean.x)
         if "own_on_clean" in probe.errors:
             x_here = like(clean.x, x_cand)
-            given = with_hidden(args, kwargs, self._given(x_here, pair))
+            given = with_hidden_argument(args, kwargs, self._given(x_here, pair))
             alone = self._call(pair.candidate, *given[0], **given[1])
             self._add("own_on_clean", pair, clean.out, alone, clean.x)
 
@@ -293,10 +293,10 @@ class _Batch:
 
     def _after_reference(self, pair: PairedModule, i: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
-            y = self._joined("reference", pair, i, len(pair.references), first_tensor(out))
+            y = self._joined("reference", pair, i, len(pair.references), hidden_result(out))
             if y is None:
                 return
-            indices = chosen(out) if pair.kind == "router" else None
+            indices = chosen_experts(out) if pair.kind == "router" else None
             if indices is not None:
                 self.routed[pair.name].append(indices)
             if pair.name in self.probe.in_place:
@@ -320,10 +320,14 @@ class _Batch:
 
     def _after_candidate(self, pair: PairedModule, i: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, out: Any) -> None:
-            y = self._joined("candidate", pair, i, len(pair.candidates), first_tensor(out))
+            y = self._joined("candidate", pair, i, len(pair.candidates), hidden_result(out))
             if y is None:
                 return
-            indices, width = (chosen(out), scored(out)) if pair.kind == "router" else (None, None)
+            indices, width = (
+                (chosen_experts(out), scored_experts(out))
+                if pair.kind == "router"
+                else (None, None)
+            )
             if indices is not None and width is not None and self.routed[pair.name]:
                 theirs = self.routed[pair.name].popleft()
                 if not self.check:

@@ -74,16 +74,3 @@ class RoutingSums:
                 for e in range(counts.shape[2])
             ]
         return pa.Table.from_pylist(rows, schema=ROUTING)
-
-
-def chosen(out: Any) -> Tensor | None:
-    """The indices of the chosen experts in what a router returned, (N, k); None: it gives none."""
-    parts = out if isinstance(out, tuple | list) else ()
-    whole = [t for t in parts if isinstance(t, Tensor) and not t.is_floating_point()]
-    return whole[-1].reshape(-1, whole[-1].shape[-1]) if whole else None
-
-
-def scored(out: Any) -> int | None:
-    """How many experts a router chooses among: the width of its logits."""
-    parts = out if isinstance(out, tuple | list) else ()
-    return next((int(t.shape[-1]) for t in parts if t.is_floating_point()), None)

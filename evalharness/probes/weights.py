@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from evalharness.engines.dequantize import dense_weight
-from evalharness.engines.storage import stored
+from evalharness.engines.tensor_storage import stored_tensors
 from evalharness.pair.matching import PairedModule
 from evalharness.pair.side import Side
 from evalharness.run.records import WEIGHTS
@@ -158,7 +158,7 @@ class _Bits:
     """How the modules of one side are stored."""
 
     def __init__(self, side: Side) -> None:
-        self._all = list(stored(side.model, dict(side.loaded.simulated)))
+        self._all = list(stored_tensors(side.model, dict(side.loaded.simulated)))
         self._names = {id(m): n for n, m in side.model.named_modules()}
         self._embedding = side.model.get_input_embeddings()
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from evalharness.engines.device_memory import free_bytes, gib, weight_bytes
 from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.hub import snapshot
-from evalharness.engines.load import pick_device
+from evalharness.engines.loading import pick_device
 from evalharness.engines.locate import read_json, resolve_spec
 from evalharness.errors import RunError
 from evalharness.probes.registry import probes_of

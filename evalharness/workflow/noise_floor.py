@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from evalharness.compat.transformers import attention_of
+from evalharness.compat.transformers import attention, attention_of, takes_attention
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
 from evalharness.engines.out_of_memory import is_out_of_memory
@@ -62,36 +61,15 @@ class Otherwise(Side):
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """As `Side.hidden`, but for rounding."""
         width = ids_BT.shape[1]
-        with _attention(self.model, self.kernel):
+        with attention(self.model, self.kernel) if self.kernel else nullcontext():
             rows = [super(Otherwise, self).hidden(pad(row[None], (0, PAD))) for row in ids_BT]
         return torch.cat(rows)[:, :width]
 
 
 def _other_kernel(model: Any) -> str | None:
     """Eager attention instead of the model's own kernel, or the other way round; None: one only."""
-    own = attention_of(model)
-    other = "sdpa" if own == "eager" else "eager"
-    try:
-        model.set_attn_implementation(other)
-    except (ValueError, AttributeError, ImportError):
-        return None
-    changed = attention_of(model) == other
-    model.set_attn_implementation(own)
-    return other if changed else None
-
-
-@contextmanager
-def _attention(model: Any, kernel: str | None) -> Iterator[None]:
-    """Attention by another kernel inside."""
-    if kernel is None:
-        yield
-        return
-    own = attention_of(model)
-    model.set_attn_implementation(kernel)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(own)
+    other = "sdpa" if attention_of(model) == "eager" else "eager"
+    return other if takes_attention(model, other) else None
 
 
 def noise_floor(

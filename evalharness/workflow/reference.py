@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import torch
 
+from evalharness.compat.accelerate import copy_block_by_block
 from evalharness.data import documents
 from evalharness.data.windows import blocks, cut
-from evalharness.engines import load as loading
+from evalharness.engines import loading
 from evalharness.errors import RunError
 from evalharness.pair.faults import free_memory
 from evalharness.pair.side import Side
@@ -89,9 +90,7 @@ def load_side(spec: ModelSpec, device: str | None, memory: MemoryPlan, progress:
     with progress.step(f"loading {spec.name}") as say:
         if memory.mode != "offload":
             return Side(loading.load(spec, device=device, progress=say))
-        from accelerate import cpu_offload
-
         loaded = loading.load(spec, device="cpu", progress=say)
         place = loading.pick_device(device or spec.model.device)
-        cpu_offload(loaded.model, place)
+        copy_block_by_block(loaded.model, place)
         return Side(replace(loaded, device=place))

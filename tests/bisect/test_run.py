@@ -161,7 +161,7 @@ def test_what_no_search_decides_is_said_before_a_model_is_loaded(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = run(bits=8, limit=100, extra="  - {metric: weights.bits_per_weight, max: 4}\n")
-    monkeypatch.setattr("evalharness.engines.load.load", None)
+    monkeypatch.setattr("evalharness.engines.loading.load", None)
     expected = r"what stands in the way is weights.bits_per_weight \(FAIL\)"
     with pytest.raises(InputError, match=expected):
         bisect(path)

@@ -65,7 +65,7 @@ def test_a_dry_run_loads_no_weights_and_says_what_it_would_do(
     def refuse(*_: Any, **__: Any) -> Any:
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr("evalharness.engines.load.load", refuse)
+    monkeypatch.setattr("evalharness.engines.loading.load", refuse)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", refuse)
     monkeypatch.setattr("safetensors.torch.load_file", refuse)
     code, out, _ = cli(

@@ -55,7 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Ran]:
 @pytest.fixture(scope="session")
 def real_pair() -> Any:
     """SmolLM2-135M and its 4-bit simulation in float32, as two sides."""
-    from evalharness.engines.load import load
+    from evalharness.engines.loading import load
     from evalharness.pair.side import Side
     from evalharness.spec.model import load_model_spec
 

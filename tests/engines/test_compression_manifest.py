@@ -17,7 +17,7 @@ from evalharness.engines.compression_manifest import (
 )
 from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.simulate import fake_quantize
-from evalharness.engines.storage import stored
+from evalharness.engines.tensor_storage import stored_tensors
 from evalharness.spec.model import Claims, ModelSource, ModelSpec
 from evalharness.spec.result import CompressionManifest
 from tests.engines.conftest import byte_tokenizer, tiny
@@ -165,7 +165,7 @@ def test_bitsandbytes_is_counted_with_its_block_scales() -> None:
             compress_statistics=nested,
             blocksize=64,
         )
-        found = list(stored(nn.Sequential(layer.to("cpu")), {}))
+        found = list(stored_tensors(nn.Sequential(layer.to("cpu")), {}))
         assert [(t.parameters, t.code_bits, t.group_size) for t in found] == [(64 * 8192, 4, 64)]
         assert found[0].bits / found[0].parameters == 4 + overhead
         assert found[0].kind == f"nf4 group 64{' nested' if nested else ''} (bitsandbytes)"
@@ -197,7 +197,7 @@ def test_torchao_tensors_are_counted_with_their_scales(
         options = {"weight_dtype": torch.int4, "granularity": PerGroup(options["group_size"])}
     model = nn.Sequential(nn.Linear(64, 48, bias=False)).bfloat16()
     torchao.quantize_(model, getattr(torchao, name)(**options))
-    found = list(stored(model, {}))
+    found = list(stored_tensors(model, {}))
     assert [(t.kind, t.bits / t.parameters) for t in found] == [(kind, bits)]
 
 
@@ -213,7 +213,7 @@ def test_packed_integer_buffers_are_weights() -> None:
             self.register_buffer("scales", torch.zeros(2, 48, dtype=torch.float16))
             self.register_buffer("qzeros", torch.zeros(2, 48 // 8, dtype=torch.int32))
 
-    found = list(stored(nn.Sequential(QuantLinear()), {}))
+    found = list(stored_tensors(nn.Sequential(QuantLinear()), {}))
     assert [(t.name, t.kind, t.parameters) for t in found] == [
         ("0.qweight", "4 bits group 32 (QuantLinear)", 64 * 48)
     ]
@@ -222,7 +222,7 @@ def test_packed_integer_buffers_are_weights() -> None:
 
 def test_groups_come_largest_first() -> None:
     """The order does not depend on the order of the modules."""
-    tensors = list(stored(tiny(), {}))
+    tensors = list(stored_tensors(tiny(), {}))
     assert group(tensors) == group(tensors[::-1]) or [g.storage for g in group(tensors)] == [
         g.storage for g in group(tensors[::-1])
     ]
@@ -246,4 +246,4 @@ def test_a_gguf_file_bears_out_a_claim_although_the_model_is_dense(
 ) -> None:
     """8 bits in groups of 32 cannot be seen in the values; the file says so."""
     table = gguf_tensors(gguf_file, "k")
-    assert disagreements(Claims(bits=bits), list(stored(tiny(), {})), table) == expected
+    assert disagreements(Claims(bits=bits), list(stored_tensors(tiny(), {})), table) == expected

@@ -16,7 +16,7 @@ from evalharness.compat.silence import quiet
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import weight_bytes
 from evalharness.engines.fingerprint import weights_fingerprint
-from evalharness.engines.load import load, pick_device
+from evalharness.engines.loading import load, pick_device
 from evalharness.errors import EvalHarnessError, InputError, RunError
 from evalharness.spec.model import ModelSpec
 from tests.engines.conftest import byte_tokenizer, tiny, write_gguf
@@ -366,7 +366,7 @@ def test_a_missing_library_names_its_extra(
     saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch, method: str, extra: str
 ) -> None:
     """The remedy is the command to copy."""
-    monkeypatch.setattr("evalharness.engines.quantizers.find_spec", lambda name: None)
+    monkeypatch.setattr("evalharness.engines.quantization_config.find_spec", lambda name: None)
     assert refused(spec(saved, quantization={"method": method})) == (
         f"quantization.method: {method} is not installed. Run: pip install 'evalharness[{extra}]'"
     )

@@ -99,7 +99,7 @@ def test_nan_makes_the_run_anomalous_or_failed_but_never_a_pass(
     """The first window, position and model are named in the result."""
     import torch
 
-    from evalharness.engines import load as module
+    from evalharness.engines import loading as module
 
     load = module.load
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from evalharness.engines import load as loading
+from evalharness.engines import loading
 from evalharness.errors import InputError, Interrupted, RunError
 from evalharness.run.command import Command
 from evalharness.run.directory import Run

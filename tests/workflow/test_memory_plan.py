@@ -13,7 +13,7 @@ from torch import Tensor
 
 from evalharness.data.documents import Document
 from evalharness.data.windows import cut
-from evalharness.engines.load import load
+from evalharness.engines.loading import load
 from evalharness.errors import RunError
 from evalharness.pair.faults import OutOfMemoryError
 from evalharness.pair.side import default_chunk

@@ -69,7 +69,7 @@ def test_bad_input_is_refused_before_any_model_is_loaded(
 ) -> None:
     """Exit 2, nothing written."""
     (project / file).write_text(text)
-    monkeypatch.setattr("evalharness.engines.load.load", lambda *a, **k: pytest.fail("loaded"))
+    monkeypatch.setattr("evalharness.engines.loading.load", lambda *a, **k: pytest.fail("loaded"))
     assert expected in refused(project)
 
 

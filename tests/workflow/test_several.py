@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from evalharness.engines import load as loading
+from evalharness.engines import loading
 from evalharness.errors import InputError, RunError
 from evalharness.progress import Progress
 from evalharness.workflow import memory_plan as memory

@@ -23,9 +23,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from evalharness.compat.transformers import additive_mask, prefix_cache
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
@@ -115,48 +114,23 @@ class PackedSide:
     def _feed_prefix(self) -> None:
         """Keep the keys and values of the prefix; not before a batch needs them."""
         if self._unfed is not None:
-            cache = DynamicCache()
             ids = torch.from_numpy(self._unfed)[None].to(self.device)
-            self.side.backbone(input_ids=ids, past_key_values=cache, use_cache=True)
-            self._prefix = DynamicCache()
-            self._prefix.layers = [_Shared(layer) for layer in cache.layers]
+            self._prefix = prefix_cache(self.side.backbone, ids)
             self._unfed = None
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states (N, C) at the scored places; logits (N, V) of a model without a split."""
         self._feed_prefix()
         model = self.side.backbone if self.side.split else self.side.model
-        # Added to the scores. sdpa takes booleans too, and then makes this of them in every layer.
-        forbidden = ~batch.allowed.to(self.device)
-        mask = torch.zeros_like(forbidden, dtype=self.dtype)
-        mask.masked_fill_(forbidden, torch.finfo(self.dtype).min)
         out = model(
             input_ids=batch.ids.to(self.device),
-            attention_mask=mask,  # transformers takes a mask of four dimensions as it is
+            attention_mask=additive_mask(batch.allowed.to(self.device), self.dtype),
             position_ids=batch.positions.to(self.device),
             past_key_values=self._prefix,
             use_cache=self._prefix is not None,
         )
         found: Tensor = out.last_hidden_state if self.side.split else out.logits
         return found[batch.rows.to(self.device), batch.columns.to(self.device)]
-
-
-class _Shared(DynamicLayer):  # type: ignore[misc]  # transformers' types are skipped
-    """The prefix's keys and values, (1, heads, P, dim), in front of whatever batch comes."""
-
-    def __init__(self, layer: Any) -> None:
-        super().__init__()
-        self.keys, self.values = layer.keys, layer.values
-        self.dtype, self.device = layer.keys.dtype, layer.keys.device
-        self.is_initialized = True
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Prefix and batch together; nothing is stored, so the next batch finds the prefix."""
-        size = (keys.shape[0], -1, -1, -1)
-        return (
-            torch.cat([self.keys.expand(size), keys], dim=-2),
-            torch.cat([self.values.expand(size), values], dim=-2),
-        )
 
 
 class PairedPass:

@@ -12,6 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evalharness.compat.transformers import (
+    attention_of,
+    attention_reach,
+    carries_state,
+    has_alibi,
+    is_encoder_decoder,
+)
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.pair.tasks.packed_pass import Batch, Key, PackedSide
 from evalharness.pair.tasks.trie import pack
@@ -21,23 +28,18 @@ TOLERANCE = 1e-3  # nats a request, in float32
 # far more still: the packed form may be off by this share of what such a leak does.
 LEAK_SHARE = 0.25
 
-_ALIBI = {"bloom", "mpt"}
-_LAYERS = {"full_attention", "sliding_attention", "chunked_attention"}
-
 
 def unsupported(side: PackedSide) -> str | None:
     """Why requests cannot be packed for this model, whatever their length; None: they can."""
     model = side.side.model
-    config = model.config.get_text_config()
     kind = type(model).__name__
-    other = set(getattr(config, "layer_types", None) or ()) - _LAYERS
-    if getattr(config, "is_encoder_decoder", False):
+    if is_encoder_decoder(model):
         return f"{kind} is an encoder–decoder model"
-    if getattr(model, "_is_stateful", False) or other:
+    if carries_state(model):
         return f"{kind} carries a state from token to token"
-    if config.model_type in _ALIBI or getattr(config, "alibi", False):
+    if has_alibi(model):
         return f"{kind} takes positions from ALiBi, which a packed mask does not carry"
-    attention = getattr(config, "_attn_implementation", None)
+    attention = attention_of(model)
     if attention not in ("sdpa", "eager"):
         return f"{attention} attention takes no packed mask (sdpa does)"
     return probe(side)
@@ -45,12 +47,7 @@ def unsupported(side: PackedSide) -> str | None:
 
 def window(side: PackedSide) -> int | None:
     """Tokens that the model's narrowest attention reaches back; None: all of them."""
-    config = side.side.model.config.get_text_config()
-    if set(getattr(config, "layer_types", None) or ()) == {"full_attention"}:
-        return None
-    sizes = [getattr(config, "sliding_window", None), getattr(config, "attention_chunk_size", None)]
-    known = [int(s) for s in sizes if isinstance(s, int)]
-    return min(known) if known else None
+    return attention_reach(side.side.model)
 
 
 @torch.inference_mode()

@@ -24,6 +24,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalharness.compat.transformers import attention_of, settings_of
 from evalharness.data.windows import Window
 from evalharness.run.files import replacing
 
@@ -220,19 +221,13 @@ def _decisive(side: Side) -> dict[str, Any]:
     """Everything but the tokens that decides the bits of the hidden states."""
     import torch
 
-    config = side.model.config
-    settings = {
-        k: v
-        for k, v in config.to_dict().items()
-        if not k.startswith("_") and k != "transformers_version"
-    }
     cuda = side.device.type == "cuda"
     return {
         "format": FORMAT,
         "weights": side.loaded.manifest.fingerprint,
-        "config": _digest(settings),
+        "config": _digest(settings_of(side.model)),
         "dtype": str(side.model.dtype),
-        "attention": getattr(config, "_attn_implementation", None),
+        "attention": attention_of(side.model),
         "device": torch.cuda.get_device_name(side.device) if cuda else platform.machine(),
         "kernels": torch.version.cuda if cuda else torch.backends.cpu.get_cpu_capability(),
         "threads": None if cuda else torch.get_num_threads(),

@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from evalharness.compat import quantizers
+from evalharness.compat.transformers import is_conv1d
 from evalharness.engines.fingerprint import plain_tensors
 from evalharness.engines.quantization_grid import effective_bits
 from evalharness.engines.simulate import Quantized
@@ -24,7 +25,7 @@ _PACKED = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """One tensor: ``kind`` in words, what it holds, and the bits it takes."""
 
     name: str
@@ -37,7 +38,7 @@ class Stored:
     on_grid: bool = False  # stored wide, its values on a narrow grid
 
 
-def stored(model: nn.Module, simulated: dict[str, Quantized]) -> Iterator[Stored]:
+def stored_tensors(model: nn.Module, simulated: dict[str, Quantized]) -> Iterator[StoredTensor]:
     """Yield every weight of ``model`` once, in the order of its modules."""
     seen: set[tuple[str, int]] = set()
     for prefix, module in model.named_modules():
@@ -60,23 +61,23 @@ def _address(value: Tensor) -> int:
     return inner.data_ptr() or id(value)
 
 
-def _simulated(name: str, value: Tensor, done: Quantized) -> Stored:
-    return Stored(name, str(done), value.numel(), done.total_bits, done.bits, done.group_size)
+def _simulated(name: str, value: Tensor, done: Quantized) -> StoredTensor:
+    return StoredTensor(name, str(done), value.numel(), done.total_bits, done.bits, done.group_size)
 
 
-def _measured(name: str, value: Tensor, module: nn.Module) -> Stored:
-    state = getattr(value, "quant_state", None)
-    if state is not None:
-        return _bnb_4bit(name, value, state)
-    if type(module).__name__ == "Linear8bitLt" and value.dtype is torch.int8:
+def _measured(name: str, value: Tensor, module: nn.Module) -> StoredTensor:
+    four_bit = quantizers.four_bit(value)
+    if four_bit is not None:
+        return _bnb_4bit(name, value, four_bit)
+    if quantizers.is_int8(module, value):
         return _bnb_int8(name, value, module)
     if hasattr(value, "__tensor_flatten__"):
         return _subclass(name, value)
     bits = value.numel() * value.element_size() * 8
-    plain = Stored(name, _dtype(value.dtype), value.numel(), bits)
+    plain = StoredTensor(name, _dtype(value.dtype), value.numel(), bits)
     if value.dim() < 2 or not value.is_floating_point():
         return plain
-    grid = effective_bits(value, transposed=type(module).__name__ == "Conv1D")
+    grid = effective_bits(value, transposed=is_conv1d(module))
     if grid is not None:
         kind = f"{plain.kind}, values on a {grid.bits}-bit grid per {grid.span}"
         return replace(plain, kind=kind, code_bits=grid.bits, on_grid=True)
@@ -86,34 +87,31 @@ def _measured(name: str, value: Tensor, module: nn.Module) -> Stored:
     return plain
 
 
-def _bnb_4bit(name: str, value: Tensor, state: Any) -> Stored:
-    """bitsandbytes Linear4bit: two codes in a byte, one absmax for each block."""
-    bits = value.numel() * value.element_size() * 8 + _bits(state.absmax)
-    nested = state.state2 is not None
+def _bnb_4bit(name: str, value: Tensor, held: quantizers.FourBit) -> StoredTensor:
+    """bitsandbytes Linear4bit: two codes in a byte, one scale for each block."""
+    bits = _bits(value) + sum(map(_bits, held.scales))
+    nested = len(held.scales) > 1
     if nested:
-        bits += _bits(state.state2.absmax) + 32  # and the offset
-    kind = f"{state.quant_type} group {state.blocksize}{' nested' if nested else ''} (bitsandbytes)"
-    return Stored(name, kind, math.prod(state.shape), bits, 4, state.blocksize)
+        bits += 32  # the offset
+    kind = f"{held.type} group {held.block}{' nested' if nested else ''} (bitsandbytes)"
+    return StoredTensor(name, kind, math.prod(held.shape), bits, 4, held.block)
 
 
-def _bnb_int8(name: str, value: Tensor, module: nn.Module) -> Stored:
+def _bnb_int8(name: str, value: Tensor, module: nn.Module) -> StoredTensor:
     """bitsandbytes Linear8bitLt: int8 rows with a float32 scale each."""
-    scales = getattr(value, "SCB", None)
-    if scales is None:
-        scales = getattr(getattr(module, "state", None), "SCB", None)
+    scales = quantizers.int8_scales(module, value)
     overhead = value.shape[0] * 32 if scales is None else _bits(scales)
     kind = "int8 per channel symmetric (bitsandbytes)"
-    return Stored(name, kind, value.numel(), _bits(value) + overhead, 8)
+    return StoredTensor(name, kind, value.numel(), _bits(value) + overhead, 8)
 
 
-def _subclass(name: str, value: Tensor) -> Stored:
+def _subclass(name: str, value: Tensor) -> StoredTensor:
     """A torchao tensor: its largest part holds the codes, the rest is overhead."""
     parts = [t for _, t in plain_tensors(name, value)]
     codes = max(parts, key=_bits)
     held = _bits(codes) / value.numel()
-    dtype = _dtype(getattr(value, "target_dtype", None) or codes.dtype)
-    block = getattr(value, "block_size", None)
-    columns = int(block[-1]) if block is not None and len(block) else None
+    dtype = _dtype(quantizers.code_dtype(value) or codes.dtype)
+    columns = quantizers.columns_of_a_scale(value)
     group = columns if columns and columns < value.shape[-1] else None
     share = f"group {group}" if group else "per channel" if columns else "packed"
     digits = "".join(c for c in dtype.partition("_")[0] if c.isdigit())
@@ -123,10 +121,10 @@ def _subclass(name: str, value: Tensor) -> Stored:
     elif not group and held < 8 and dtype.endswith("8"):
         dtype = f"{held:g} bits"
     kind = f"{dtype} {share} (torchao {type(value).__name__})"
-    return Stored(name, kind, value.numel(), sum(map(_bits, parts)), code_bits, group)
+    return StoredTensor(name, kind, value.numel(), sum(map(_bits, parts)), code_bits, group)
 
 
-def _packed(prefix: str, module: nn.Module) -> Stored | None:
+def _packed(prefix: str, module: nn.Module) -> StoredTensor | None:
     """A module that holds its weights in integer buffers, as GPTQ and AWQ do."""
     buffers = dict(module.named_buffers(recurse=False))
     found = next((n for n in _PACKED if n in buffers), None)
@@ -139,7 +137,7 @@ def _packed(prefix: str, module: nn.Module) -> Stored | None:
     group = group if isinstance(group, int) and group > 0 else None
     share = f"group {group}" if group else "per channel"
     kind = f"{code_bits:g} bits {share} ({type(module).__name__})"
-    return Stored(
+    return StoredTensor(
         f"{prefix}.{found}", kind, count, sum(map(_bits, buffers.values())), code_bits, group
     )
 

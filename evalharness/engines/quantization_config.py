@@ -11,17 +11,12 @@ wants ``PerGroup(group_size)``. What transformers leaves dense by itself, the ou
 
 from __future__ import annotations
 
-import inspect
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
 
+from evalharness.compat.quantizers import option_names, per_group, torchao_schemes
 from evalharness.errors import InputError, nearest
 from evalharness.spec.model import ModelSpec
 
@@ -29,7 +24,7 @@ _EXTRA = {"bitsandbytes": "bnb", "torchao": "torchao"}
 _TRANSFORMERS_OPTIONS = ("modules_to_not_convert", "include_input_output_embeddings")
 
 
-def config(spec: ModelSpec) -> Any:
+def quantization_config(spec: ModelSpec) -> Any:
     """Build the quantisation configuration of ``spec``; raise `InputError` when it is wrong."""
     assert spec.quantization is not None
     options = dict(spec.quantization)
@@ -49,7 +44,7 @@ def config(spec: ModelSpec) -> Any:
 def _bitsandbytes(options: dict[str, Any]) -> Any:
     from transformers import BitsAndBytesConfig
 
-    _refuse_unknown(options, BitsAndBytesConfig.__init__)
+    _refuse_unknown(options, BitsAndBytesConfig)
     if bool(options.get("load_in_4bit")) == bool(options.get("load_in_8bit")):
         raise InputError("one of load_in_4bit and load_in_8bit must be true", key="quantization")
     made: Any = BitsAndBytesConfig
@@ -57,16 +52,10 @@ def _bitsandbytes(options: dict[str, Any]) -> Any:
 
 
 def _torchao(options: dict[str, Any]) -> Any:
-    from torchao import quantization as torchao
-    from torchao.quantization import granularity
     from transformers import TorchAoConfig
 
     kind = options.pop("quant_type", None)
-    classes = {
-        _snake(name.removesuffix("Config")): value
-        for name, value in vars(torchao).items()
-        if name.endswith("Config") and inspect.isclass(value)
-    }
+    classes = {_snake(name): value for name, value in torchao_schemes().items()}
     if not isinstance(kind, str) or _snake(kind.removesuffix("Config")) not in classes:
         hint = nearest(str(kind), classes) or "known: " + ", ".join(sorted(classes))
         raise InputError(
@@ -74,10 +63,10 @@ def _torchao(options: dict[str, Any]) -> Any:
         )
     outer = {k: options.pop(k) for k in _TRANSFORMERS_OPTIONS if k in options}
     made = classes[_snake(kind.removesuffix("Config"))]
-    known = inspect.signature(made.__init__).parameters
+    known = option_names(made)
     if "group_size" in options and "group_size" not in known and "granularity" in known:
-        options["granularity"] = granularity.PerGroup(options.pop("group_size"))
-    _refuse_unknown(options, made.__init__)
+        options["granularity"] = per_group(options.pop("group_size"))
+    _refuse_unknown(options, made)
     for key in [k for k in options if k.endswith("dtype")]:
         dtype = getattr(torch, str(options[key]), None)
         if not isinstance(dtype, torch.dtype):
@@ -86,20 +75,9 @@ def _torchao(options: dict[str, Any]) -> Any:
     return TorchAoConfig(made(**options), **outer)
 
 
-@contextmanager
-def unpacked(model: PreTrainedModel) -> Iterator[Path]:
-    """Save ``model`` to a temporary directory, as safetensors.
-
-    transformers refuses a quantiser together with a GGUF file.
-    """
-    with tempfile.TemporaryDirectory(prefix="evalharness-") as name:
-        model.save_pretrained(name)
-        yield Path(name)
-
-
-def _refuse_unknown(options: dict[str, Any], function: Any) -> None:
-    """BitsAndBytesConfig logs and drops a key that it does not know; a typo must not pass."""
-    known = [n for n in inspect.signature(function).parameters if n not in ("self", "kwargs")]
+def _refuse_unknown(options: dict[str, Any], configuration: Any) -> None:
+    """A key with a typo must not pass."""
+    known = option_names(configuration)
     for key in options:
         if key not in known:
             hint = nearest(key, known)

@@ -1,0 +1,19 @@
+"""What we ask of accelerate."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+def copy_block_by_block(model: Any, device: torch.device) -> None:
+    """Run ``model`` on ``device`` while its weights stay in main memory.
+
+    From here on its parameters are on the ``meta`` device between calls: what reads a weight has
+    to do without, and inputs are moved by the modules themselves.
+    """
+    from accelerate import cpu_offload
+
+    cpu_offload(model, device)
