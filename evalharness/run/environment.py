@@ -42,7 +42,8 @@ def configure(*, offline: bool = False) -> None:
     """Set what the libraries read from the environment when they are first loaded.
 
     The command line and the Python API call it; call it yourself, before NumPy and torch are
-    imported, where your program imports them first. What the environment says already stays.
+    imported, where your program imports them first. What the environment says already stays, and
+    the garbage collector, whose threshold the command line raises, is left to your program.
 
     Parameters
     ----------

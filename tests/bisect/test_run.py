@@ -140,8 +140,12 @@ def test_an_interrupted_bisect_goes_on_where_it_was(
         return attempt(self, names, beside)
 
     monkeypatch.setattr(Trials, "attempt", broken)
-    with pytest.raises(Interrupted, match="Resume with: evalharness bisect"):
-        bisect(path)
+    with pytest.raises(Interrupted) as caught:
+        bisect(path, device="cpu", evaluations=99)
+    assert str(caught.value) == (
+        "interrupted. What was recorded is kept. Resume with: "
+        f"evalharness bisect {path} --evaluations 99 --device cpu"
+    )
     kept = (path / "bisect.jsonl").read_text().splitlines()
     assert len(kept) == 2
     monkeypatch.setattr(Trials, "attempt", attempt)
