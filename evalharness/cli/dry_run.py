@@ -1,6 +1,6 @@
 """``compare --dry-run``: everything that can be known without loading weights, in words.
 
-Beyond what `compare.plan` checks, the tokenizers are loaded and held against each other and the
+Beyond what `workflow.plan` checks, the tokenizers are loaded and held against each other and the
 texts are tokenised, so that the token stream, the windows and what is too short are known; the
 memory is planned from file headers.
 """
