@@ -39,7 +39,7 @@ class Reference:
             self.block_tokens *= CUDA_BLOCK
         self.blocks = blocks(self.documents, self.windows, self.block_tokens)
         self.cache: HiddenCache | None = None
-        # Hidden states of task prompts, where other candidates will meet the same (`workflow.several`).
+        # Hidden states of task prompts that other candidates meet too; `workflow.several` sets it.
         self.prompts: KeptPrompts | None = None
         self._noise_floor: Floor | None = None
         self._settings = job.suite.noise_floor
