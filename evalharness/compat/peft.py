@@ -40,7 +40,7 @@ def add_unmerged(model: Any, place: Path, config: Any) -> list[str]:
 def weights_not_in_files(wrapped: Any, place: Path, *, safe: bool) -> list[str]:
     """Adapter weights that the model has and the files at ``place`` have not.
 
-    ``PeftModel.from_pretrained`` leaves them as they were initialised and says nothing.
+    ``PeftModel.from_pretrained`` leaves them as they were initialised and warns at most.
     """
     from peft import get_peft_model_state_dict
     from peft.utils import load_peft_weights
