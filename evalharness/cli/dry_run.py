@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalharness.data import documents
 from evalharness.data.windows import cut
-from evalharness.engines.locate import resolve_spec
+from evalharness.engines.registry import find_model
 from evalharness.gates import needs as needs_of
 from evalharness.workflow.plan import sizes
 
@@ -44,22 +44,27 @@ def _side(what: str, spec: ModelSpec) -> str:
     made = [f"simulated at {spec.simulate.weights.bits:g} bits"] if spec.simulate else []
     made += [f"quantised by {spec.quantization['method']}"] if spec.quantization else []
     made += [f"adapter {spec.adapter}"] if spec.adapter else []
-    return f"{what:<10} {spec.name}: {resolve_spec(spec)}" + "".join(f", {m}" for m in made)
+    return f"{what:<10} {spec.name}: {find_model(spec)}" + "".join(f", {m}" for m in made)
 
 
 def _texts(jobs: Sequence[Job]) -> list[str]:
     first = jobs[0]
     if not first.texts:
         return ["texts      none"]
+    specs = [first.reference, *(job.candidate for job in jobs)]
+    if any(find_model(spec).kind == "engine" for spec in specs):
+        return [
+            f"texts      {len(first.texts):,} documents; tokens are known once a model is loaded"
+        ]
     from evalharness.compat.silence import quiet
 
     with quiet():
         from evalharness.engines.transformers import load_tokenizer
         from evalharness.pair.compatible import check_vocabulary
 
-        tokenizer = load_tokenizer(first.reference, resolve_spec(first.reference))
+        tokenizer = load_tokenizer(first.reference, find_model(first.reference))
         for job in jobs:
-            other = load_tokenizer(job.candidate, resolve_spec(job.candidate))
+            other = load_tokenizer(job.candidate, find_model(job.candidate))
             check_vocabulary(
                 first.suite,
                 (first.reference.name, tokenizer),

@@ -26,7 +26,7 @@ class Parts:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    place: Path
+    place: Path | None = None  # of the weights; None: they are no file
     messages: tuple[str, ...] = ()
 
 
@@ -45,7 +45,13 @@ class LoadedModel:
 
 @runtime_checkable
 class Engine(Protocol):
-    """What can run a model: a module, or any object, with a name and `load`."""
+    """What can run a model: a module, or any object, with a name and `load`.
+
+    One whose models are not where those of transformers are may also have ``locate``: it takes the
+    `ModelSpec`, before anything is loaded, and returns what `load` will be given as ``found``, such
+    as ``Resolved("engine", name="llama on port 8080")``. Without it ``model.path`` must be a hub
+    id, a directory with a configuration and weights, or a GGUF file.
+    """
 
     NAME: str
 

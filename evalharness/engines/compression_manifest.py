@@ -32,7 +32,7 @@ def compression_manifest(
     model: PreTrainedModel,
     tokenizer: Tokenizer,
     spec: ModelSpec,
-    place: Path,
+    place: Path | None,
     source: str,
     simulated: dict[str, Quantized] | None = None,
 ) -> CompressionManifest:
@@ -41,7 +41,8 @@ def compression_manifest(
     Parameters
     ----------
     spec : what its file claims, and the name.
-    place : the file or directory of the weights; ``source`` is how a reader would name it.
+    place : the file or directory of the weights, if there is one.
+    source : how a reader would name it.
     simulated : what `fake_quantize` returned.
 
     """
@@ -49,7 +50,7 @@ def compression_manifest(
     parameters = sum(t.parameters for t in tensors)
     bits = sum(t.bits for t in tensors)
     claimed: dict[str, Any] = spec.manifest.model_dump(exclude_none=True)
-    file = gguf_tensors(place, "model.path") if place.suffix == ".gguf" else []
+    file = gguf_tensors(place, "model.path") if place and place.suffix == ".gguf" else []
     if file:
         claimed["file"] = file_types(file)
     return CompressionManifest(

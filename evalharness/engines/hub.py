@@ -13,23 +13,29 @@ from typing import Literal
 from evalharness.errors import InputError, RunError
 from evalharness.spec.model import ModelSource
 
-Kind = Literal["hub", "directory", "gguf"]
+Kind = Literal["hub", "directory", "gguf", "engine"]
 
 _FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A model that is there: ``path`` on this machine, or ``hub_id`` at ``revision``."""
+    """A model that is there: ``path`` on this machine, or ``hub_id`` at ``revision``.
+
+    Of the kind ``engine`` it is what the engine calls ``name``, and nobody else looks into it.
+    """
 
     kind: Kind
     path: Path | None = None
     hub_id: str | None = None
     revision: str | None = None
+    name: str | None = None
 
     def __str__(self) -> str:
         if self.path is not None:
             return str(self.path)
+        if self.name is not None:
+            return self.name
         return f"{self.hub_id}@{self.revision}" if self.revision else str(self.hub_id)
 
 

@@ -12,11 +12,11 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
 from evalharness.compat.silence import quiet
-from evalharness.engines.base import LoadedModel, Parts, Say
+from evalharness.engines.base import Engine, LoadedModel, Parts, Say
 from evalharness.engines.hub import Resolved
-from evalharness.engines.locate import resolve_spec
-from evalharness.engines.registry import engine_named
-from evalharness.errors import InputError
+from evalharness.engines.out_of_memory import is_out_of_memory
+from evalharness.engines.registry import engine_named, find_model
+from evalharness.errors import EvalHarnessError, InputError, RunError
 from evalharness.spec.model import ModelSpec
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = N
 
     """
     say = _aloud(progress)
-    found = resolve_spec(spec)
+    found = find_model(spec)
     with quiet() as said:
         engine = engine_named(spec.model.engine)
         from evalharness.engines.compression_manifest import compression_manifest
@@ -49,7 +49,7 @@ def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = N
 
         place = pick_device(device or spec.model.device)
         say(f"loading {spec.name}")
-        parts = engine.load(spec, found, place, say)
+        parts = _loaded(engine, spec, found, place, say)
         parts.model.requires_grad_(False)
         parts.model.train(False)
         simulated: dict[str, Quantized] = {}
@@ -67,9 +67,55 @@ def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = N
     )
 
 
+# What the pair asks of a model, beside its forward pass, and what for.
+_NEEDED = {
+    "get_output_embeddings": "the head, which gives the logits",
+    "get_input_embeddings": "the embedding",
+    "base_model": "the model without its head",
+    "config": "the configuration",
+    "dtype": "the dtype that it computes in",
+}
+
+
+def _loaded(
+    engine: Engine, spec: ModelSpec, found: Resolved, device: torch.device, say: Say
+) -> Parts:
+    """What the engine loads; an engine of another package may raise and return anything."""
+    name = spec.model.engine
+    try:
+        parts = engine.load(spec, found, device, say)
+    except EvalHarnessError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise RunError(f"{spec.name}: not enough memory on {device} for {found}") from error
+        raise RunError(
+            f"{spec.name}: the engine {name!r} could not load {found} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    if not isinstance(parts, Parts):
+        raise InputError(
+            f"the engine {name!r} returned {type(parts).__name__}, not engines.base.Parts",
+            key="model.engine",
+        )
+    lacks = [f"{n} ({what})" for n, what in _NEEDED.items() if not hasattr(parts.model, n)]
+    if not lacks and not hasattr(parts.model.config, "get_text_config"):
+        lacks = ["config.get_text_config (the configuration)"]
+    if lacks:
+        raise InputError(
+            f"{spec.name} cannot be compared: the {type(parts.model).__name__} that the engine "
+            f"{name!r} loads has no {', '.join(lacks)}",
+            key="model.engine",
+            remedy="Use an engine that loads a transformers PreTrainedModel, or what acts as one.",
+        )
+    return parts
+
+
 def _source(spec: ModelSpec, found: Resolved, parts: Parts) -> str:
     """Where the weights came from, in the words of the model file; a hub id with its commit."""
-    text = f"{found.hub_id}@{parts.place.name}" if found.kind == "hub" else spec.model.path
+    text = spec.model.path
+    if found.kind == "hub" and parts.place is not None:
+        text = f"{found.hub_id}@{parts.place.name}"
     return f"{text} + adapter {spec.adapter}" if spec.adapter else text
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from importlib import import_module
-from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from evalharness import engines
 from evalharness.engines.base import Engine
-from evalharness.errors import InputError, nearest
-from evalharness.spec.plugins import built_in, names, offered, refusal
+from evalharness.engines.hub import Resolved
+from evalharness.engines.locate import resolve_spec
+from evalharness.errors import EvalHarnessError, InputError, nearest
+from evalharness.spec.model import ModelSpec
+from evalharness.spec.plugins import names, offered, refusal
 
-FOLDER = engines.__name__
+_NAME = re.compile(r'^NAME = "([^"]+)"$', re.MULTILINE)
 
 
 def engine_named(name: str) -> Engine:
@@ -18,18 +24,73 @@ def engine_named(name: str) -> Engine:
 
     Raises
     ------
-    InputError : there is none of that name, or the package that offers it cannot be loaded.
+    InputError
+        There is none of that name, or the package that offers it cannot be loaded.
 
     """
-    module = f"{FOLDER}.{name.replace('.', '_').replace('-', '_')}"
-    own = import_module(module) if name.isidentifier() and find_spec(module) else None
-    if own is not None and getattr(own, "NAME", None) == name and isinstance(own, Engine):
-        return own
+    own = own_engines()
+    if name in own:
+        module: Any = import_module(f"{engines.__name__}.{own[name]}")
+        engine: Engine = module
+        return engine
     for known, engine in offered("engines", Engine):  # type: ignore[type-abstract]
         if known == name:
             return engine
-    known_names = [m.NAME for m in built_in(engines) if hasattr(m, "NAME")] + names("engines")
-    hint = nearest(name, known_names) or f"known: {', '.join(known_names)}"
+    every = [*own, *names("engines")]
+    hint = nearest(name, every) or f"known: {', '.join(every)}."
     raise InputError(
-        f"unknown engine {name!r}", key="model.engine", remedy=hint + refusal("engines")
+        f"unknown engine {name!r}",
+        key="model.engine",
+        remedy=hint[:1].upper() + hint[1:] + refusal("engines"),
     )
+
+
+def find_model(spec: ModelSpec, file: str | Path | None = None) -> Resolved:
+    """Check everything ``spec`` points at, by the rules of its engine; nothing is loaded.
+
+    Parameters
+    ----------
+    spec : one side of a pair.
+    file : where it was read from, which errors then name.
+
+    Raises
+    ------
+    InputError
+        There is no such engine, or no such model, tokenizer or adapter.
+
+    """
+    try:
+        return _located(spec)
+    except InputError as error:
+        if file is None or error.path is not None:
+            raise
+        raise InputError(error.message, path=file, key=error.key, remedy=error.remedy) from error
+
+
+def _located(spec: ModelSpec) -> Resolved:
+    name = spec.model.engine
+    if name in own_engines():
+        return resolve_spec(spec)  # without importing the engine, and torch with it
+    locate = getattr(engine_named(name), "locate", resolve_spec)
+    try:
+        found: Resolved = locate(spec)
+    except EvalHarnessError:
+        raise
+    except Exception as error:  # whatever the package raises
+        raise InputError(
+            f"the engine {name!r} cannot find {spec.model.path!r} "
+            f"({type(error).__name__}: {error})",
+            key="model.path",
+        ) from error
+    return found
+
+
+@functools.cache
+def own_engines() -> dict[str, str]:
+    """Modules of this folder by the engine's name, read from the files: none is imported."""
+    return {
+        found[1]: path.stem
+        for folder in engines.__path__
+        for path in sorted(Path(folder).glob("*.py"))
+        if (found := _NAME.search(path.read_text(encoding="utf-8")))
+    }

@@ -69,7 +69,8 @@ def offered(group: str, kind: type[T]) -> Iterator[tuple[str, T]]:
             many = found if isinstance(found, tuple | list) else [found]
             for one in many:
                 if not isinstance(one, kind):
-                    raise TypeError(f"must be a {kind.__name__} (got {type(one).__name__})")
+                    article = "an" if kind.__name__[0] in "AEIOU" else "a"
+                    raise TypeError(f"must be {article} {kind.__name__} (got {type(one).__name__})")
         except Exception as error:  # whatever the package raises as it is imported
             reject(group, point.name, f"{type(error).__name__}: {error}")
             continue

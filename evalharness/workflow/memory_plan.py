@@ -21,7 +21,8 @@ from evalharness.engines.device_memory import free_bytes, gib, weight_bytes
 from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.hub import snapshot
 from evalharness.engines.loading import pick_device
-from evalharness.engines.locate import read_json, resolve_spec
+from evalharness.engines.locate import read_json
+from evalharness.engines.registry import find_model
 from evalharness.errors import RunError
 from evalharness.probes.registry import probes_of
 from evalharness.spec.model import ModelSpec
@@ -160,8 +161,11 @@ def _work(sides: tuple[Size, Size], suite: Suite, batch: int, chunk: int) -> int
 
 def size(spec: ModelSpec, device: str | None = None) -> Size:
     """Read what the files of ``spec`` say; a hub model is fetched first, as loading would."""
-    place = snapshot(resolve_spec(spec), spec.model)
+    found = find_model(spec)
     where = pick_device(device or spec.model.device)
+    if found.kind == "engine":
+        return Size(spec.name, where, None)
+    place = snapshot(found, spec.model)
     weights = weight_bytes(place, spec.model.dtype)
     element = 2 if spec.model.dtype in ("bfloat16", "float16") else 4
     if weights is not None and spec.quantization is not None:

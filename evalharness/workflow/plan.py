@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from evalharness.data.calibration import calibration_texts
 from evalharness.data.documents import Text, read_texts
-from evalharness.engines.locate import resolve_spec
+from evalharness.engines.registry import find_model
 from evalharness.errors import InputError
 from evalharness.gates import (
     Sizes,
@@ -119,7 +119,8 @@ def plan_job(
 
     """
     reference, other = load_model_spec(base), load_model_spec(candidate)
-    resolve_spec(other)
+    find_model(reference, base)
+    find_model(other, candidate)
     if resume is not None:
         path = Path(resume)
         if Run.open(path).manifest.get("files"):
@@ -174,7 +175,6 @@ def plan_shared(
 
     """
     rule = stopping(stop_early, looks)
-    resolve_spec(reference)
     suite_file = assets.find("suites", suite)
     chosen = _limited(load_suite(suite_file), limit)
     policy = load_policy(assets.find("gates", gates))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Unpack
 
-from evalharness.engines.locate import resolve_spec
+from evalharness.engines.registry import find_model
 from evalharness.errors import EvalHarnessError, InputError, Interrupted
 from evalharness.probes.registry import probes_of
 from evalharness.progress import Progress
@@ -93,8 +93,9 @@ def plan_many(
             )
     folder = _folder(reference, len(specs), out, resume)
     begun = [(folder / name / MANIFEST).exists() for name in folders]
-    for spec, name, there in zip(specs, folders, begun):
-        resolve_spec(spec)
+    find_model(reference, base)
+    for spec, file, name, there in zip(specs, candidates, folders, begun):
+        find_model(spec, file)
         if not there:
             check_new(folder / name)
     shared = plan_shared(reference, **options)
