@@ -7,8 +7,8 @@ other weights. Either way the run says nothing of the candidate, however green i
 
 from __future__ import annotations
 
-from evalharness.gates.interfaces import Estimates
 from evalharness.gates.scopes import label
+from evalharness.metrics import Estimates
 from evalharness.metrics.divergence import KL_MEAN
 from evalharness.metrics.tasks import SCORE_SHIFT
 from evalharness.spec.result import Anomaly

@@ -14,7 +14,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evalharness.errors import InputError
-from evalharness.gates.interfaces import Baseline
 from evalharness.run.files import write_text
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Gate, Policy
@@ -108,7 +107,7 @@ def baseline_of(policy: Policy) -> StoredBaseline | None:
         raise policy.baseline_place.error(message, remedy=error.remedy) from None
 
 
-def refuse_incomparable(gate: Gate, baseline: Baseline, identity: Mapping[str, str]) -> None:
+def refuse_incomparable(gate: Gate, baseline: StoredBaseline, identity: Mapping[str, str]) -> None:
     """Raise `InputError` unless the baseline was measured with what this run was."""
     for key, what in IDENTITY.items():
         stored, present = baseline.identity.get(key), identity.get(key)

@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from evalharness.gates.interfaces import Baseline, Estimates
+from evalharness.gates.baseline import StoredBaseline
 from evalharness.gates.judgement import Judgement, finite, judge, two_sided
 from evalharness.gates.limits import Side, Threshold, check_noise, threshold
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
-from evalharness.metrics import REGISTRY
+from evalharness.metrics import REGISTRY, Estimates
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Condition, Gate
@@ -48,7 +48,7 @@ class Bench:
     """What a policy is decided with."""
 
     estimates: Estimates
-    baseline: Baseline | None
+    baseline: StoredBaseline | None
     confidence: float  # of a verdict, one-sided
 
     @property

@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from evalharness.gates.interfaces import Baseline
+from evalharness.gates.baseline import StoredBaseline
+from evalharness.gates.suffix import own_value
 from evalharness.metrics import REGISTRY, Metric
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.limit import Limit
@@ -64,11 +65,12 @@ def threshold(
     limit: Limit,
     scope: dict[str, str],
     estimate: Callable[[str, dict[str, str]], Estimate],
-    baseline: Baseline | None,
+    baseline: StoredBaseline | None,
 ) -> Threshold:
     """The limit of ``gate`` in one scope; ``estimate`` gives what the run measured."""
     if gate.relative_to == "reference":
-        metric = gate.metric.removesuffix(".shift") + ".reference"
+        metric = own_value(REGISTRY[gate.metric])
+        assert metric is not None  # `check_policy` refuses a gate without one
         own = estimate(metric, scope)
         return _of_reference(side, limit.number, own, gate.decide == "point")
     if gate.relative_to == "baseline":
@@ -97,7 +99,7 @@ def _of_reference(side: Side, share: float, own: Estimate, point: bool) -> Thres
     return Threshold.at(side, share * abs(own.value), *ends)
 
 
-def _stored(gate: Gate, scope: Mapping[str, str], baseline: Baseline | None) -> float:
+def _stored(gate: Gate, scope: Mapping[str, str], baseline: StoredBaseline | None) -> float:
     if baseline is None:
         raise gate.error(
             "relative to a baseline, and none is given",

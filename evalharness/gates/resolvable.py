@@ -18,11 +18,10 @@ from fnmatch import fnmatchcase
 
 from scipy.special import ndtri, stdtrit
 
-from evalharness.gates.interfaces import Estimates
 from evalharness.gates.judgement import two_sided
 from evalharness.gates.limits import Side
 from evalharness.gates.scopes import matching
-from evalharness.metrics import REGISTRY, Metric, Spread
+from evalharness.metrics import REGISTRY, Estimates, Metric, Spread
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
 from evalharness.stats.planning import documents_needed

@@ -23,17 +23,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from evalharness.gates.baseline import refuse_incomparable
+from evalharness.gates.baseline import StoredBaseline, refuse_incomparable
 from evalharness.gates.cases import Bench, Case
 from evalharness.gates.holm import levels
-from evalharness.gates.interfaces import Baseline, Estimates
 from evalharness.gates.judgement import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.policy_files import default_id
 from evalharness.gates.scopes import covers, matching
 from evalharness.gates.waivers import Waivers, expired
 from evalharness.gates.wording import reason
-from evalharness.metrics import REGISTRY
+from evalharness.metrics import REGISTRY, Estimates
 from evalharness.spec.estimate import Scope, Verdict
 from evalharness.spec.policy import Gate, GivenWaiver, Policy
 from evalharness.spec.result import Anomaly, GateResult
@@ -48,7 +47,7 @@ def decide(
     *,
     anomalies: Sequence[Anomaly] = (),
     today: dt.date | None = None,
-    baseline: Baseline | None = None,
+    baseline: StoredBaseline | None = None,
     identity: Mapping[str, str] | None = None,
 ) -> Decision:
     """Decide every gate of ``policy``.
