@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from false_verdicts import layer_histograms, predictions
 from resampling import quantities
 from rich.console import Console
 from rich.table import Table
 from scipy.signal import lfilter
+from simulated import layer_histograms, predictions
 
 from evalharness.stats import (
     Interval,

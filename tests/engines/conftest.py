@@ -13,12 +13,26 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from evalharness.compat.silence import quiet
+from evalharness.engines.loading import load
+from evalharness.errors import EvalHarnessError, InputError
 from evalharness.spec.model import ModelSource, ModelSpec
 
 torch.set_num_threads(1)
+
+Make = Callable[..., ModelSpec]
+ALL = 106_816  # parameters of the tiny model
+IDS = torch.arange(3, 40)[None]
+NF4 = {
+    "method": "bitsandbytes",
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_compute_dtype": "bfloat16",
+}
 
 
 def tiny(*, tied: bool = False, hidden: int = 64, dtype: torch.dtype = torch.bfloat16) -> Any:
@@ -125,3 +139,24 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     write_gguf(path, tiny(), "Q8_0")
     return path
+
+
+def refused(spec: ModelSpec, kind: type[EvalHarnessError] = InputError) -> str:
+    """What is said of a model that cannot be loaded."""
+    with pytest.raises(kind) as caught:
+        load(spec)
+    return str(caught.value)
+
+
+def logits(model: Any) -> torch.Tensor:
+    """Of `IDS`, in float32."""
+    with torch.inference_mode(), quiet():
+        return model(IDS).logits.float()
+
+
+def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
+    """Change the tensors of a saved model."""
+    file = path / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file, metadata={"format": "pt"})

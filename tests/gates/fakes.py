@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from evalharness.gates import Policy, policy_from
+from evalharness.gates import Decision, Policy, decide, policy_from
 from evalharness.metrics import REGISTRY
 from evalharness.spec.estimate import Estimate
+from evalharness.spec.result import GateResult
 from evalharness.spec.yamlfile import parse_yaml
 
 
@@ -52,3 +53,23 @@ def policy(text: str, path: str = "gates/p.yaml") -> Policy:
 def gate(text: str) -> Policy:
     """A policy of one gate, given as the inside of a flow mapping."""
     return policy(f"gates:\n  - {{{text}}}\n")
+
+
+def decided(policy: Policy, *estimates: Estimate, **more: object) -> Decision:
+    """The policy decided on these estimates."""
+    return decide(policy, FakeEstimates(*estimates), **more)  # type: ignore[arg-type]
+
+
+def only(text: str, *estimates: Estimate) -> GateResult:
+    """The one result of a policy of one gate."""
+    (result,) = decided(gate(text), *estimates).gates
+    return result
+
+
+def tasks(*shifts: tuple[str, float, float]) -> list[Estimate]:
+    return [
+        estimate(
+            "task.score.shift", (low + high) / 2, low, high, scope={"task": task, "metric": "acc"}
+        )
+        for task, low, high in shifts
+    ]

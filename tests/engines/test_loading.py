@@ -4,44 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from evalharness.compat.silence import quiet
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import weight_bytes
 from evalharness.engines.fingerprint import weights_fingerprint
 from evalharness.engines.loading import load, pick_device
-from evalharness.errors import EvalHarnessError, InputError, RunError
-from evalharness.spec.model import ModelSpec
-from tests.engines.conftest import byte_tokenizer, tiny, write_gguf
-
-Make = Callable[..., ModelSpec]
-ALL = 106_816  # parameters of the tiny model
-IDS = torch.arange(3, 40)[None]
-
-
-def refused(spec: ModelSpec, kind: type[EvalHarnessError] = InputError) -> str:
-    with pytest.raises(kind) as caught:
-        load(spec)
-    return str(caught.value)
-
-
-def logits(model: Any) -> torch.Tensor:
-    with torch.inference_mode(), quiet():
-        return model(IDS).logits.float()
-
-
-def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> None:
-    file = path / "model.safetensors"
-    tensors = load_file(file)
-    change(tensors)
-    save_file(tensors, file, metadata={"format": "pt"})
+from evalharness.errors import RunError
+from tests.engines.conftest import (
+    ALL,
+    Make,
+    byte_tokenizer,
+    logits,
+    refused,
+    rewrite,
+    tiny,
+)
 
 
 def test_a_directory_is_loaded_ready_to_compare(saved: Path, spec: Make) -> None:
@@ -253,228 +236,6 @@ def test_a_hub_model_is_loaded_from_its_snapshot(
     got = load(spec("org/name"))
     assert got.manifest.source == "org/name@abc123"
     assert torch.equal(logits(got.model), logits(tiny()))
-
-
-# --- GGUF ---------------------------------------------------------------------------------------
-
-
-def test_a_gguf_file_is_loaded_dense(gguf_file: Path, spec: Make, tmp_path: Path) -> None:
-    """Oracle: the model it was written from, Q8_0 apart; it can be saved afterwards."""
-    got = load(spec(gguf_file, dtype="float32"))
-    expected = tiny(dtype=torch.float32).state_dict()
-    for name, value in got.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], atol=5e-4, rtol=0)
-    assert got.manifest.claimed == {"file": "GGUF: 16 Q8_0, 5 F32; 8.57 bits per weight"}
-    assert got.manifest.dtype == "float32"
-    assert getattr(got.model.config, "quantization_config", None) is None
-    got.model.save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").exists()
-
-
-def test_a_four_bit_gguf_file_is_recognised_as_such(spec: Make, tmp_path: Path) -> None:
-    """Dense in memory, its values on a 4-bit grid."""
-    write_gguf(tmp_path / "q4.gguf", tiny(), "Q4_0")
-    got = load(spec(tmp_path / "q4.gguf", dtype="bfloat16"))
-    assert got.manifest.groups[0].storage == "bfloat16, values on a 4-bit grid per 32 columns"
-    assert got.manifest.bits_per_weight == 16.0
-
-
-def test_reading_a_gguf_file_leaves_the_library_as_it_was(gguf_file: Path, spec: Make) -> None:
-    """The shortcuts end with the load."""
-    import gguf
-
-    before = (gguf.GGUFReader, gguf.get_tensor_name_map)
-    load(spec(gguf_file))
-    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
-
-
-# --- quantisers ---------------------------------------------------------------------------------
-
-NF4 = {
-    "method": "bitsandbytes",
-    "load_in_4bit": True,
-    "bnb_4bit_quant_type": "nf4",
-    "bnb_4bit_compute_dtype": "bfloat16",
-}
-INT8 = {"method": "bitsandbytes", "load_in_8bit": True}
-TORCHAO = {"method": "torchao", "quant_type": "int8_weight_only"}
-INTX = {
-    "method": "torchao",
-    "quant_type": "IntxWeightOnlyConfig",
-    "weight_dtype": "int4",
-    "group_size": 32,
-}
-
-
-@pytest.mark.parametrize(
-    ("quantization", "storage"),
-    [
-        (NF4, "nf4 group 64 (bitsandbytes)"),
-        (INT8, "int8 per channel symmetric (bitsandbytes)"),
-        (TORCHAO, "int8 per channel (torchao Int8Tensor)"),
-        (INTX, "int4 held in 8 bits group 32 (torchao IntxUnpackedToInt8Tensor)"),
-    ],
-)
-@pytest.mark.parametrize("place", ["saved", "gguf_file"])
-def test_a_quantiser_of_transformers_works_on_both_kinds_of_file(
-    place: str,
-    quantization: dict[str, Any],
-    storage: str,
-    spec: Make,
-    request: pytest.FixtureRequest,
-) -> None:
-    """Measured from the weights; and it runs, near the dense model."""
-    pytest.importorskip(quantization["method"])
-    path = request.getfixturevalue(place)
-    got = load(spec(path, dtype="bfloat16", quantization=quantization))
-    assert got.manifest.groups[0].storage == storage
-    assert not any(p.requires_grad for p in got.model.parameters())
-    assert 0 < float((logits(got.model) - logits(tiny())).abs().max()) < 1
-
-
-@pytest.mark.parametrize(
-    ("quantization", "message"),
-    [
-        (
-            {**NF4, "bnb_4bit_quant_typ": "nf4"},
-            "quantization.bnb_4bit_quant_typ: unknown key. Did you mean 'bnb_4bit_quant_type'",
-        ),
-        (
-            {"method": "bitsandbytes"},
-            "quantization: one of load_in_4bit and load_in_8bit must be true",
-        ),
-        (
-            {"method": "torchao", "quant_type": "int8_weight"},
-            "quantization.quant_type: unknown torchao scheme 'int8_weight'. "
-            "did you mean 'int8_weight_only'",
-        ),
-        ({**TORCHAO, "group": 3}, "quantization.group: unknown key. "),
-        ({**INTX, "weight_dtype": "int99"}, "quantization.weight_dtype: unknown dtype 'int99'"),
-        ({**NF4, "bnb_4bit_compute_dtype": 3}, "quantization: bnb_4bit_compute_dtype must be"),
-    ],
-)
-def test_a_wrong_recipe_is_refused(
-    saved: Path, spec: Make, quantization: dict[str, Any], message: str
-) -> None:
-    """transformers logs an unknown key and goes on; a typo must not pass."""
-    pytest.importorskip(quantization["method"])
-    assert refused(spec(saved, quantization=quantization)).startswith(message)
-
-
-@pytest.mark.parametrize(("method", "extra"), [("bitsandbytes", "bnb"), ("torchao", "torchao")])
-def test_a_missing_library_names_its_extra(
-    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch, method: str, extra: str
-) -> None:
-    """The remedy is the command to copy."""
-    monkeypatch.setattr("evalharness.engines.quantization_config.find_spec", lambda name: None)
-    assert refused(spec(saved, quantization={"method": method})) == (
-        f"quantization.method: {method} is not installed. Run: pip install 'evalharness[{extra}]'"
-    )
-
-
-def test_a_scheme_that_the_library_refuses_says_why(
-    saved: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """transformers logs the cause in a table and raises without it."""
-    torchao = pytest.importorskip("torchao")
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise ImportError("Requires mslk >= 1.0.0")
-
-    monkeypatch.setattr(torchao.quantization.Int8Tensor, "from_hp", fail)
-    assert refused(spec(saved, quantization=TORCHAO)) == (
-        f"quantization: torchao could not quantise {saved} (ImportError: Requires mslk >= 1.0.0). "
-        "Use another scheme or device, or install what it asks for."
-    )
-
-
-def test_simulating_on_quantised_weights_is_refused(
-    saved: Path, spec: Make, tmp_path: Path
-) -> None:
-    """There is no float weight left to quantise."""
-    pytest.importorskip("bitsandbytes")
-    quantised = load(spec(saved, quantization=NF4)).model
-    quantised.save_pretrained(tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path)
-    message = refused(spec(tmp_path, simulate={"weights": {"bits": 4, "group_size": 32}}))
-    assert message.startswith("simulate: model.layers.0.self_attn.q_proj is quantised already (")
-
-
-# --- adapters -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A LoRA adapter of q and v with random, non-zero weights."""
-    peft = pytest.importorskip("peft")
-    torch.manual_seed(1)
-    config = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
-    path = tmp_path_factory.mktemp("adapter")
-    with quiet():
-        peft.get_peft_model(tiny(), config).save_pretrained(path)
-    return path
-
-
-def peft_logits(adapter: Path, dtype: torch.dtype) -> torch.Tensor:
-    """Oracle: PEFT's own unmerged forward pass."""
-    from peft import PeftModel
-
-    with quiet():
-        model = PeftModel.from_pretrained(tiny(dtype=dtype), str(adapter))
-    return logits(model.eval())
-
-
-def test_an_adapter_is_merged_and_names_stay(saved: Path, adapter: Path, spec: Make) -> None:
-    """The same modules as the base, and in float32 the logits of the unmerged model."""
-    base = load(spec(saved, dtype="float32"))
-    got = load(spec(saved, dtype="float32", adapter=str(adapter)))
-    assert [n for n, _ in got.model.named_modules()] == [n for n, _ in base.model.named_modules()]
-    assert type(got.model) is type(base.model)
-    torch.testing.assert_close(
-        logits(got.model), peft_logits(adapter, torch.float32), atol=1e-4, rtol=0
-    )
-    assert not torch.allclose(logits(got.model), logits(base.model), atol=1e-2)
-    assert got.messages == (f"m: LORA adapter merged into the weights ({adapter})",)
-    assert got.manifest.source == f"{saved} + adapter {adapter}"
-    assert got.manifest.parameters == base.manifest.parameters
-
-
-def test_an_adapter_on_a_quantised_model_stays_unmerged(
-    saved: Path, adapter: Path, spec: Make
-) -> None:
-    """As QLoRA is served; the adapted modules keep their names."""
-    pytest.importorskip("bitsandbytes")
-    got = load(spec(saved, quantization=NF4, adapter=str(adapter)))
-    assert any("added unmerged" in m for m in got.messages)
-    assert "model.layers.0.self_attn.q_proj" in dict(got.model.named_modules())
-    base = load(spec(saved, quantization=NF4))
-    change = logits(got.model) - logits(base.model)
-    expected = peft_logits(adapter, torch.bfloat16) - logits(tiny())
-    assert float((change - expected).abs().max()) < 0.2 * float(expected.abs().max())
-
-
-def test_an_adapter_of_another_model_is_refused(adapter: Path, spec: Make, tmp_path: Path) -> None:
-    """Other shapes, or other modules."""
-    tiny(hidden=32).save_pretrained(tmp_path)
-    byte_tokenizer().save_pretrained(tmp_path)
-    message = refused(spec(tmp_path, adapter=str(adapter)))
-    assert message.startswith(f"adapter: the adapter in {adapter} does not fit LlamaForCausalLM (")
-
-
-def test_an_adapter_with_missing_weights_is_refused(
-    saved: Path, adapter: Path, spec: Make, tmp_path: Path
-) -> None:
-    """PEFT would leave them as initialised and warn."""
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    (tmp_path / "adapter_config.json").write_text((adapter / "adapter_config.json").read_text())
-    kept = {k: v for k, v in tensors.items() if "layers.1" not in k}
-    save_file(kept, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
-    assert f"the adapter in {tmp_path} lacks 4 of its weights: " in refused(
-        spec(saved, adapter=str(tmp_path))
-    )
-
-
-# --- the real thing -----------------------------------------------------------------------------
 
 
 @pytest.mark.e2e

@@ -1,0 +1,44 @@
+"""GGUF files become dense models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from evalharness.engines.loading import load
+from tests.engines.conftest import (
+    Make,
+    tiny,
+    write_gguf,
+)
+
+
+def test_a_gguf_file_is_loaded_dense(gguf_file: Path, spec: Make, tmp_path: Path) -> None:
+    """Oracle: the model it was written from, Q8_0 apart; it can be saved afterwards."""
+    got = load(spec(gguf_file, dtype="float32"))
+    expected = tiny(dtype=torch.float32).state_dict()
+    for name, value in got.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=5e-4, rtol=0)
+    assert got.manifest.claimed == {"file": "GGUF: 16 Q8_0, 5 F32; 8.57 bits per weight"}
+    assert got.manifest.dtype == "float32"
+    assert getattr(got.model.config, "quantization_config", None) is None
+    got.model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").exists()
+
+
+def test_a_four_bit_gguf_file_is_recognised_as_such(spec: Make, tmp_path: Path) -> None:
+    """Dense in memory, its values on a 4-bit grid."""
+    write_gguf(tmp_path / "q4.gguf", tiny(), "Q4_0")
+    got = load(spec(tmp_path / "q4.gguf", dtype="bfloat16"))
+    assert got.manifest.groups[0].storage == "bfloat16, values on a 4-bit grid per 32 columns"
+    assert got.manifest.bits_per_weight == 16.0
+
+
+def test_reading_a_gguf_file_leaves_the_library_as_it_was(gguf_file: Path, spec: Make) -> None:
+    """The shortcuts end with the load."""
+    import gguf
+
+    before = (gguf.GGUFReader, gguf.get_tensor_name_map)
+    load(spec(gguf_file))
+    assert (gguf.GGUFReader, gguf.get_tensor_name_map) == before
