@@ -78,7 +78,7 @@ def by_lm_eval(dtype: str, entry: dict[str, Any], batch_size: int) -> tuple[floa
     ]
 
 
-def by_prefix(sides: tuple[Any, Any], prepared: Any, batch_size: int) -> tuple[float, Any, Any]:
+def by_packing(sides: tuple[Any, Any], prepared: Any, batch_size: int) -> tuple[float, Any, Any]:
     """CPU seconds, the run, and both sides' samples, of the packed pass over both models."""
     import evalharness.pair.tasks.run as module
 
@@ -116,13 +116,13 @@ def measure(dtype: str, shots: int, items: int, batch_size: int) -> tuple[float,
     entry = {"name": "mmlu_dev_cloze", "limit": items, "num_fewshot": shots}
     prepared = prepare_tasks((Task(**entry),), seed=0)
     task = prepared.tasks[0]
-    ours, run, kept = by_prefix(load_pair(dtype), prepared, batch_size)
+    ours, run, kept = by_packing(load_pair(dtype), prepared, batch_size)
     # In a process of its own: ours changes what becomes of freed memory (`engines.device_memory`).
     with ProcessPoolExecutor(1, get_context("spawn")) as alone:
         theirs, found = alone.submit(by_lm_eval, dtype, entry, batch_size).result()
     worst = largest_difference(found, kept)
     scores = [[r["results"][task.name][f"{m},none"] for r in found] for m in ("acc", "acc_norm")]
-    own = [[r.reference, r.candidate] for r in run.results]
+    own = [[r.reference, r.candidate] for r in run.scores]
     shown = " | ".join(" ".join(f"{x:.4f}" for row in side for x in row) for side in (scores, own))
     print(
         f"{dtype:9} {shots:5d} {task.items:5d} {theirs:10.1f} s {ours:8.1f} s "

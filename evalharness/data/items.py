@@ -20,14 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from evalharness.compat import lm_eval
 from evalharness.compat.silence import quiet
 from evalharness.data.task_errors import explain
-from evalharness.data.task_names import SHIPPED, default_folder, mentioned, read_names
+from evalharness.data.task_names import SHIPPED, mentioned, read_names
 from evalharness.errors import InputError, nearest
 from evalharness.spec.suite import Task
-
-# lm-eval's own default: the few-shot examples are those that its command draws.
-FEWSHOT_SEED = 1234
 
 
 @dataclass(frozen=True)
@@ -40,13 +38,11 @@ class PreparedTask:
     items: int
     requests: int
     num_fewshot: int
-    output_type: str
     fingerprint: str  # SHA-256 of every document and request
 
     def fresh(self) -> Any:
         """lm-eval's task with no answers in its requests, ready for one model."""
-        for instance in self.task.instances:
-            instance.resps, instance.filtered_resps = [], {}
+        lm_eval.forget_answers(self.task)
         return self.task
 
 
@@ -108,7 +104,7 @@ def prepare_tasks(tasks: tuple[Task, ...], *, seed: int) -> PreparedTasks:
     return PreparedTasks(tuple(prepared.values()), groups, tuple(dict.fromkeys(messages)))
 
 
-def _load(entry: Task, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _load(entry: Task, key: str) -> lm_eval.Loaded:
     """Leaf tasks by name, and groups by name, children before parents."""
     with _reported(entry, key, entry.name or ""):
         if entry.path is not None:
@@ -117,88 +113,62 @@ def _load(entry: Task, key: str) -> tuple[dict[str, Any], dict[str, Any]]:
             with contextlib.chdir(Path(entry.path).parent):
                 return _load_path(Path(entry.path))
         assert entry.name is not None
-        for folder in (SHIPPED, default_folder()):
+        folders = (SHIPPED, lm_eval.task_folder())
+        for folder in folders:
             path = read_names(folder).path(entry.name)
             if path is not None:
                 return _load_path(path)
-        if not mentioned(entry.name, default_folder()) and not mentioned(entry.name, SHIPPED):
-            raise _unknown(entry.name, key, _declared())
-        from lm_eval.tasks import TaskManager
-
-        manager = TaskManager(include_path=str(SHIPPED))
-        if entry.name not in manager.task_index:
-            raise _unknown(entry.name, key, set(manager.task_index))
-        return _flat(manager.load([entry.name]))
+        if not any(mentioned(entry.name, folder) for folder in reversed(folders)):
+            known: set[str] = set().union(*(read_names(folder).known for folder in folders))
+            raise _unknown(entry.name, key, known)
+        index = lm_eval.TaskIndex(SHIPPED)
+        if entry.name not in index.names:
+            raise _unknown(entry.name, key, index.names)
+        return index.load(entry.name)
     raise AssertionError  # _reported never swallows
 
 
-def _load_path(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    from lm_eval.tasks import TaskManager
-
+def _load_path(path: Path) -> lm_eval.Loaded:
     if re.search(rb"^group[ \t]*:", path.read_bytes(), re.M):
         return _load_group(path)
-    return _flat(TaskManager(include_defaults=False).load([str(path)]))
+    return lm_eval.TaskIndex(own=False).load(str(path))
 
 
-def _load_group(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def _load_group(path: Path) -> lm_eval.Loaded:
     """A group by its file: lm-eval takes groups by name only. Members may lie beside the file."""
-    from lm_eval.tasks import TaskManager
-
-    beside = TaskManager(include_path=str(path.parent), include_defaults=False)
-    own = [e for e in beside.task_index.values() if e.yaml_path and e.yaml_path.samefile(path)]
-    if not own:  # not valid: this says why
-        return _flat(beside.load([str(path)]))
-    local = all(member in beside.task_index for member in _members(own[0].cfg))
-    manager = beside if local else TaskManager(include_path=str(path.parent))
-    return _flat(manager.load([own[0].name]))
-
-
-def _members(config: Mapping[str, Any]) -> Iterator[str]:
-    for member in config.get("task") or []:
-        if isinstance(member, str):
-            yield member
-        elif isinstance(member.get("task"), str):
-            yield member["task"]
-        else:
-            yield from _members(member)
-
-
-def _flat(loaded: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    return dict(loaded["tasks"]), dict(loaded.get("groups") or {})
+    beside = lm_eval.TaskIndex(path.parent, own=False)
+    group = beside.declared_in(path)
+    if group is None:  # not valid: this says why
+        return beside.load(str(path))
+    local = set(group.members) <= beside.names
+    return (beside if local else lm_eval.TaskIndex(path.parent)).load(group.name)
 
 
 def _prepare(name: str, leaf: Any, entry: Task, seed: int, messages: list[str]) -> PreparedTask:
-    if getattr(leaf, "MULTIMODAL", False):
+    if lm_eval.reads_images_or_sound(leaf):
         raise InputError(f"task {name!r} needs images or sound, which no text model reads")
-    if getattr(leaf, "UNSAFE_CODE", False):
+    if lm_eval.runs_written_code(leaf):
         raise InputError(f"task {name!r} runs code that the model writes: not supported")
-    fixed = leaf.get_config("num_fewshot")
+    fixed = lm_eval.fewshot_of(leaf)
     if entry.num_fewshot is not None and fixed == 0 and entry.num_fewshot != 0:
         # lm-eval's rule: what a task fixes at 0 is not to be changed (its prompt holds examples).
         messages.append(
             f"task {name!r} fixes num_fewshot at 0: {entry.num_fewshot} is ignored, as lm-eval does"
         )
     elif entry.num_fewshot is not None:
-        leaf.set_config(key="num_fewshot", value=entry.num_fewshot)
+        lm_eval.set_fewshot(leaf, entry.num_fewshot)
     elif fixed is None:
-        leaf.set_config(key="num_fewshot", value=0)
-    leaf.set_fewshot_seed(seed=FEWSHOT_SEED)
+        lm_eval.set_fewshot(leaf, 0)
     samples = draw(name, len(leaf.eval_docs), entry.limit, seed)
-    leaf.build_all_requests(
-        limit=None, samples=None if samples is None else list(samples), rank=0, world_size=1
-    )
-    # Built once: both models get these very requests, and few-shot draws are not repeated.
-    leaf.build_all_requests = lambda **_: None
-    documents = {i.doc_id for i in leaf.instances}
+    requests = lm_eval.build_requests(leaf, samples)
     return PreparedTask(
         name=name,
         task=leaf,
         samples=samples,
-        items=len(documents),
-        requests=sum(i.repeats or 1 for i in leaf.instances),
-        num_fewshot=int(leaf.get_config("num_fewshot") or 0),
-        output_type=str(leaf.OUTPUT_TYPE),
-        fingerprint=_fingerprint(leaf.instances),
+        items=len({r.doc_id for r in requests}),
+        requests=sum(lm_eval.repeats(r) for r in requests),
+        num_fewshot=lm_eval.fewshot_of(leaf) or 0,
+        fingerprint=_fingerprint(requests),
     )
 
 
@@ -220,10 +190,6 @@ def _fingerprint(instances: list[Any]) -> str:
         parts = [instance.doc_id, instance.idx, instance.doc, instance.args]
         digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def _declared() -> set[str]:
-    return read_names(SHIPPED).known | read_names(default_folder()).known
 
 
 def _unknown(name: str, key: str, known: set[str]) -> InputError:

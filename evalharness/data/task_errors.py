@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import yaml
 
+from evalharness.compat import lm_eval
 from evalharness.errors import InputError
-
-_OFFLINE = re.compile(r"OfflineModeIsEnabled|Couldn't reach|offline mode|Connection|NotOnDisk")
-_UNREACHABLE = (
-    "OfflineModeIsEnabled",
-    "DatasetNotFoundError",
-    "DataFilesNotFoundError",
-    "EmptyDatasetError",
-    "LocalEntryNotFoundError",
-    "RepositoryNotFoundError",
-    "GatedRepoError",
-    "HfHubHTTPError",
-)
 
 
 def explain(error: Exception, name: str, path: str | None, key: str) -> InputError:
@@ -43,8 +31,8 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
                 remedy=f"Install it (pip install {e.name}).",
             )
     for e in chain:
-        if isinstance(e, ConnectionError | FileNotFoundError) or type(e).__name__ in _UNREACHABLE:
-            offline = " offline" if _OFFLINE.search(_first(e)) else ""
+        if lm_eval.lacks_data(e):
+            offline = " offline" if lm_eval.says_offline(_first(e)) else ""
             return InputError(
                 f"the data of {what} is not available{offline} ({_first(e)})",
                 path=path,
@@ -52,10 +40,10 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
                 remedy="Run once with a network (without HF_HUB_OFFLINE, HF_DATASETS_OFFLINE or "
                 "--offline), or give a task YAML over local files with path:.",
             )
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-    if isinstance(error, TypeError) and unknown:
-        return InputError(f"unknown key {unknown[1]!r} in the task", path=path, key=key)
-    if "Unknown config shape" in str(error) or "valid YAML path" in str(error):
+    unknown = lm_eval.unknown_key(error)
+    if unknown is not None:
+        return InputError(f"unknown key {unknown!r} in the task", path=path, key=key)
+    if lm_eval.declares_nothing(error):
         return InputError("a task YAML must have a key task: or group:", path=path, key=key)
     return InputError(
         f"lm-eval could not build {what} ({type(error).__name__}: {_first(error)})",

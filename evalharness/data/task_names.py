@@ -12,7 +12,6 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 SHIPPED = Path(__file__).parent / "tasks"
@@ -52,11 +51,6 @@ def mentioned(name: str, folder: Path) -> bool:
         for path in folder.rglob("*")
         if "yaml" in path.name and path.is_file()
     )
-
-
-def default_folder() -> Path:
-    """lm-eval's own tasks."""
-    return Path(str(files("lm_eval"))) / "tasks"
 
 
 @cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -14,7 +15,6 @@ from evalharness.pair.side import Side
 from evalharness.progress import Progress
 from evalharness.run import records
 from evalharness.run.directory import Run
-from evalharness.spec.result import TaskResult
 from evalharness.spec.suite import Suite
 
 if TYPE_CHECKING:
@@ -87,12 +87,10 @@ def record_tasks(
 
 def _record_groups(prepared: PreparedTasks, run: Run) -> None:
     """lm-eval's aggregates of groups, from the records of their leaves, whoever recorded them."""
-    from evalharness.pair.tasks.run import group_results
+    from evalharness.pair.tasks.scores import TaskScore, group_scores
 
     if not prepared.groups or GROUPS in run.done():
         return
-    leaves = [TaskResult(items=0, **row) for row in run.table("tasks").to_pylist()]
-    rows = [
-        {k: getattr(r, k) for k in records.GROUPS.names} for r in group_results(prepared, leaves)
-    ]
+    leaves = [TaskScore(**row) for row in run.table("tasks").to_pylist()]
+    rows = [asdict(score) for score in group_scores(prepared, leaves)]
     run.write_block(GROUPS, {"groups": pa.Table.from_pylist(rows, schema=records.GROUPS)})

@@ -13,7 +13,7 @@ import pytest
 from evalharness.errors import RunError
 from evalharness.metrics import Estimates, Evidence
 from evalharness.pair.tasks import packed_lm
-from evalharness.pair.tasks.packed_lm import PrefixScorer
+from evalharness.pair.tasks.packed_lm import PackedScorer
 from evalharness.progress import Progress
 from evalharness.report import text_summary
 from evalharness.run.directory import Run
@@ -67,7 +67,7 @@ def test_out_of_memory_halves_the_batch_and_what_is_said_of_scoring_is_a_warning
             frame, tables[1][name], rtol=1e-4, atol=1e-5, check_exact=False
         )
 
-    monkeypatch.setattr(PrefixScorer, "takes", lambda self, requests: False)
+    monkeypatch.setattr(PackedScorer, "takes", lambda self, requests: False)
     monkeypatch.setattr(packed_lm, "unsupported", lambda side: "it is odd")
     run = Run.create(tmp_path / "odd", {"warnings": ["before"]})
     most = 99

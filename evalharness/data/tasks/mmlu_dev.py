@@ -8,12 +8,10 @@ Source: Hendrycks et al. 2009.03300; the file is lm-eval's ``_cot_prompts.json``
 
 from __future__ import annotations
 
-import json
 import re
-from importlib.resources import files
 from typing import Any
 
-PROMPTS = ("tasks", "mmlu", "flan_cot_fewshot", "_cot_prompts.json")
+from evalharness.compat.lm_eval import flan_cot_prompts
 
 _ANSWER = re.compile(r"The answer is \(([A-Z])\)\.?\s*$")
 _OPTION = re.compile(r"\s*\(([A-Z])\)\s")
@@ -30,22 +28,17 @@ def read_questions() -> list[dict[str, Any]]:
     ValueError : the file's form has changed.
 
     """
-    file = files("lm_eval").joinpath(*PROMPTS)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"lm-eval does not hold {'/'.join(PROMPTS)}: install lm-eval 0.4.13 again"
-        )
-    prompts: dict[str, str] = json.loads(file.read_text(encoding="utf-8"))
+    file, prompts = flan_cot_prompts()
     ranked = [
         (rank, subject, block)
         for subject, prompt in prompts.items()
         for rank, block in enumerate(re.split(r"(?:^|\n)Q: ", prompt)[1:])
     ]
     ranked.sort(key=lambda r: r[0])  # stable: subjects stay in the file's order
-    return [_parse(subject, block) for _, subject, block in ranked]
+    return [_parse(file, subject, block) for _, subject, block in ranked]
 
 
-def _parse(subject: str, block: str) -> dict[str, Any]:
+def _parse(file: str, subject: str, block: str) -> dict[str, Any]:
     """``question\\n(A) text (B) text …\\nA: reasoning. The answer is (B).``"""
     body, _, reasoning = block.rpartition("\nA: ")
     question, _, options = body.partition("\n(A) ")
@@ -54,7 +47,7 @@ def _parse(subject: str, block: str) -> dict[str, Any]:
     found = _ANSWER.search(reasoning)
     expected = [chr(ord("A") + i) for i in range(len(choices))]
     if not question or found is None or letters != expected or found[1] not in letters:
-        raise ValueError(f"{'/'.join(PROMPTS)}: {subject}: cannot be parsed: {block[:80]!r}")
+        raise ValueError(f"{file}: {subject}: cannot be parsed: {block[:80]!r}")
     return {
         "subject": subject,
         "question": question.strip(),

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from evalharness.compat import lm_eval
 from evalharness.data.items import PreparedTask
 from evalharness.errors import RunError
 from evalharness.pair.tasks.multiple_choice import Choice, read_choice
@@ -59,7 +60,7 @@ class Paired:
 
 def metric_name(metric: str, filter_name: str) -> str:
     """lm-eval's name of a score: its filter is named only where there is one."""
-    return metric if filter_name == "none" else f"{metric},{filter_name}"
+    return metric if filter_name == lm_eval.NO_FILTER else f"{metric},{filter_name}"
 
 
 def pair_samples(prepared: PreparedTask, reference: Scored, candidate: Scored) -> Paired:
@@ -212,7 +213,7 @@ def _reader(
     pairs: dict[int, tuple[Sample, Sample]],
 ) -> Callable[[Sample], float] | None:
     """How to read a document's score; None where the score is no mean over documents."""
-    aggregate = task.aggregation().get(metric)
+    aggregate = lm_eval.aggregation(task, metric)
 
     def read(sample: Sample) -> float:
         value = sample.get(metric)

@@ -1,7 +1,7 @@
 """The choice a model made on a multiple-choice item: which, how sure, right or wrong.
 
-Read from the log-likelihoods that lm-eval logged, by lm-eval's own rules (``process_results`` of
-``lm_eval/api/task.py``), so that ``correct`` is what its ``acc`` says.
+Read from the log-likelihoods that lm-eval logged, by lm-eval's own rules, so that ``correct`` is
+what its ``acc`` says.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from evalharness.compat.lm_eval import choices_of
 
 
 @dataclass(frozen=True)
@@ -57,16 +59,9 @@ class Choice:
 
 def read_choice(task: Any, sample: dict[str, Any]) -> Choice | None:
     """The choice in a logged sample; None where the task is no plain multiple choice."""
-    if str(task.OUTPUT_TYPE) != "multiple_choice" or callable(task.get_config("process_results")):
+    found = choices_of(task, sample["doc"])
+    if found is None or not found[0]:
         return None
-    doc = sample["doc"]
-    choices = tuple(str(c) for c in task.doc_to_choice(doc))
+    choices, gold = found
     lls = np.array([r[0] for r in sample["filtered_resps"]], float)[: len(choices)]
-    if len(lls) != len(choices) or not choices:
-        return None
-    gold = task.doc_to_text(doc) if task.multiple_input else task.doc_to_target(doc)
-    if isinstance(gold, str):
-        gold = choices.index(gold) if gold in choices else -100
-    golds = gold if isinstance(gold, list) else [gold]
-    # A gold label outside the choices is never right, as in lm-eval.
-    return Choice(choices, lls, tuple(int(g) for g in golds if 0 <= int(g) < len(choices)))
+    return Choice(choices, lls, gold) if len(lls) == len(choices) else None

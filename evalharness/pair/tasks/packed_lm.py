@@ -1,6 +1,6 @@
 """The two sides of lm-eval's evaluator, whose log-likelihoods come from the paired, packed pass.
 
-Generation and whatever cannot be packed are lm-eval's own (`LoadedLM`).
+Generation and whatever cannot be packed are lm-eval's own (`PlainLM`).
 """
 
 from __future__ import annotations
@@ -9,26 +9,25 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy.typing as npt
-from lm_eval.api.instance import Instance
 
 from evalharness.engines.base import LoadedModel
-from evalharness.pair.tasks.hflm import LoadedLM, require_fit
+from evalharness.pair.tasks.hflm import PlainLM, require_fit
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
 from evalharness.pair.tasks.packing_trial import unsupported, window
 
 
-class PackedLM(LoadedLM):
+class PackedLM(PlainLM):
     """lm-eval's model for one side; its log-likelihoods are those of the paired pass."""
 
     def __init__(
-        self, loaded: LoadedModel, scorer: PrefixScorer, number: int, **options: Any
+        self, loaded: LoadedModel, scorer: PackedScorer, number: int, **options: Any
     ) -> None:
         super().__init__(loaded, **options)
         self._scorer, self._number = scorer, number
         self._items: list[int] | None = None
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> Any:
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
         self._items = [r.doc_id for r in requests]
         try:
             return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
@@ -46,7 +45,7 @@ class PackedLM(LoadedLM):
         return self._scorer.paired.answers(self._number, keys)
 
 
-class PrefixScorer:
+class PackedScorer:
     """Scores both sides of a task in one pass, where that is exact."""
 
     def __init__(

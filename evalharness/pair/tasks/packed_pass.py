@@ -1,4 +1,4 @@
-"""Task scoring on a shared prefix: a prompt is fed once with all its continuations.
+"""Packed scoring of task requests: a prompt is fed once with all its continuations.
 
 Replaces the scoring loop of lm-eval's HFLM, which feeds the prompt once for every choice and takes
 a log-softmax over the vocabulary at every token of it. Here a document is a trie in one row, with a
@@ -9,7 +9,7 @@ half-range and agreement at every position where a continuation is scored.
 
 Log-likelihoods agree with HFLM's to rounding: differences seen are below 1e-3 nats in float32. In
 16 bits HFLM also rounds each log-probability to 16 bits, which this does not, and both move with
-the shape of the batch. Where the packed form cannot be exact it is not used: see `prefix_check`.
+the shape of the batch. Where the packed form cannot be exact it is not used: see `packing_trial`.
 """
 
 from __future__ import annotations

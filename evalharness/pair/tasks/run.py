@@ -1,42 +1,36 @@
 """Task scores on both sides of a pair, by lm-eval's own evaluator, in one process.
 
-One leaf task after the other. The side that is asked first scores every batch on both (`prefix`),
-the other finds its answers ready; lm-eval's own code makes scores of them, and items are paired.
-What comes out is ready to be recorded, so a run that dies keeps every finished task.
+One leaf task after the other. The side that is asked first scores every batch on both, the other
+finds its answers ready (`packed_lm`); lm-eval's own code makes scores of them, and items are
+paired. What comes out is ready to be recorded, so a run that dies keeps every finished task.
 """
 
 from __future__ import annotations
 
-import math
 import random
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from evalharness.compat.lm_eval import evaluate_task
 from evalharness.compat.silence import quiet
 from evalharness.data.items import PreparedTask, PreparedTasks
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import EvalHarnessError, RunError
-from evalharness.pair.tasks.item_rows import (
-    Paired,
-    Scored,
-    metric_name,
-    pair_samples,
-    position_rows,
-)
+from evalharness.pair.tasks.item_rows import Scored, pair_samples, position_rows
+from evalharness.pair.tasks.scores import TaskScore, task_scores
 from evalharness.run import records
-from evalharness.spec.result import TaskResult
 
 if TYPE_CHECKING:
     from evalharness.pair.tasks.kept_prompts import KeptPrompts
-    from evalharness.pair.tasks.packed_lm import PrefixScorer
+    from evalharness.pair.tasks.packed_lm import PackedScorer
 
 RequestsAnswered = Callable[[int, int, str], None]  # requests answered, of how many, what runs now
 
@@ -47,7 +41,7 @@ class TaskRun:
 
     task: str
     frame: pd.DataFrame = field(repr=False)  # schema records.ITEMS, one row a document and metric
-    results: tuple[TaskResult, ...]  # lm-eval's aggregates, one a metric
+    scores: tuple[TaskScore, ...]  # lm-eval's aggregates, one a metric
     # Schema records.ITEM_TOKENS, one row an item and scored position; empty if scored apart.
     positions: pd.DataFrame = field(repr=False)
     anomalies: tuple[str, ...] = ()
@@ -86,23 +80,23 @@ def run_tasks(
     pending = [t for t in prepared.tasks if t.name not in done]
     if not pending:
         return
-    counter = _Counter(2 * sum(t.requests for t in pending), progress)
+    count = RequestCount(2 * sum(t.requests for t in pending), progress)
     loaded = (reference, candidate)
     with quiet():
         try:
-            scorer = _scorer(loaded, batch_size, counter, kept)
+            scorer = _scorer(loaded, batch_size, count, kept)
         except (RuntimeError, MemoryError) as error:
             raise _failed(error, "trying whether tasks can be packed") from error
     both = f"{reference.name} and {candidate.name}"
     said: set[str] = set()
     for task in pending:
-        with counter.terminal(), quiet():
+        with count.terminal(), quiet():
             scored: list[Scored] = []
             for side, lm in zip(loaded, scorer.lms, strict=True):
-                counter.begin(task.requests, f"{task.name}, {side.name}")
+                count.begin(task.requests, f"{task.name}, {side.name}")
                 who = side.name if scored or not scorer.usable else both
                 scored.append(_score(task, side.name, lm, seed, who))
-                counter.end()
+                count.end()
             notes = tuple(n for n in scorer.notes if n not in said)
             said.update(notes)
             run = _task_run(task, scored[0], scored[1], scorer.positions(), notes)
@@ -117,97 +111,44 @@ def task_tables(task: TaskRun) -> dict[str, pa.Table]:
         "item_tokens": pa.Table.from_pandas(
             task.positions, schema=records.ITEM_TOKENS, preserve_index=False
         ),
-        "tasks": pa.Table.from_pylist(
-            [{k: getattr(r, k) for k in records.TASKS.names} for r in task.results],
-            schema=records.TASKS,
-        ),
+        "tasks": pa.Table.from_pylist([asdict(s) for s in task.scores], schema=records.TASKS),
         "anomalies": pa.Table.from_pylist(
             [{"kind": "task", "message": m} for m in task.anomalies], schema=records.ANOMALIES
         ),
     }
 
 
-def group_results(prepared: PreparedTasks, results: Iterable[TaskResult]) -> tuple[TaskResult, ...]:
-    """lm-eval's aggregates of its groups, from the results of their leaf tasks.
-
-    Kept apart from `run_tasks` because the leaves of a resumed run come partly from its records.
-    A group of which a leaf is missing is left out; of which a leaf has no score, it has none.
-    """
-    items = {t.name: t.items for t in prepared.tasks}
-    leaves: dict[str, dict[str, TaskResult]] = {}
-    for result in results:
-        leaves.setdefault(result.task, {})[_key(result.metric)] = result.model_copy(
-            update={"items": items.get(result.task, 0)}  # the records do not hold it
-        )
-    found: list[TaskResult] = []
-    for group in prepared.groups.values():
-        names = [t.task_name for t in group.get_all_tasks()]
-        if not group.has_aggregation or any(n not in leaves for n in names):
-            continue
-        with quiet():
-            ref, cand = (_aggregate(group, leaves, side) for side in ("reference", "candidate"))
-        for key in ref:
-            parts = [leaves[n][key] for n in names if key in leaves[n]]
-            whole = all(p.reference is not None and p.candidate is not None for p in parts)
-            found.append(
-                TaskResult(
-                    task=group.name,
-                    metric=metric_name(*key.split(",", 1)),
-                    reference=ref[key] if whole else None,
-                    candidate=cand[key] if whole else None,
-                    higher_is_better=parts[0].higher_is_better,
-                    items=sum(p.items for p in parts),
-                    num_fewshot=parts[0].num_fewshot,
-                    leaves=names,
-                )
-            )
-    return tuple(found)
-
-
 def _scorer(
     loaded: tuple[LoadedModel, LoadedModel],
     batch_size: int,
-    counter: _Counter,
+    count: RequestCount,
     kept: KeptPrompts | None,
-) -> PrefixScorer:
+) -> PackedScorer:
     from evalharness.pair.tasks.hflm import common_max_length
-    from evalharness.pair.tasks.packed_lm import PrefixScorer
+    from evalharness.pair.tasks.packed_lm import PackedScorer
 
-    return PrefixScorer(
+    return PackedScorer(
         *loaded,
         batch_size=batch_size,
         max_length=common_max_length(*loaded),
-        answered=counter.answered,
+        answered=count.answered,
         kept=kept,
     )
 
 
 def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Scored:
     """Run lm-eval's evaluator on one side; ``who`` computes meanwhile."""
-    from lm_eval.evaluator import evaluate
-
     lm.nonfinite_generations = 0
     try:
         with _seeded(seed):
-            results = evaluate(
-                lm,
-                {"tasks": {task.name: task.fresh()}, "groups": {}},
-                samples=None if task.samples is None else {task.name: list(task.samples)},
-                bootstrap_iters=0,
-                log_samples=True,
-            )
+            scores, samples = evaluate_task(lm, task.name, task.fresh(), task.samples)
     except RunError as error:
         raise RunError(f"task {task.name} on {who}: {error}") from error
     except EvalHarnessError:
         raise
     except Exception as error:  # whatever a task's own code, or the device, raises
         raise _failed(error, f"task {task.name} on {who}") from error
-    return Scored(
-        name,
-        results["results"][task.name],
-        results["samples"][task.name],
-        lm.nonfinite_generations,
-    )
+    return Scored(name, scores, samples, lm.nonfinite_generations)
 
 
 def _failed(error: Exception, where: str) -> RunError:
@@ -242,69 +183,17 @@ def _task_run(
     notes: tuple[str, ...],
 ) -> TaskRun:
     paired = pair_samples(task, reference, candidate)
-    results = tuple(
-        _result(task, paired, metric, filter_name, (reference, candidate))
-        for metric, filter_name in paired.metrics
-    )
     return TaskRun(
         task.name,
         paired.frame,
-        results,
+        task_scores(task, paired, reference, candidate),
         position_rows(task, paired.clusters, positions),
         paired.anomalies,
         notes,
     )
 
 
-def _result(
-    task: PreparedTask, paired: Paired, metric: str, filter_name: str, sides: tuple[Scored, Scored]
-) -> TaskResult:
-    name = metric_name(metric, filter_name)
-    rows = paired.frame[paired.frame["metric"] == name]
-    moved = rows["score_cand"] - rows["score_ref"] if len(rows) else None
-    binary = moved is not None and bool(rows["binary"].all())
-    scores = [
-        None if bad else _number(side.scores.get(f"{metric},{filter_name}"))
-        for side, bad in zip(sides, paired.unusable, strict=True)
-    ]
-    return TaskResult(
-        task=task.name,
-        metric=name,
-        reference=scores[0],
-        candidate=scores[1],
-        higher_is_better=task.task.higher_is_better().get(metric) is not False,
-        items=task.items,
-        right_to_wrong=int((moved < 0).sum()) if binary and moved is not None else None,
-        wrong_to_right=int((moved > 0).sum()) if binary and moved is not None else None,
-        num_fewshot=task.num_fewshot,
-    )
-
-
-def _number(value: Any) -> float | None:
-    """lm-eval's aggregate as a number; None for NaN, "N/A" and whatever else it returns."""
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-        return None
-    return float(value) if math.isfinite(float(value)) else None
-
-
-def _key(metric: str) -> str:
-    return metric if "," in metric else f"{metric},none"
-
-
-def _aggregate(
-    group: Any, leaves: dict[str, dict[str, TaskResult]], side: str
-) -> dict[str, float | None]:
-    metrics: dict[str, dict[str, Any]] = {}
-    for name, results in leaves.items():
-        metrics[name] = {"sample_len": next(iter(results.values())).items}
-        for key, result in results.items():
-            value = getattr(result, side)
-            metrics[name][key] = math.nan if value is None else value
-    found = group.aggregate(metrics)
-    return {k: _number(v) for k, v in found.items() if "," in k and "_stderr" not in k}
-
-
-class _Counter:
+class RequestCount:
     """Counts answered requests and tells the caller, whose output must not be silenced."""
 
     def __init__(self, total: int, progress: RequestsAnswered | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+LOCAL = ("choose.yaml", "write.yaml", "read.yaml", "finish.yaml")
 TASKS = Path(__file__).parents[2] / "data" / "lm_tasks"
 
 
@@ -35,3 +36,10 @@ def prepare(*names: str, seed: int = 0, **options: Any) -> Any:
         for n in names
     ]
     return prepare_tasks(tuple(entries), seed=seed)
+
+
+def run(reference: Any, candidate: Any, *names: str, **options: Any) -> list[Any]:
+    """Score tasks on both sides, two documents a batch."""
+    from evalharness.pair.tasks.run import run_tasks
+
+    return list(run_tasks(reference, candidate, prepare(*names, **options), batch_size=2))
