@@ -17,6 +17,7 @@ Exit 1 when an interval marked * covers less than it must (95% nominal: 93% from
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ from resampling import quantities
 from rich.console import Console
 from rich.table import Table
 from scipy.signal import lfilter
+from scipy.special import stdtrit
 from simulated import layer_histograms, predictions
 
 from evalharness.stats import (
@@ -35,7 +37,6 @@ from evalharness.stats import (
     ce2_shift,
     clopper_pearson,
     cluster_bootstrap_t,
-    cluster_jackknife,
     cluster_ratio_t,
     cluster_skew_t,
     cluster_sums,
@@ -96,7 +97,12 @@ def ratio_t(values: Any, codes: Any, seed: int) -> Interval:
 
 
 def jackknife(values: Any, codes: Any, seed: int) -> Interval:
-    return cluster_jackknife(*cluster_sums(values, codes), 0.95)
+    """Student's t by leaving out one document at a time; the package's own is wider."""
+    s, n = cluster_sums(values, codes)
+    value, size = s.sum() / n.sum(), s.size
+    se = math.sqrt((size - 1) / size * float((((s.sum() - s) / (n.sum() - n) - value) ** 2).sum()))
+    half = float(stdtrit(size - 1, 0.975)) * se
+    return Interval(value, value - half, value + half, 0.95, int(n.sum()), size, "jackknife t", se)
 
 
 def skew_t(values: Any, codes: Any, seed: int) -> Interval:

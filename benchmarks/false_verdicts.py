@@ -46,7 +46,6 @@ from rich.table import Table
 from simulated import nll_totals
 
 from evalharness.stats import (
-    FIVE_LOOKS,
     Interval,
     cluster_ratio_t,
     cluster_skew_t,
@@ -56,6 +55,7 @@ from evalharness.stats import (
 )
 
 PROMISED = 0.05
+FIVE_LOOKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 COPIES = 200
 WIDTH = 110  # of the tables, also where output is no terminal
 UNPRICED = ("point estimate", "per-token iid", "per-token Wald", "Wald")

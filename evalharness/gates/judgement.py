@@ -16,7 +16,7 @@ from evalharness.gates.limits import Threshold
 from evalharness.spec.estimate import Estimate, Verdict
 from evalharness.spec.policy import Gate
 from evalharness.stats.interval import Interval
-from evalharness.stats.multiple import interval_p_value
+from evalharness.stats.p_values import interval_p_value
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ one-sided 95% bound asks for 0.90 and reads one end.
 """
 
 from evalharness.stats.bootstrap import cluster_bootstrap_t
-from evalharness.stats.calibration import LOGIT_EPSILON, brier, calibration_score_sums
+from evalharness.stats.calibration import brier, calibration_score_sums
 from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
 from evalharness.stats.interval import Interval, exp_interval
-from evalharness.stats.means import cluster_jackknife, cluster_ratio_t, cluster_sums
-from evalharness.stats.multiple import interval_p_value, p_value_beyond
+from evalharness.stats.means import cluster_ratio_t, cluster_sums
+from evalharness.stats.p_values import interval_p_value
 from evalharness.stats.planning import documents_needed, further_documents
 from evalharness.stats.proportions import clopper_pearson, tango
 from evalharness.stats.quantiles import (
@@ -19,22 +19,16 @@ from evalharness.stats.quantiles import (
     quantile_bootstrap,
 )
 from evalharness.stats.reliability import (
-    CalibrationBin,
-    Ece,
     ce2_shift,
     ece,
     ece_shift,
 )
 from evalharness.stats.resample import TooFewReplicates
-from evalharness.stats.sequential import FIVE_LOOKS, look_confidence, obrien_fleming
+from evalharness.stats.sequential import look_confidence
 from evalharness.stats.skewness import cluster_skew_t, positive_mean_t, rms_t
-from evalharness.stats.temperature import fitted_temperature, temperature_shift
+from evalharness.stats.temperature import temperature_shift
 
 __all__ = [
-    "FIVE_LOOKS",
-    "LOGIT_EPSILON",
-    "CalibrationBin",
-    "Ece",
     "Interval",
     "TooFewReplicates",
     "brier",
@@ -42,7 +36,6 @@ __all__ = [
     "ce2_shift",
     "clopper_pearson",
     "cluster_bootstrap_t",
-    "cluster_jackknife",
     "cluster_ratio_t",
     "cluster_skew_t",
     "cluster_sums",
@@ -50,15 +43,12 @@ __all__ = [
     "ece",
     "ece_shift",
     "exp_interval",
-    "fitted_temperature",
     "further_documents",
     "histogram_quantile",
     "histogram_quantile_bootstrap",
     "interval_p_value",
     "look_confidence",
     "mean_sequence",
-    "obrien_fleming",
-    "p_value_beyond",
     "positive_mean_t",
     "quantile_bootstrap",
     "rate_sequence",

@@ -124,27 +124,3 @@ def cluster_ratio_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: floa
     total = float(n.sum())
     value = float(s.sum()) / total
     return t_interval(value, ratio_se(s, n), confidence, int(total), s.size, method)
-
-
-def cluster_jackknife(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
-    """Return Σ S_g / Σ n_g with a leave-one-document-out Student t interval.
-
-    se = √((G−1)/G·Σ(δ_(g) − δ)²), δ_(g) the ratio without document g. With documents of unequal
-    length it is wider, and covers better, than the linearised error. Arguments, unit and errors
-    as in :func:`cluster_ratio_t`.
-
-    References
-    ----------
-    MacKinnon, Nielsen & Webb 2023 ("CV3"); Efron & Stein 1981.
-
-    """
-    check_confidence(confidence)
-    s, n = used_clusters(sums, counts)
-    method = "cluster jackknife t"
-    if (few := too_few(s, n, confidence, method)) is not None:
-        return few
-    total, sum_ = float(n.sum()), float(s.sum())
-    value = sum_ / total
-    without = (sum_ - s) / (total - n)
-    se = math.sqrt((s.size - 1) / s.size * float(np.sum((without - value) ** 2)))
-    return t_interval(value, se, confidence, int(total), s.size, method)

@@ -18,13 +18,11 @@ from scipy.special import ndtr, ndtri
 
 from evalharness.stats.interval import Floats, check_confidence, finite_array
 
-FIVE_LOOKS = (0.2, 0.4, 0.6, 0.8, 1.0)
-
 _STEP = 0.02  # of the integration grid, in standard errors of the last look
 _LOWEST = -9.0  # where the density of a standard normal score is cut
 
 
-def obrien_fleming(alpha: float, fractions: Sequence[float] = FIVE_LOOKS) -> Floats:
+def obrien_fleming(alpha: float, fractions: Sequence[float]) -> Floats:
     """Return the one-sided boundary z_k of each look.
 
     Up to fraction t of the data α*(t) = 2·(1 − Φ(z_{1−α/2}/√t)) of the error is spent; z_k solves

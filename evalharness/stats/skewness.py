@@ -45,7 +45,7 @@ def cluster_skew_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float
     Returns
     -------
     Interval
-        At least as wide on either side as :func:`cluster_jackknife`; the two sides differ. No
+        At least as wide on either side as a plain jackknife's t interval; the two sides differ. No
         interval from one document.
 
     Raises

@@ -29,13 +29,13 @@ _COLDEST = 1e-3  # a fitted T below this, or above its inverse, is no fit
 _STEPS = 60
 
 
-def fitted_temperature(conf: npt.ArrayLike, correct: npt.ArrayLike) -> float | None:
-    """Return the T that minimises the log loss of σ(logit p̂ / T) against correctness.
+def inverse_temperature(x: Floats, y: Floats) -> float | None:
+    """Return β = 1/T at the minimum of Σ ln(1 + e^{βx}) − yβx, by bracketed Newton steps.
 
     Parameters
     ----------
-    conf : (N,) probability given to the top answer, held to [1e-6, 1 − 1e-6].
-    correct : (N,) 1 where that answer was right, else 0.
+    x : (N,) logits of the confidences.
+    y : (N,) 1 where the answer was right, else 0.
 
     Returns
     -------
@@ -44,13 +44,6 @@ def fitted_temperature(conf: npt.ArrayLike, correct: npt.ArrayLike) -> float | N
         its confidence is on, or confidence that tells nothing.
 
     """
-    p, y = rows(conf, correct)
-    beta = _fit(logit(p), y)
-    return None if beta is None else 1 / beta
-
-
-def _fit(x: Floats, y: Floats) -> float | None:
-    """Return β = 1/T at the minimum of Σ ln(1 + e^{βx}) − yβx, by bracketed Newton steps."""
     low, high = _COLDEST, 1 / _COLDEST
     if x.size == 0 or _slope(low, x, y)[0] >= 0 or _slope(high, x, y)[0] <= 0:
         return None
@@ -114,7 +107,7 @@ def temperature_shift(
     fitted = []
     for name, (p, y) in zip(("reference", "candidate"), sides, strict=True):
         x = logit(p)
-        beta = _fit(x, y)
+        beta = inverse_temperature(x, y)
         if beta is None:
             reason = f"no temperature is best for the {name}: its confidence does not fit one"
             return no_interval(None, confidence, length, used, method, reason)

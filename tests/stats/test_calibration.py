@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import brier_score_loss, log_loss
 
-from evalharness.stats import LOGIT_EPSILON, brier, calibration_score_sums, cluster_sums
-from evalharness.stats.calibration import logit
+from evalharness.stats import brier, calibration_score_sums, cluster_sums
+from evalharness.stats.calibration import LOGIT_EPSILON, logit
 from tests.stats.streams import predictions
 
 

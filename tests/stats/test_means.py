@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy import stats as sps
 
 from evalharness.stats import (
-    cluster_jackknife,
     cluster_ratio_t,
     cluster_skew_t,
     cluster_sums,
@@ -61,24 +60,6 @@ def test_one_token_a_document_is_an_ordinary_t_interval() -> None:
     assert (got.low, got.high) == pytest.approx(expected)
 
 
-def test_the_jackknife_leaves_each_document_out() -> None:
-    """Its error is the one computed by deleting documents one at a time."""
-    rng = np.random.default_rng(2)
-    sums, counts = rng.normal(size=9), rng.integers(1, 50, 9)
-    kept = [np.delete(np.arange(9), g) for g in range(9)]
-    left_out = np.array([sums[k].sum() / counts[k].sum() for k in kept])
-    value = sums.sum() / counts.sum()
-    expected = math.sqrt(8 / 9 * ((left_out - value) ** 2).sum())
-    assert cluster_jackknife(sums, counts, 0.9).se == pytest.approx(expected)
-
-
-def test_the_jackknife_is_the_t_interval_for_equal_documents() -> None:
-    """With equal lengths both errors are the same."""
-    sums, counts = np.random.default_rng(3).normal(size=20), np.full(20, 7)
-    one, other = cluster_jackknife(sums, counts, 0.9), cluster_ratio_t(sums, counts, 0.9)
-    assert one.se == pytest.approx(other.se)
-
-
 def test_a_document_without_tokens_is_dropped() -> None:
     """It counts neither as a cluster nor as a zero."""
     assert cluster_ratio_t([1, 0, 7], [1, 0, 3], 0.9) == cluster_ratio_t([1, 7], [1, 3], 0.9)
@@ -110,11 +91,10 @@ def test_swapping_the_sides_flips_the_sign(rows: list[tuple[float, int]]) -> Non
 def test_a_change_of_unit_changes_nothing_else(rows: list[tuple[float, int]], unit: float) -> None:
     """Scaled sums scale the value, the ends and the error."""
     sums, counts = np.array(rows).T
-    for estimator in (cluster_ratio_t, cluster_jackknife):
-        one, other = estimator(sums, counts, 0.9), estimator(sums * unit, counts, 0.9)
-        scale = float(np.abs(sums).max()) * unit
-        for a, b in ((one.value, other.value), (one.low, other.low), (one.se, other.se)):
-            assert b == pytest.approx(a * unit, rel=1e-9, abs=1e-9 * scale)  # type: ignore[operator]
+    one, other = cluster_ratio_t(sums, counts, 0.9), cluster_ratio_t(sums * unit, counts, 0.9)
+    scale = float(np.abs(sums).max()) * unit
+    for a, b in ((one.value, other.value), (one.low, other.low), (one.se, other.se)):
+        assert b == pytest.approx(a * unit, rel=1e-9, abs=1e-9 * scale)  # type: ignore[operator]
 
 
 @given(documents, st.randoms())
@@ -126,7 +106,6 @@ def test_document_order_changes_not_even_the_last_bit(
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     one, other = np.array(rows).T, np.array(shuffled).T
     assert cluster_ratio_t(*one, 0.9) == cluster_ratio_t(*other, 0.9)
-    assert cluster_jackknife(*one, 0.9) == cluster_jackknife(*other, 0.9)
 
 
 def test_a_root_mean_square_computed_by_hand() -> None:

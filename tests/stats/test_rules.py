@@ -39,7 +39,6 @@ def histograms(values: Any, codes: Any) -> tuple[Any, Any]:
 # every public function that returns an Interval from data: how rows in [0, 1] become its input
 ESTIMATORS: dict[str, tuple[Estimator, Callable[[Any, Any], tuple[Any, ...]]]] = {
     "cluster_ratio_t": (stats.cluster_ratio_t, totals),
-    "cluster_jackknife": (stats.cluster_jackknife, totals),
     "cluster_skew_t": (stats.cluster_skew_t, totals),
     "positive_mean_t": (stats.positive_mean_t, totals),
     "rms_t": (stats.rms_t, totals),
@@ -182,7 +181,6 @@ def test_a_model_against_itself_has_no_shift(name: str) -> None:
     "name",
     [
         "cluster_ratio_t",
-        "cluster_jackknife",
         "rms_t",
         "cluster_bootstrap_t",
         "quantile_bootstrap",

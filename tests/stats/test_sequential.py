@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats as sps
 
-from evalharness.stats import FIVE_LOOKS, cluster_ratio_t, look_confidence, obrien_fleming
+from evalharness.stats import cluster_ratio_t, look_confidence
+from evalharness.stats.sequential import obrien_fleming
+
+FIVE_LOOKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def test_five_looks_are_the_published_boundaries() -> None:
     """Lan–DeMets O'Brien–Fleming bounds, one-sided .025 (Jennison & Turnbull, table 7.6)."""
-    assert obrien_fleming(0.025) == pytest.approx([4.877, 3.357, 2.680, 2.290, 2.031], abs=5e-4)
+    assert obrien_fleming(0.025, FIVE_LOOKS) == pytest.approx(
+        [4.877, 3.357, 2.680, 2.290, 2.031], abs=5e-4
+    )
 
 
 def test_two_looks_agree_with_the_bivariate_normal() -> None:
@@ -40,7 +45,9 @@ def test_uneven_looks_spend_the_same_error() -> None:
 
 def test_a_look_depends_on_the_past_alone() -> None:
     """Bounds up to the third of five looks are those of three looks."""
-    assert obrien_fleming(0.05, FIVE_LOOKS[:3]) == pytest.approx(obrien_fleming(0.05)[:3])
+    assert obrien_fleming(0.05, FIVE_LOOKS[:3]) == pytest.approx(
+        obrien_fleming(0.05, FIVE_LOOKS)[:3]
+    )
 
 
 @pytest.mark.parametrize("fractions", [[], [0.0, 1.0], [0.5, 0.5], [0.5, 1.5], [0.6, 0.4]])
@@ -54,7 +61,7 @@ def test_fractions_rise_to_1(fractions: list[float]) -> None:
 def test_alpha_is_one_sided(alpha: float) -> None:
     """A level outside (0, 0.5) is refused."""
     with pytest.raises(ValueError, match="alpha: must be in"):
-        obrien_fleming(alpha)
+        obrien_fleming(alpha, FIVE_LOOKS)
 
 
 def test_the_confidence_of_a_look_is_that_of_its_bound() -> None:

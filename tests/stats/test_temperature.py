@@ -9,9 +9,17 @@ import pytest
 from scipy import optimize
 from sklearn.metrics import log_loss
 
-from evalharness.stats import fitted_temperature, temperature_shift
-from evalharness.stats.calibration import logit
+from evalharness.stats import temperature_shift
+from evalharness.stats.calibration import logit, rows
+from evalharness.stats.temperature import inverse_temperature
 from tests.stats.streams import predictions
+
+
+def fitted_temperature(conf: object, correct: object) -> float | None:
+    """The best T of one side."""
+    p, y = rows(conf, correct)  # type: ignore[arg-type]
+    beta = inverse_temperature(logit(p), y)
+    return None if beta is None else 1 / beta
 
 
 @pytest.mark.parametrize("sharpen", [0.5, 1.0, 3.0])
