@@ -166,10 +166,10 @@ class Bench:
         return Trials(
             self.reference,
             self.candidate,
-            self.linears.values(),
-            self.documents,
-            windows,
-            policy,
+            pairs=self.linears.values(),
+            documents=self.documents,
+            windows=windows,
+            policy=policy,
             manifest=dict(self.manifest),
             batch_size=DOCUMENTS,
         )

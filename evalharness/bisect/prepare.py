@@ -119,6 +119,15 @@ class Work:
 
 
 def prepared(run: Run, suite: Suite, policy: Policy, device: str | None, say: Progress) -> Work:
+    """Load both models and find what a search may restore.
+
+    Raises
+    ------
+    InputError
+        The weights or texts are not those of the run, there are too few documents, or the models
+        share no linear module that differs.
+
+    """
     from evalharness.bisect.repairable import differing
     from evalharness.bisect.trials import Trials
 
@@ -138,11 +147,11 @@ def prepared(run: Run, suite: Suite, policy: Policy, device: str | None, say: Pr
     trials = Trials(
         reference,
         candidate,
-        pairs,
-        sample.documents,
-        sample.search,
-        policy,
-        manifest=_manifest(run, suite),
+        pairs=pairs,
+        documents=sample.documents,
+        windows=sample.search,
+        policy=policy,
+        manifest=facts_of(run, suite),
         batch_size=suite.batch_size,
     )
     return Work(specs, sides, sample, pairs, trials, _key(run, policy, sample), notes)
@@ -193,7 +202,8 @@ def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
     return Sample(docs, search, [s for s in windows if s.document not in chosen])
 
 
-def _manifest(run: Run, suite: Suite) -> dict[str, Any]:
+def facts_of(run: Run, suite: Suite) -> dict[str, Any]:
+    """What a policy reads of a run beside its records, sides excluded."""
     keep = ("noise_floor", "matching", "slices")
     return {"suite": suite.model_dump(mode="json"), **{k: run.manifest.get(k) or {} for k in keep}}
 

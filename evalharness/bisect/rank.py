@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from evalharness.bisect.swap import outputs, replaced, restored, swapped
+from evalharness.bisect.swap import outputs, replaced, restored, returning, swapped
 from evalharness.data.windows import Window
 from evalharness.pair.matching import PairedModule, decoder_blocks
 from evalharness.pair.side import Side, chunks
@@ -166,16 +166,12 @@ class Replay:
             return self._scored()
         names = [name for name, _ in self.blocks]
         at = len(names) if block is None else names.index(block)
-        skipped = [(m, _always(self._outs[i])) for i, (_, m) in enumerate(self.blocks[:at])]
+        skipped = [(m, returning(self._outs[i])) for i, (_, m) in enumerate(self.blocks[:at])]
         with replaced(skipped):
             return self._scored()
 
     def _scored(self) -> Tensor:
         return self.side.hidden(self.ids)[0, self.first : self.last]
-
-
-def _always(out: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: out
 
 
 @torch.inference_mode()

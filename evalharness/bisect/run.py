@@ -227,8 +227,8 @@ def _verified(
         ]
         run.write_text(FILE, spec_text(spec, comments))
     gc.collect()
-    after, bits_after, skipped, extra = made.verify(
-        run, suite, policy, sides, sample, chosen, spec, work.pairs
+    after, bits_after, skipped, extra = made.repaired_decision(
+        run, suite, policy, sides, sample, chosen=chosen, spec=spec, pairs=work.pairs
     )
     return Repair(
         restored=list(found.restored),

@@ -55,6 +55,11 @@ def replaced(forwards: Iterable[tuple[nn.Module, Callable[..., Any]]]) -> Iterat
                 module.forward = own
 
 
+def returning(out: Any) -> Callable[..., Any]:
+    """A forward that computes nothing and returns ``out``."""
+    return lambda *args, **kwargs: out
+
+
 def outputs(modules: tuple[nn.Module, ...], x: Tensor) -> Tensor:
     """What ``modules`` make of ``x`` side by side, on the device and in the dtype of ``x``."""
     outs = [_forward(m, like(x, m)).to(x.device) for m in modules]

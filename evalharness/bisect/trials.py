@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from evalharness.bisect.replay import Replayed
+from evalharness.bisect.block_replay import Replayed
 from evalharness.bisect.swap import restored
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
@@ -67,11 +67,11 @@ class Trials:
         self,
         reference: Side,
         candidate: Side,
+        *,
         pairs: Iterable[PairedModule],
         documents: list[Document],
         windows: Sequence[Window],
         policy: Policy,
-        *,
         manifest: dict[str, Any],
         batch_size: int,
     ) -> None:

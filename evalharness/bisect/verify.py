@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 
+from evalharness.bisect.prepare import Sample, facts_of
 from evalharness.bisect.repairable import differing
 from evalharness.bisect.swap import restored
 from evalharness.bisect.trials import decided, layer_errors
@@ -23,9 +25,6 @@ from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
 
-if TYPE_CHECKING:
-    from evalharness.bisect.prepare import Sample
-
 
 def held_out_decision(
     run: Run, suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample
@@ -36,12 +35,13 @@ def held_out_decision(
     return decided(_decidable(policy)[0], _manifest(run, suite, sides), tables)
 
 
-def verify(
+def repaired_decision(
     run: Run,
     suite: Suite,
     policy: Policy,
     sides: Sequence[Side],
     sample: Sample,
+    *,
     chosen: Sequence[PairedModule],
     spec: ModelSpec | None,
     pairs: Sequence[PairedModule],
@@ -95,13 +95,9 @@ def _pass(suite: Suite, policy: Policy, sides: Sequence[Side], sample: Sample) -
         reference, candidate, sample.documents, batch_size=suite.batch_size, probe=probe
     )
     # The suite probes a few of its windows, and too few of those are held out for an interval.
-    return work.run([_probed(s) for s in sample.held_out] if errors else sample.held_out)
-
-
-def _probed(window: Any) -> Any:
-    from dataclasses import replace
-
-    return replace(window, probed=True)
+    return work.run(
+        [replace(s, probed=True) for s in sample.held_out] if errors else sample.held_out
+    )
 
 
 def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> dict[str, pa.Table]:
@@ -131,8 +127,6 @@ def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> di
 
 def _decidable(policy: Policy) -> tuple[Policy, list[str]]:
     """The policy without gates on a stored run, whose documents are others."""
-    from dataclasses import replace
-
     kept = tuple(g for g in policy.gates if g.relative_to != "baseline")
     skipped = [f"{g.id} (relative to a stored run)" for g in policy.gates if g not in kept]
     return replace(policy, gates=kept, baseline=None), skipped
@@ -140,10 +134,7 @@ def _decidable(policy: Policy) -> tuple[Policy, list[str]]:
 
 def _manifest(run: Run, suite: Suite, sides: Sequence[Side]) -> dict[str, Any]:
     return {
-        "suite": suite.model_dump(mode="json"),
-        "slices": run.manifest.get("slices"),
-        "noise_floor": run.manifest.get("noise_floor") or {},
-        "matching": run.manifest.get("matching"),
+        **facts_of(run, suite),
         "sides": {
             name: {
                 "manifest": side.loaded.manifest.model_dump(),

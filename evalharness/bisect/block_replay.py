@@ -9,13 +9,13 @@ than its output); where it does, or where the outputs would not fit in memory, e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from evalharness.bisect.swap import replaced
+from evalharness.bisect.swap import replaced, returning
 from evalharness.compat.transformers import hidden_size
 from evalharness.data.windows import Window
 from evalharness.engines.device_memory import free_bytes
@@ -69,7 +69,7 @@ class Replayed(Side):
 
     def _run(self, ids_BT: Tensor, known: list[Any]) -> tuple[Tensor, list[Any]]:
         outs: list[Any] = []
-        skipped = [(m, _always(out)) for (_, m), out in zip(self.blocks, known, strict=False)]
+        skipped = [(m, returning(out)) for (_, m), out in zip(self.blocks, known, strict=False)]
         handles = [
             m.register_forward_hook(lambda module, args, out: outs.append(out))
             for _, m in self.blocks
@@ -87,10 +87,6 @@ class Replayed(Side):
             if name.startswith(block + "."):
                 return i
         return len(self.blocks) if name == self.head_name else 0
-
-
-def _always(out: Any) -> Callable[..., Any]:
-    return lambda *args, **kwargs: out
 
 
 def _fits(side: Side, windows: Sequence[Window]) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from evalharness.bisect.replay import Replayed
+from evalharness.bisect.block_replay import Replayed
 from evalharness.bisect.swap import restored
 from evalharness.bisect.trials import Trials, _joined, searchable
 from evalharness.data.documents import Document
@@ -83,7 +83,14 @@ def test_trials_give_the_records_of_whole_passes(
         Window(**{**vars(s), "probed": error is not None}) for s in cut(documents, suite, None)
     ]
     trials = Trials(
-        a, b, pairs.values(), documents, every, policy(tmp_path, error), manifest={}, batch_size=4
+        a,
+        b,
+        pairs=pairs.values(),
+        documents=documents,
+        windows=every,
+        policy=policy(tmp_path, error),
+        manifest={},
+        batch_size=4,
     )
     probe = LayerWatcher(a, b, False, [error]) if error else None
     plain = TokenPass(a, b, documents, batch_size=4, probe=probe)
@@ -114,10 +121,10 @@ def test_a_set_is_given_up_once_it_would_fail_even_with_the_rest_as_good_as_befo
     trials = Trials(
         a,
         b,
-        pairs,
-        documents,
-        cut(documents, suite, None),
-        load_policy(tmp_path / "p.yaml"),
+        pairs=pairs,
+        documents=documents,
+        windows=cut(documents, suite, None),
+        policy=load_policy(tmp_path / "p.yaml"),
         manifest={},
         batch_size=4,
     )
