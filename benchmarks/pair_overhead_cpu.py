@@ -63,9 +63,8 @@ def main() -> int:
     bos = documents.bos_token(reference.loaded.tokenizer)
     share = suite.layers.windows / len(cut(everything, suite, bos))
     docs = everything[: options.documents]
-    plain = cut(docs, suite.model_copy(update={"probes": ()}), bos)
-    layers = suite.layers.model_copy(update={"windows": max(1, round(share * len(plain)))})
-    sampled = cut(docs, suite.model_copy(update={"layers": layers}), bos)
+    plain = cut(docs, suite, bos)
+    sampled = cut(docs, suite, bos, watched=max(1, round(share * len(plain))))
     probed = [replace(s, probed=True) for s in plain]
     chunk = default_chunk(reference.device, reference.vocab_size, 2)
 
@@ -117,7 +116,8 @@ def main() -> int:
     tokens = sum(len(s.ids) for s in plain)
     print(
         f"SmolLM2-135M and its 4-bit version, bfloat16, {tokens} tokens in {len(plain)} windows, "
-        f"{layers.windows} of them sampled; torch {torch.__version__}, one thread, CPU seconds"
+        f"{sum(w.probed for w in sampled)} of them sampled; "
+        f"torch {torch.__version__}, one thread, CPU seconds"
     )
     print(f"{'':12}{'µs/token':>10}{'ratio':>8}{'limit':>8}")
     failed = False

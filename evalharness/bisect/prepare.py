@@ -9,12 +9,13 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from evalharness.errors import InputError
 from evalharness.progress import Progress
 from evalharness.results.judge import judge, policy_of
 from evalharness.run.directory import Run
+from evalharness.run.manifest import Manifest
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
@@ -176,6 +177,7 @@ def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Prog
 def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
     from evalharness.data import documents
     from evalharness.data.windows import cut
+    from evalharness.probes.registry import watched_windows
 
     texts, _ = documents.read_texts(suite)
     tokenizer = reference.loaded.tokenizer
@@ -187,7 +189,7 @@ def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
             key="token_stream",
             remedy="They have changed since: compare again.",
         )
-    windows = cut(docs, suite, documents.bos_token(tokenizer))
+    windows = cut(docs, suite, documents.bos_token(tokenizer), watched_windows(suite))
     numbers = list(dict.fromkeys(s.document for s in windows))
     if len(numbers) < LEAST:
         raise InputError(
@@ -202,10 +204,14 @@ def _sample(run: Run, suite: Suite, reference: Side) -> Sample:
     return Sample(docs, search, [s for s in windows if s.document not in chosen])
 
 
-def facts_of(run: Run, suite: Suite) -> dict[str, Any]:
+def facts_of(run: Run, suite: Suite) -> Manifest:
     """What a policy reads of a run beside its records, sides excluded."""
-    keep = ("noise_floor", "matching", "slices")
-    return {"suite": suite.model_dump(mode="json"), **{k: run.manifest.get(k) or {} for k in keep}}
+    return {
+        "suite": suite.model_dump(mode="json"),
+        "noise_floor": run.manifest.get("noise_floor") or {},
+        "matching": run.manifest.get("matching"),
+        "slices": run.manifest.get("slices") or [],
+    }
 
 
 def _key(run: Run, policy: Policy, sample: Sample) -> str:

@@ -29,6 +29,7 @@ from evalharness.pair.texts.statistics import worth_compiling
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.run.directory import InMemory
+from evalharness.run.manifest import Manifest
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Anomaly
 
@@ -72,7 +73,7 @@ class Trials:
         documents: list[Document],
         windows: Sequence[Window],
         policy: Policy,
-        manifest: dict[str, Any],
+        manifest: Manifest,
         batch_size: int,
     ) -> None:
         self.policy, self.left_out = searchable(policy)
@@ -193,7 +194,7 @@ def _joined(parts: list[dict[str, pa.Table]]) -> dict[str, pa.Table]:
     return {name: pa.concat_tables([p[name] for p in parts]) for name in parts[0]}
 
 
-def decided(policy: Policy, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> Decision:
+def decided(policy: Policy, manifest: Manifest, tables: dict[str, pa.Table]) -> Decision:
     """The policy on records that were never written."""
     estimates = Estimates(Evidence(InMemory(manifest, tables)))
     found = [Anomaly(kind=k, message=m) for k, m in estimates.evidence.anomalies]

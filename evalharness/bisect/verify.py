@@ -21,6 +21,7 @@ from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.run.directory import Run
+from evalharness.run.manifest import Manifest
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.policy import Policy
 from evalharness.spec.suite import Suite
@@ -132,7 +133,7 @@ def _decidable(policy: Policy) -> tuple[Policy, list[str]]:
     return replace(policy, gates=kept, baseline=None), skipped
 
 
-def _manifest(run: Run, suite: Suite, sides: Sequence[Side]) -> dict[str, Any]:
+def _manifest(run: Run, suite: Suite, sides: Sequence[Side]) -> Manifest:
     return {
         **facts_of(run, suite),
         "sides": {

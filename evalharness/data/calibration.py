@@ -13,9 +13,9 @@ NAME = "calibration"
 
 
 def calibration_texts(candidate: ModelSpec, suite: Suite) -> list[Text]:
-    """Read it; empty where none is named, or where the suite does not ask for activations."""
+    """Read it; empty where none is named."""
     path = candidate.manifest.calibration_data
-    if not suite.reads_calibration or not is_text_file(path):
+    if not is_text_file(path):
         return []
     return read_texts(_suite(suite, str(path)))[0]
 
@@ -32,4 +32,4 @@ def calibration_windows(
 
 
 def _suite(suite: Suite, path: str) -> Suite:
-    return suite.model_copy(update={"corpora": (Corpus(name=NAME, path=path),), "probes": ()})
+    return suite.model_copy(update={"corpora": (Corpus(name=NAME, path=path),)})

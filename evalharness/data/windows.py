@@ -34,19 +34,23 @@ class Window:
         return self.last - self.first
 
 
-def cut(documents: list[Document], suite: Suite, bos: int | None) -> list[Window]:
+def cut(documents: list[Document], suite: Suite, bos: int | None, watched: int = 0) -> list[Window]:
     """Cut documents into windows, in order; mark those that a probe watches.
 
-    ``bos``: the token that this model expects before every text, or None.
+    Parameters
+    ----------
+    bos : the token that this model expects before every text, or None.
+    watched : how many windows the suite's probe samples.
+
     """
     limits = {c.name: c.max_windows for c in suite.corpora}
     windows: list[Window] = []
     for document in documents:
         for piece in _cut(document, suite.window, bos, limits[document.corpus]):
             windows.append(Window(len(windows), document.number, *piece))
-    if suite.watched and windows:
+    if watched and windows:
         # Spread evenly, from the middle of each stretch, over as many documents as possible.
-        count = min(suite.watched, len(windows))
+        count = min(watched, len(windows))
         chosen = set(spread(len(windows), count))
         windows = [
             Window(s.number, s.document, s.start, s.ids, s.first, s.last, s.number in chosen)

@@ -12,6 +12,13 @@ from evalharness.pair.matching import PairedModule
 from evalharness.spec.module_results import Matching
 
 
+class Records(Protocol):
+    """Whatever holds records: a run's directory, or memory."""
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one kind of record."""
+
+
 class Watcher(Protocol):
     """Watches the windows that a suite samples for it, such as the layer probe."""
 
@@ -22,6 +29,9 @@ class Watcher(Protocol):
     @property
     def described(self) -> dict[str, str]:
         """Modules that it has records of, by name: the name with the module's type."""
+
+    def matching_after(self, run: Records) -> Matching:
+        """The pairing, with what no record was made of although it was paired."""
 
     @property
     def blocks(self) -> Sequence[PairedModule]:

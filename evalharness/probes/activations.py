@@ -37,4 +37,5 @@ PROBE = Probe(
     measure=measure,
     refuses_other_tokens=True,
     reads_weights=True,
+    reads_calibration=True,
 )

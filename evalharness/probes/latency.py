@@ -14,6 +14,8 @@ def measure(run: ProbeRun) -> Mapping[str, pa.Table]:
     """Decode a few prompts on one side and then on the other, in alternating order."""
     from evalharness.probes.decoding import decode_latency, peak_of_batch
 
+    if not run.windows:  # prompts are the beginnings of texts
+        return {}
     sides = {"reference": run.reference, "candidate": run.candidate}
     with run.progress.step("measuring decode latency"):
         timings = decode_latency(run.reference, run.candidate, run.windows)
@@ -21,8 +23,9 @@ def measure(run: ProbeRun) -> Mapping[str, pa.Table]:
             name: peak_of_batch(side, run.windows[0], run.suite.batch_size)
             for name, side in sides.items()
         }
-    if None not in peaks.values():
-        run.facts["peak_bytes"] = peaks
+    known = {name: peak for name, peak in peaks.items() if peak is not None}
+    if len(known) == len(peaks):
+        run.facts["peak_bytes"] = known
     return {"timings": timings}
 
 

@@ -37,10 +37,12 @@ from evalharness.errors import RunError
 from evalharness.pair.lockstep import lockstep
 from evalharness.pair.matching import PairedModule, match
 from evalharness.pair.side import Side
+from evalharness.pair.watcher import Records
 from evalharness.probes.block_calls import like, same_input, there
 from evalharness.probes.channels import ChannelSums
 from evalharness.probes.routing import RoutingSums
 from evalharness.probes.sums import LayerSums
+from evalharness.spec.module_results import Matching
 
 BLOCKS_ONLY = ("inherited", "own_on_clean")
 REHEARSED = 16  # tokens of the first batch's first window
@@ -73,6 +75,12 @@ class LayerWatcher:
     def described(self) -> dict[str, str]:
         """Modules that it has records of, by name: the name with the module's type."""
         return {pair.name: f"{pair.name} ({pair.type})" for pair in self.pairs}
+
+    def matching_after(self, run: Records) -> Matching:
+        """The pairing, with the modules that no token of the pass reached."""
+        seen = set(run.table("layers", ["layer"])["layer"].to_pylist())
+        missing = [text for name, text in self.described.items() if name not in seen]
+        return self.matching.model_copy(update={"not_measured": missing})
 
     def begin(self, documents: list[int]) -> None:
         """Start a block of records about these documents."""

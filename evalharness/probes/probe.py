@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from evalharness.metrics import Evidence, Metric
 from evalharness.report import Section
+from evalharness.run.manifest import Manifest
 from evalharness.spec.base import Spec
 from evalharness.spec.suite import Suite
 
@@ -38,7 +39,7 @@ class ProbeRun:
     calibration : windows of the text that the candidate was calibrated on; empty where it names
         none.
     watcher : what `Probe.watch` returned.
-    facts : put there what belongs into the run's manifest.
+    facts : put there what the manifest holds of it (see `run.manifest`).
 
     """
 
@@ -50,7 +51,7 @@ class ProbeRun:
     calibration: list[Window]
     progress: Progress
     watcher: Watcher | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Manifest = field(default_factory=lambda: Manifest())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +64,19 @@ class Probe:
     records : the schema of each kind of record that it writes, by name.
     measure : called after the pass over texts; returns tables of these schemas, by name. None: it
         only watches.
-    watch : returns what watches the pass over texts; of one probe only.
+    watch : returns what watches the pass over texts; of one probe only. It is shown as many windows
+        as ``settings.windows`` says, spread evenly over the suite.
     settings : the model of its keys in a suite.
     metrics : computed from its records.
     section : of the report.
     summary : what `result.json` holds of it under ``extra``, from the records.
     block : the name that its records are written under.
-    needs_corpus : a suite without texts is refused.
+    needs_corpus : a suite without texts is refused, and nothing is measured where none of them is
+        long enough.
     needs_same_tokens : the probe is passed over where each side reads tokens of its own.
     refuses_other_tokens : such a suite is refused.
     reads_weights : the weights must be on the device, and not only visit it.
+    reads_calibration : it is given the text that the candidate was calibrated on.
     holds_activations : one decoder layer's activations of the other side are kept meanwhile.
     times_reference : the reference must run, so its hidden states may not come from the cache.
 
@@ -91,12 +95,19 @@ class Probe:
     needs_same_tokens: bool = True
     refuses_other_tokens: bool = False
     reads_weights: bool = False
+    reads_calibration: bool = False
     holds_activations: bool = False
     times_reference: bool = False
+
+    def __post_init__(self) -> None:
+        if self.measure is None and self.watch is None:
+            raise ValueError(f"probe {self.name!r} has neither measure nor watch")
+        if self.watch is not None and "windows" not in getattr(self.settings, "model_fields", ()):
+            raise ValueError(f"probe {self.name!r} watches, and its settings have no `windows`")
 
     def settings_in(self, suite: Suite) -> Any:
         """What ``suite`` says under the probe's name, with every default explicit."""
         given = suite.keys_of(self.name)
         if self.settings is None or isinstance(given, self.settings):
             return given
-        return self.settings.model_validate(given or {})
+        return self.settings.model_validate({} if given is None else given)

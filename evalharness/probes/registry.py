@@ -5,12 +5,14 @@ from __future__ import annotations
 from importlib import import_module
 from importlib.util import find_spec
 
+import pyarrow as pa
+
 from evalharness import probes
-from evalharness.errors import nearest
-from evalharness.probes.probe import Probe
+from evalharness.errors import EvalHarnessError, RunError, nearest
+from evalharness.probes.probe import Probe, ProbeRun
 from evalharness.run.records import register
-from evalharness.spec.base import parse
-from evalharness.spec.plugins import built_in_names, names, offered, refusal
+from evalharness.spec.base import parse, unknown_key
+from evalharness.spec.plugins import built_in_names, names, offered, refusal, reject
 from evalharness.spec.suite import Suite
 from evalharness.spec.yamlfile import YamlFile
 
@@ -21,6 +23,12 @@ OURS = "PROBE"
 def probes_of(suite: Suite) -> list[Probe]:
     """The probes that ``suite`` names, which `check_probes` has checked."""
     return [_found(name) for name in suite.probes]
+
+
+def watched_windows(suite: Suite) -> int:
+    """How many windows the probe that watches the pass samples; 0 where none does."""
+    watching = [probe for probe in probes_of(suite) if probe.watch is not None]
+    return sum(probe.settings_in(suite).windows for probe in watching)
 
 
 def check_probes(suite: Suite, file: YamlFile) -> None:
@@ -42,8 +50,10 @@ def check_probes(suite: Suite, file: YamlFile) -> None:
         if probe.refuses_other_tokens and suite.tokenizers == "different":
             raise file.error(f"{name} needs both sides to read the same tokens", at)
         given = suite.keys_of(name)
+        if probe.settings is None and given is not None:
+            raise unknown_key(Suite, file, (name,))
         if probe.settings is not None and not isinstance(given, probe.settings):
-            parse(probe.settings, file, given or {}, at=(name,))
+            parse(probe.settings, file, {} if given is None else given, at=(name,))
     watching = [p.name for p in probes_of(suite) if p.watch is not None]
     if len(watching) > 1:
         raise file.error(
@@ -53,15 +63,54 @@ def check_probes(suite: Suite, file: YamlFile) -> None:
         )
 
 
-def _found(name: str) -> Probe:
+def _ours(name: str) -> Probe | None:
     module = f"{FOLDER}.{name}"
     own = import_module(module) if name.isidentifier() and find_spec(module) else None
     probe = getattr(own, OURS, None)
-    if isinstance(probe, Probe):
-        return probe
+    return probe if isinstance(probe, Probe) else None
+
+
+def _found(name: str) -> Probe:
+    own = _ours(name)
+    if own is not None:
+        return own
     for known, offer in offered("probes", Probe):
-        if known == name:
+        if known != name:
+            continue
+        try:
+            if offer.name != name:
+                raise ValueError(f"the probe that it offers is called {offer.name!r}")
+            if name in Suite.model_fields:
+                raise ValueError("a suite has a key of that name")
             for kind, schema in offer.records.items():
                 register(kind, schema)
-            return offer
+        except ValueError as error:
+            reject("probes", name, str(error))
+            break
+        return offer
     raise KeyError(name)
+
+
+def measured(probe: Probe, run: ProbeRun) -> dict[str, pa.Table]:
+    """What ``probe`` measures, as tables of the schemas that it names.
+
+    Raises
+    ------
+    RunError : a probe of another package raised, or returned something else.
+
+    """
+    assert probe.measure is not None
+    if _ours(probe.name) is probe:
+        return dict(probe.measure(run))
+    try:
+        tables = dict(probe.measure(run))
+        for kind, table in tables.items():
+            if kind not in probe.records:
+                raise ValueError(f"it returned records {kind!r}, which it does not name")
+            tables[kind] = table.cast(probe.records[kind])
+    except EvalHarnessError:
+        raise
+    except Exception as error:  # whatever the package raises
+        why = f"{type(error).__name__}: {error}"
+        raise RunError(f"the probe {probe.name!r} of another package failed: {why}") from error
+    return tables

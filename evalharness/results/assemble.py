@@ -59,7 +59,7 @@ def build(
         gates=decision.gates,
         waivers=decision.waivers,
         layers=layers(evidence, estimates),
-        matching=Matching(**manifest["matching"]) if manifest.get("matching") else None,
+        matching=Matching(**matched) if (matched := manifest.get("matching")) else None,
         weights=weights(evidence),
         activations=inputs.activations(evidence),
         calibration=inputs.calibration(evidence),

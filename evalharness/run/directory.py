@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,6 +25,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from evalharness.errors import InputError, RunError
 from evalharness.run.files import TEMPORARY, replacing
+from evalharness.run.manifest import Manifest
 from evalharness.run.records import SCHEMAS
 
 MANIFEST = "manifest.json"
@@ -34,16 +35,16 @@ FORMAT = 1
 class Run:
     """One comparison and its directory."""
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Manifest) -> None:
         self.path, self.manifest = path, manifest
         self.records = path / "records"
         self._lock: BaseFileLock | None = None
 
     @classmethod
-    def create(cls, path: Path, manifest: dict[str, Any]) -> Run:
+    def create(cls, path: Path, manifest: Manifest) -> Run:
         """Start a run in ``path``, which must not exist or be empty."""
         check_new(path)
-        run = cls(path, {"format": FORMAT, **manifest})
+        run = cls(path, Manifest(**{"format": FORMAT, **manifest}))
         try:
             run.records.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -94,7 +95,7 @@ class Run:
                 key="format",
                 remedy="Upgrade evalharness.",
             )
-        return cls(path, manifest)
+        return cls(path, cast(Manifest, manifest))
 
     # -- records
 
@@ -149,7 +150,7 @@ class Run:
         except OSError:
             pass  # a full disk shows, and is told, where it costs records
 
-    def update(self, **values: Any) -> None:
+    def update(self, **values: Unpack[Manifest]) -> None:
         """Set keys of the manifest."""
         self.manifest.update(values)
         self._save_manifest()
@@ -252,7 +253,7 @@ class Run:
 class InMemory:
     """Records that were never written, for whoever reads those of a `Run`."""
 
-    def __init__(self, manifest: dict[str, Any], tables: dict[str, pa.Table]) -> None:
+    def __init__(self, manifest: Manifest, tables: dict[str, pa.Table]) -> None:
         self.manifest, self.tables = manifest, tables
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -139,7 +139,8 @@ class NoiseFloor(Spec):
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None,
         description="Compute the reference in this dtype as well; the floor is the larger of "
-        "both. Another batch shape and another attention kernel are always tried.",
+        "both. Another batch shape is always tried, with another attention kernel where the "
+        "model has one.",
     )
 
 
@@ -212,26 +213,8 @@ class Suite(Spec):
 
     def keys_of(self, probe: str) -> Any:
         """What stands under a probe's name; None where nothing does."""
-        return (
-            getattr(self, probe, None)
-            if probe in (*type(self).model_fields, *self._others)
-            else None
-        )
-
-    @property
-    def _others(self) -> dict[str, Any]:
-        """Keys that are none of ours."""
-        return self.model_extra or {}
-
-    @property
-    def watched(self) -> int:
-        """Windows that the layer probe samples."""
-        return self.layers.windows if "layers" in self.probes else 0
-
-    @property
-    def reads_calibration(self) -> bool:
-        """Whether the text that a candidate was calibrated on is held against the suite's."""
-        return "activations" in self.probes
+        named = (*type(self).model_fields, *(self.model_extra or {}))
+        return getattr(self, probe) if probe in named else None
 
 
 def load_suite(path: str | Path) -> Suite:

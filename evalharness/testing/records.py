@@ -14,9 +14,10 @@ import pyarrow as pa
 from evalharness.metrics import Estimates, Evidence
 from evalharness.run import records
 from evalharness.run.directory import InMemory
+from evalharness.run.manifest import Manifest
 
 ERRORS = ("total", "own", "inherited", "own_on_clean")
-MANIFEST = {
+MANIFEST: Manifest = {
     "suite": {"slices": [{"name": "xs", "where": {"kind": "x"}}]},
     "sides": {
         side: {"manifest": {"bits_per_weight": 16.0, "weight_bytes": 100}}

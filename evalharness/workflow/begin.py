@@ -14,6 +14,7 @@ from evalharness.pair.texts.statistics import can_compile, worth_compiling
 from evalharness.pair.watcher import Watcher
 from evalharness.run.directory import Run
 from evalharness.run.environment import environment
+from evalharness.run.manifest import Manifest, RecordedSide, RecordedSlice
 from evalharness.spec.slices import SlicedDocument, subsets
 from evalharness.version import __version__
 from evalharness.workflow.noise_floor import Floor
@@ -21,7 +22,6 @@ from evalharness.workflow.plan import Job
 from evalharness.workflow.reference import Reference
 
 TUNED = 5  # a confidence sequence is narrowest at this part of the documents
-COMPILED = "compiled_statistics"
 
 
 def begin(
@@ -47,7 +47,7 @@ def begin(
     loaded = (reference.side.loaded, candidate.loaded)
     if job.resume:
         run = Run.resume(job.out, identity)
-        if run.manifest.get(COMPILED) and not can_compile():
+        if run.manifest.get("compiled_statistics") and not can_compile():
             run.close()
             raise RunError(
                 f"{job.out} was begun with compiled token statistics, and torch.compile does not "
@@ -70,7 +70,7 @@ def begin(
                 "matching": watcher.matching.model_dump() if watcher else None,
                 "blocks": len(reference.blocks),
                 "stop_early": _stopping(job, reference),
-                COMPILED: _compiled(reference, candidate),
+                "compiled_statistics": _compiled(reference, candidate),
                 "environment": environment(reference.side.device, candidate.device),
                 "warnings": [
                     *job.warnings,
@@ -88,7 +88,7 @@ def begin(
     return run
 
 
-def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, dict[str, Any]]:
+def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, RecordedSide]:
     named = (("reference", reference, job.reference), ("candidate", candidate, job.candidate))
     return {
         name: {
@@ -100,7 +100,7 @@ def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, dict[str, An
     }
 
 
-def _inputs(job: Job, reference: Reference, sides: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def _inputs(job: Job, reference: Reference, sides: dict[str, RecordedSide]) -> Manifest:
     """What decides a record's bits: a run of other inputs cannot be resumed into."""
     return {
         "reference": job.reference.model_dump(mode="json", by_alias=True),
@@ -114,7 +114,7 @@ def _inputs(job: Job, reference: Reference, sides: dict[str, dict[str, Any]]) ->
     }
 
 
-def _slices(job: Job, reference: Reference) -> list[dict[str, Any]]:
+def _slices(job: Job, reference: Reference) -> list[RecordedSlice]:
     docs = [
         SlicedDocument(d.corpus, d.id, d.attributes, len(d.tokens)) for d in reference.documents
     ]

@@ -7,13 +7,14 @@ hidden states) is a `Reference`, which any number of candidates share.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import torch
 
-from evalharness.compat.silence import warnings_kept
+from evalharness.compat.silence import Warned, warnings_kept
 from evalharness.data.calibration import calibration_windows
 from evalharness.gates import check_layers, refuse_noise
 from evalharness.pair.compatible import check_pair
@@ -22,11 +23,11 @@ from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.pair.texts.two_tokenizers import measure_separately
 from evalharness.pair.watcher import Watcher
 from evalharness.probes import Probe, ProbeRun
-from evalharness.probes.registry import probes_of
+from evalharness.probes.registry import measured, probes_of
 from evalharness.progress import Progress
 from evalharness.run.directory import Run
 from evalharness.run.environment import peak_memory
-from evalharness.workflow.begin import COMPILED, begin
+from evalharness.workflow.begin import begin
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
 from evalharness.workflow.noise_floor import Floor
@@ -58,7 +59,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         run = begin(job, reference, candidate, watcher=work.watcher, floor=floor, noted=noted)
         try:
             loaded = time.perf_counter()
-            with finishing_blocks() as interrupted:
+            with _noting(warned, run), finishing_blocks() as interrupted:
                 work.start(run, interrupted)
                 work.texts()
                 work.probes()
@@ -72,13 +73,21 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
                 },
                 peak_memory=peak_memory(),
             )
-            for text in warned.others:
-                run.log("warning", text)
-            run.warn(warned.numerical)
         except BaseException:
             run.close()
             raise
     return run
+
+
+@contextmanager
+def _noting(warned: Warned, run: Run) -> Iterator[None]:
+    """Put what was warned of inside into the run, also of one that is to be resumed."""
+    try:
+        yield
+    finally:
+        for text in warned.others:
+            run.log("warning", text)
+        run.warn(warned.numerical)
 
 
 def _floor(job: Job, reference: Reference, progress: Progress) -> Floor:
@@ -164,7 +173,7 @@ class Measurement:
                     )
                     break
         if self.watcher is not None:
-            run.update(matching=self._matching_with_unmeasured(self.watcher))
+            run.update(matching=self.watcher.matching_after(run).model_dump())
 
     def _pass(self, advance: Callable[[int], None]) -> TokenPass:
         return TokenPass(
@@ -177,7 +186,7 @@ class Measurement:
             chunk=self.memory.chunk,
             progress=advance,
             say=self._say,
-            compiled=bool(self.run.manifest.get(COMPILED)),
+            compiled=bool(self.run.manifest.get("compiled_statistics")),
         )
 
     def _block(
@@ -194,22 +203,15 @@ class Measurement:
         advance(sum(len(w.ids) for w in block))
         return tables
 
-    def _matching_with_unmeasured(self, watcher: Watcher) -> dict[str, Any]:
-        """The match report with the modules of which no record was made."""
-        seen = set(self.run.table("layers", ["layer"])["layer"].to_pylist())
-        missing = [text for name, text in watcher.described.items() if name not in seen]
-        return watcher.matching.model_copy(update={"not_measured": missing}).model_dump()
-
     def probes(self) -> None:
         """Record what probes measure after the pass, in passes of their own."""
-        if not self.reference.windows:
-            return
         for probe, own in self._probes:
             block = probe.block or probe.name
-            if probe.measure is None or block in self.run.done():
+            idle = probe.needs_corpus and not self.reference.windows
+            if probe.measure is None or idle or block in self.run.done():
                 continue
             with torch.inference_mode():
-                tables = dict(probe.measure(own))
+                tables = measured(probe, own)
             if tables:
                 self.run.write_block(block, tables)
             if own.facts:
@@ -218,15 +220,20 @@ class Measurement:
 
     def _probe_run(self, probe: Probe) -> ProbeRun:
         job, side = self.job, self.reference.side
+        calibration = calibration_windows(
+            job.calibration if probe.reads_calibration else [],
+            job.candidate,
+            job.suite,
+            side.loaded.tokenizer,
+            side.vocab_size,
+        )
         return ProbeRun(
             reference=side,
             candidate=self.candidate,
             windows=self.reference.windows,
             suite=job.suite,
             settings=probe.settings_in(job.suite),
-            calibration=calibration_windows(
-                job.calibration, job.candidate, job.suite, side.loaded.tokenizer, side.vocab_size
-            ),
+            calibration=calibration,
             progress=self.progress,
         )
 

@@ -1,11 +1,10 @@
 """The noise floor: what each metric shows between the reference and itself, rounded differently.
 
-The same windows go through the reference twice: batched as in the pass, and one at a time, padded,
-and, where the architecture has another, through another attention kernel, which adds up in another
-order. Where the suite names a dtype
-they go through a copy in that dtype as well. Nothing else differs, so whatever a metric reads is
-rounding, and a limit inside it could not tell a good candidate apart. The floor of a metric is the
-larger of what the ways show.
+The same windows go through the reference twice: batched as in the pass, and one at a time, padded.
+The second time they also go through another attention kernel, where the architecture has one: it
+adds up in another order. Where the suite names a dtype, they go through a copy in that dtype as
+well. Nothing else differs, so whatever a metric reads is rounding, and a limit inside it could not
+tell a good candidate apart. The floor of a metric is the larger of what the ways show.
 """
 
 from __future__ import annotations

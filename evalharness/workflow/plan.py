@@ -22,7 +22,7 @@ from evalharness.gates import (
     spreads_from,
 )
 from evalharness.metrics import Estimates, Evidence, Spread
-from evalharness.probes.registry import check_probes
+from evalharness.probes.registry import check_probes, probes_of
 from evalharness.run import assets
 from evalharness.run.command import Command
 from evalharness.run.directory import Run, check_new
@@ -57,7 +57,7 @@ class Shared:
 
     def job(self, candidate: ModelSpec, **own: Any) -> Job:
         """The comparison with ``candidate``; ``own`` are the other fields of `Job`."""
-        text = calibration_texts(candidate, self.suite)
+        text = calibration_of(candidate, self.suite)
         return Job(**vars(self), candidate=candidate, calibration=text, **own)
 
 
@@ -204,6 +204,12 @@ def plan_shared(
         block_tokens=BLOCK_TOKENS // (4 if rule else 1),
         spreads=spreads,
     )
+
+
+def calibration_of(candidate: ModelSpec, suite: Suite) -> list[Text]:
+    """The text that ``candidate`` was calibrated on, where a probe holds it against the suite's."""
+    wanted = any(probe.reads_calibration for probe in probes_of(suite))
+    return calibration_texts(candidate, suite) if wanted else []
 
 
 def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None:

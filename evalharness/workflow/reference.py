@@ -16,6 +16,7 @@ from evalharness.pair.side import Side
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.texts.hidden_cache import HiddenCache, default_root
 from evalharness.pair.texts.token_pass import TokenPass
+from evalharness.probes.registry import watched_windows
 from evalharness.progress import Progress
 from evalharness.spec.model import ModelSpec
 from evalharness.workflow.memory_plan import MemoryPlan
@@ -33,7 +34,7 @@ class Reference:
         tokenizer = self.side.loaded.tokenizer
         self.documents = documents.tokenize(job.texts, job.suite, tokenizer, self.side.vocab_size)
         bos = documents.bos_token(tokenizer)
-        self.windows = cut(self.documents, job.suite, bos)
+        self.windows = cut(self.documents, job.suite, bos, watched_windows(job.suite))
         self.block_tokens = job.block_tokens
         if self.side.device.type == "cuda":
             self.block_tokens *= CUDA_BLOCK

@@ -64,7 +64,7 @@ def look_shares(blocks: Sequence[Sequence[Window]], looks: int) -> dict[int, flo
 
 def look(run: Run, share: float) -> None:
     """Take note of a look before it is taken."""
-    known = run.manifest["stop_early"]
+    known = run.manifest["stop_early"] or {}
     if share not in known["taken"]:
         run.update(stop_early={**known, "taken": [*known["taken"], share]})
 

@@ -72,13 +72,12 @@ def test_blocks_hold_whole_documents() -> None:
 def test_probed_windows_are_spread_over_the_suite() -> None:
     """Four of twelve documents, one from each quarter."""
     documents = [document(i, 8) for i in range(12)]
-    chosen = suite("all", probes=["layers"], layers={"windows": 4})
-    assert [s.document for s in cut(documents, chosen, None) if s.probed] == [1, 4, 7, 10]
+    found = cut(documents, suite("all"), None, watched=4)
+    assert [s.document for s in found if s.probed] == [1, 4, 7, 10]
 
 
 def test_a_batch_never_mixes_probed_and_plain_windows() -> None:
     """Probed batches run in lock-step."""
     documents = [document(i, 8) for i in range(6)]
-    chosen = suite("all", probes=["layers"], layers={"windows": 2})
-    for batch in batches(cut(documents, chosen, None), 4):
+    for batch in batches(cut(documents, suite("all"), None, watched=2), 4):
         assert len({s.probed for s in batch}) == 1

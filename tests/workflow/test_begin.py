@@ -13,7 +13,6 @@ from evalharness.pair.texts import statistics
 from evalharness.progress import Progress
 from evalharness.run.directory import Run
 from evalharness.workflow import begin as module
-from evalharness.workflow.begin import COMPILED
 from evalharness.workflow.compare import compare
 from evalharness.workflow.plan import plan_job
 
@@ -57,7 +56,7 @@ def test_a_compiler_that_is_missing_is_in_the_manifest(
     monkeypatch.setattr(module, "can_compile", lambda: works)
     monkeypatch.setattr(statistics, "_compiled_sums", lambda: None)
     dies_after_a_block(planned, project / "run", monkeypatch)
-    assert Run.open(project / "run").manifest[COMPILED] is works
+    assert Run.open(project / "run").manifest["compiled_statistics"] is works
 
 
 def test_a_run_is_resumed_in_the_way_it_was_begun(

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from evalharness.errors import RunError
 from evalharness.pair.side import Side
 from evalharness.progress import Progress
+from evalharness.run.directory import Run
 from evalharness.workflow.compare import compare
 from evalharness.workflow.plan import plan_job
 
@@ -66,3 +68,22 @@ def test_warnings_about_numbers_stand_beside_the_result_and_others_in_the_log(
     lines = [json.loads(line) for line in (run.path / "log.jsonl").read_text().splitlines()]
     assert [x["message"] for x in lines if x["kind"] == "warning"] == ["inputs are cast to float16"]
     assert not any("float16" in w for w in result.warnings)
+
+
+def test_a_run_that_dies_keeps_the_warnings_about_its_numbers(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are true of the records that are kept, so whoever resumes it must hear of them."""
+    hidden = Side.hidden
+    calls = iter(range(1000))
+
+    def dying(self: Side, ids: Any) -> Any:
+        warnings.warn("overflow encountered in exp", RuntimeWarning, stacklevel=1)
+        if next(calls) > 12:
+            raise RunError("the machine is gone")
+        return hidden(self, ids)
+
+    monkeypatch.setattr(Side, "hidden", dying)
+    with pytest.raises(RunError, match="the machine is gone"):
+        compared(project)
+    assert "overflow encountered in exp" in Run.open(project / "run").manifest["warnings"]

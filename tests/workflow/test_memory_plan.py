@@ -196,7 +196,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(
     side: Load, documents: list[Document], suite: Suite, probed: bool
 ) -> None:
     """Every record is there, once, and equal but for rounding."""
-    windows = cut(documents, suite, None)
+    windows = cut(documents, suite, None, suite.layers.windows if probed else 0)
     tables = []
     said: list[str] = []
     counted: list[int] = []

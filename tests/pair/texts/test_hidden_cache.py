@@ -99,7 +99,7 @@ def test_windows_of_the_layer_probe_need_the_live_reference(
 ) -> None:
     """They are measured as ever, beside windows from the cache."""
     reference, candidate = side(), side(bits=4)
-    windows = cut(documents, suite, None)
+    windows = cut(documents, suite, None, suite.layers.windows)
     tables = []
     for _ in range(2):
         probe = LayerWatcher(reference, candidate, True)

@@ -14,6 +14,7 @@ from evalharness.data.documents import Document
 from evalharness.data.windows import cut
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layer_watcher import LayerWatcher
+from evalharness.probes.registry import watched_windows as watched
 from evalharness.spec.suite import Suite
 
 
@@ -23,7 +24,7 @@ def measure(
     """All records of the documents as one block."""
     probe = LayerWatcher(reference, candidate, True) if "layers" in suite.probes else None
     work = TokenPass(reference, candidate, documents, batch_size=batch_size, probe=probe)
-    tables = work.run(cut(documents, suite, None))
+    tables = work.run(cut(documents, suite, None, watched(suite)))
     return {name: table.to_pandas() for name, table in tables.items()}
 
 
@@ -126,7 +127,7 @@ def test_layer_sums_equal_plain_hooks(side: Any, documents: Any, suite: Suite) -
     """Lock-step running sums against whole activations of every module, kept by plain hooks."""
     a, b = side(), side(bits=4)
     layers = measure(a, b, documents, suite)["layers"].groupby("layer")
-    probed = [s for s in cut(documents, suite, None) if s.probed]
+    probed = [s for s in cut(documents, suite, None, watched(suite)) if s.probed]
     kept: dict[str, list[list[torch.Tensor]]] = {}
 
     def keep(name: str, which: int) -> Any:

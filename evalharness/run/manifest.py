@@ -1,0 +1,66 @@
+"""What ``manifest.json`` says: the inputs of a run, how it went, and the digests of its files."""
+
+from __future__ import annotations
+
+from typing import Any, TypedDict
+
+
+class RecordedSide(TypedDict, total=False):
+    """One side as it was loaded."""
+
+    manifest: dict[str, Any]  # a `spec.result.CompressionManifest`
+    simulated: bool  # its low bits are made from the weights at loading, and computed in full
+    split: bool  # into backbone and head, so that its hidden states can be kept
+
+
+class RecordedSlice(TypedDict):
+    """One slice of the suite, with `by` written out."""
+
+    name: str
+    where: dict[str, str]
+
+
+class Manifest(TypedDict, total=False):
+    """The keys of ``manifest.json``. A run that was begun has those of the first three groups."""
+
+    format: int  # of the run directory
+
+    # What decides every record's bits: a run of other inputs cannot be resumed into.
+    reference: dict[str, Any]  # a `spec.model.ModelSpec` with every default, as is `candidate`
+    candidate: dict[str, Any]
+    suite: dict[str, Any]  # a `spec.suite.Suite` with every default
+    token_stream: str  # SHA-256 of the tokens of all documents
+    block_tokens: int  # about so many tokens of whole documents are a block of records
+    weights: list[str]  # fingerprints: reference, candidate
+    tokenizers: list[str]
+    stopping: dict[str, Any] | None  # the rule by which the pass may end early, as it was asked for
+
+    # How it began.
+    identity: str  # SHA-256 of the inputs
+    created: str  # ISO 8601, UTC
+    evalharness: str  # version
+    command: str
+    sides: dict[str, RecordedSide]  # by "reference" and "candidate"
+    slices: list[RecordedSlice]
+    noise_floor: dict[str, float]  # by metric
+    noise_floor_ways: dict[str, dict[str, float]]  # by what was changed, and metric
+    matching: dict[str, Any] | None  # a `spec.module_results.Matching`
+    blocks: int  # of texts
+    stop_early: dict[str, Any] | None  # the rule with what it was tuned to and the looks taken
+    compiled_statistics: bool
+    environment: dict[str, str]
+    warnings: list[str]  # grows until the end
+
+    # How it went.
+    seconds: dict[str, float]  # by phase
+    peak_memory: int | None  # of the process, bytes
+    peak_bytes: dict[str, int]  # of one batch, by side; CUDA alone
+
+    # What a bisect adds.
+    sensitivity: dict[str, Any]
+    repair: dict[str, Any]  # a `spec.result.Repair`
+
+    # How it was finished.
+    policy: str  # the policy's file
+    files: dict[str, str]  # SHA-256 of every other file, by its path in the run
+    sha256: str  # of the manifest without this key
