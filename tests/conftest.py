@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
@@ -21,6 +22,11 @@ TEXT = (
     "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs; "
     "how vexingly quick daft zebras jump! Sphinx of black quartz, judge my vow. "
 )
+
+
+def pytest_collection_finish() -> None:
+    """What was imported stays: a garbage collection need not walk it again, .5 s each time."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
