@@ -14,7 +14,7 @@ import errno
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack, cast
@@ -253,7 +253,7 @@ class Run:
 class InMemory:
     """Records that were never written, for whoever reads those of a `Run`."""
 
-    def __init__(self, manifest: Manifest, tables: dict[str, pa.Table]) -> None:
+    def __init__(self, manifest: Manifest, tables: Mapping[str, pa.Table]) -> None:
         self.manifest, self.tables = manifest, tables
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,11 @@ def synthetic(documents: int = 12, seed: int = 0, damage: float = 0.2) -> Tables
     Tables of every kind of record that our own metrics read, by name, as `run.records` has them.
 
     """
+    return {name: frame.copy() for name, frame in _drawn(documents, seed, damage).items()}
+
+
+@cache
+def _drawn(documents: int, seed: int, damage: float) -> Tables:
     random = np.random.default_rng(seed)
     vocab, rows = 40, []
     for doc in range(documents):
@@ -230,21 +236,30 @@ def _timings(random: Any) -> Tables:
     return {"timings": pd.DataFrame(frame | dict(zip(("seconds_ref", "seconds_cand"), seconds)))}
 
 
-def arrow(tables: Mapping[str, pd.DataFrame]) -> dict[str, pa.Table]:
-    """The same as Arrow tables of the records' schemas."""
-    return {
-        name: pa.Table.from_pandas(
-            frame[records.SCHEMAS[name].names],
-            schema=records.SCHEMAS[name],
-            preserve_index=False,
-        )
-        for name, frame in tables.items()
-    }
+class Arrow(Mapping[str, pa.Table]):
+    """The same as Arrow tables of the records' schemas, each made when it is first read."""
+
+    def __init__(self, tables: Mapping[str, pd.DataFrame]) -> None:
+        self._frames = tables
+        self._made: dict[str, pa.Table] = {}
+
+    def __getitem__(self, name: str) -> pa.Table:
+        if name not in self._made:
+            schema = records.SCHEMAS[name]
+            frame = self._frames[name][schema.names]
+            self._made[name] = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
 
 
 def estimates(tables: Mapping[str, pd.DataFrame]) -> Estimates:
     """What a run with these records would estimate."""
-    return Estimates(Evidence(InMemory(MANIFEST, arrow(tables))))
+    return Estimates(Evidence(InMemory(MANIFEST, Arrow(tables))))
 
 
 def swapped(tables: Tables) -> Tables:

@@ -10,7 +10,7 @@ import pytest
 from evalharness.metrics import Estimates, Evidence
 from evalharness.run.directory import Run
 from evalharness.testing import Tables
-from evalharness.testing.records import MANIFEST, arrow
+from evalharness.testing.records import MANIFEST, Arrow
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def estimates(tmp_path: Path) -> Callable[[Tables], Estimates]:
 
     def make(tables: Tables) -> Estimates:
         run = Run.create(tmp_path / f"run{len(list(tmp_path.iterdir()))}", dict(MANIFEST))
-        run.write_block("00000", arrow(tables))
+        run.write_block("00000", Arrow(tables))
         return Estimates(Evidence(run))
 
     return make

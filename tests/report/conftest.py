@@ -31,14 +31,13 @@ _PLACE = "«any text»"
 
 
 def make_result(
-    verdict: Verdict = "PASS", *, blocks: int | None = None, rules: str | None = None, **more: Any
+    verdict: Verdict = "PASS", *, blocks: int = 2, rules: str | None = None, **more: Any
 ) -> Result:
     """The result of a run that a policy decides so; ``more`` are fields of `Pair`.
 
-    The failing one is of a 7B model, with 32 blocks of 7 linears.
+    A 7B model has 32 ``blocks``, of 7 linears each.
     """
-    default = 32 if verdict == "FAIL" and rules is None and not more else 2
-    fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": blocks or default}
+    fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": blocks}
     fields["broken"] = 1 if verdict == "ANOMALOUS" else 0
     if rules is not None:  # a policy of its own, for which few documents and records do
         fields |= {"documents": 12, "items": 0.1, "without": INTERNALS}

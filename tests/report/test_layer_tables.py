@@ -90,7 +90,7 @@ def test_the_grid_of_a_7b_model_has_every_cell_and_one_worst(
     result: Callable[..., Result],
 ) -> None:
     """32 blocks × 7 linears; the head stands outside."""
-    r = result("FAIL")
+    r = result("FAIL", blocks=32)
     grid = layer_tables.grid(r.layers, "own")
     assert grid is not None
     assert (len(grid.columns), len(grid.rows), len(grid.cells)) == (32, 7, 224)

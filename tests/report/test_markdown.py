@@ -40,7 +40,7 @@ def test_the_summary_has_gates_metrics_sides_tasks_and_the_worst_layer(
     result: Callable[..., Result],
 ) -> None:
     """Everything a reviewer asks first."""
-    text = render_markdown(result("FAIL"))
+    text = render_markdown(result("FAIL", blocks=4))
     for needed in (
         "**6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)**",
         "| 1.081 | [1.070, 1.093] | ≤ 1.03 |",
@@ -49,7 +49,7 @@ def test_the_summary_has_gates_metrics_sides_tasks_and_the_worst_layer(
         "**Reference** smol-7b-instruct: 6.74 B parameters, 16.00 bits per weight, 12.6 GiB",
         "**Candidate** smol-7b-instruct-int4: 6.74 B parameters, 4.95 bits per weight, 3.88 GiB",
         "| arc\\_easy | acc\\_norm ↑ | 570 |",
-        "**Worst layer:** <code>model.layers.29.mlp.down\\_proj</code>, own error",
+        "**Worst layer:** <code>model.layers.3.mlp.down\\_proj</code>, own error",
         "exit code 1 (a blocking gate failed)",
     ):
         assert needed in text

@@ -45,7 +45,7 @@ def test_the_summary_holds_gates_metrics_tasks_and_the_worst_layer(
     result: Callable[..., Result],
 ) -> None:
     """The four questions, answered on one screen."""
-    text = text_summary(result("FAIL"))
+    text = text_summary(result("FAIL", blocks=4))
     for needed in (
         "6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)",
         "[1.070, 1.093]",
@@ -55,7 +55,7 @@ def test_the_summary_holds_gates_metrics_tasks_and_the_worst_layer(
         "Perplexity ratio ↓",
         "kl.p999",
         "mmlu_dev_cloze (acc)",
-        "worst layer: model.layers.29.mlp.down_proj, own error",
+        "worst layer: model.layers.3.mlp.down_proj, own error",
         "16.00 → 4.95 bits per weight",
         "claim and measurement differ: group_size",
     ):

@@ -10,12 +10,12 @@ from evalharness.results.tasks import flipped, tasks
 from evalharness.run import records
 from evalharness.run.directory import InMemory
 from evalharness.spec.result import TaskResult
-from evalharness.testing.records import Tables, arrow, synthetic
+from evalharness.testing.records import Arrow, Tables, synthetic
 
 
 def evidence(tables: Tables) -> Evidence:
     """The records of a run."""
-    return Evidence(InMemory({}, arrow(tables)))
+    return Evidence(InMemory({}, Arrow(tables)))
 
 
 def only(found: list[TaskResult]) -> TaskResult:
