@@ -21,7 +21,7 @@ test: test-unit test-e2e
 
 # A process a core, each of one thread; what shares a demo run stays in one process.
 test-unit: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" -n 2 --dist worksteal
 
 test-e2e: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m e2e -n 2 --dist loadfile
