@@ -4,7 +4,7 @@ Runs `evalharness compare` once undisturbed and notes when each block was done. 
 pass: up to --chain kills (SIGKILL) each, every one at a moment drawn evenly from what the process
 in hand is expected to live, from its start (imports, loading) to the report, and each taken up with
 --resume. The last kill of every other pass waits for the report: it comes while its files are
-written. The pass that is at last left alone must end in the first run's result.json, timings apart.
+written. The pass that is at last left alone must end in the first run's result.json, timings aside.
 
     python benchmarks/resume.py [--kills 30] [--chain 5] [--limit 24] [--tiny]
 

@@ -33,7 +33,7 @@ TOLERANCE = 1e-3  # nats, float32
 
 
 def load_pair(dtype: str) -> tuple[Any, Any]:
-    """SmolLM2-135M and a 4-bit round-to-nearest simulation of it, heads apart."""
+    """SmolLM2-135M and a 4-bit round-to-nearest simulation of it, without the heads."""
     from evalharness.engines.loading import load
     from evalharness.spec.model import ModelSpec
 

@@ -236,7 +236,7 @@ def _save(run: Path, to: Path) -> None:
 
     loaded: Any = load_run(run)
     result = loaded.result
-    # The result lists errors of layers apart from the other metrics.
+    # The result lists errors of layers separately from the other metrics.
     layers = [
         Estimate(
             id=metric_of(row.error),

@@ -35,7 +35,7 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
-    """SHA-256 of everything that decides how text becomes ids; padding and truncation apart."""
+    """SHA-256 of everything that decides how text becomes ids, padding and truncation excluded."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         state: dict[str, Any] = json.loads(backend.to_str())

@@ -118,7 +118,7 @@ class Bench:
                     notes.append(f" (not {shown[0]}: earned by {earned_by})")
                     one = other
                 elif state == "undecided":
-                    notes.append(f" (or {shown[1]}, which is not shown to be earned)")
+                    notes.append(f" (or {shown[1]} if it is earned, which is undecided)")
                     one = one.or_else(other)
                 else:
                     notes.append(f" ({shown[1]} is not earned)")

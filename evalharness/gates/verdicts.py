@@ -9,7 +9,7 @@
 
 A policy passes when every gate does, which needs no correction for their number (an intersection-
 union test). A FAIL says that this candidate is outside that limit, so FAILs are Holm-corrected:
-over the blocking gates, and apart from them over the rest, so that a gate which only warns never
+over the blocking gates, and separately over the rest, so that a gate which only warns never
 weakens one that blocks, and with weights, so that a gate over thirty layers counts as one gate.
 With a single test nothing is corrected. Verdicts that are no tests (a
 count, `decide: point`, a metric that is missing) are left as they are and not counted.

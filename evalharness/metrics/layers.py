@@ -1,4 +1,4 @@
-"""Per-layer error: median over tokens of ‖Δh‖/‖h‖, position 0 apart (exllamav3's, unpooled)."""
+"""Per-layer error: median over tokens of ‖Δh‖/‖h‖, without position 0 (exllamav3's, unpooled)."""
 
 from __future__ import annotations
 

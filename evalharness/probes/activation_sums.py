@@ -2,7 +2,7 @@
 
 One pass of each side over sampled windows, one window at a time; of every linear's input x only
 sums stay, on the device: Σx … Σx⁴ and the largest |x| per document, Σx² and the largest |x| per
-channel. Position 0, whose massive activations (arXiv 2402.17762) would drown the rest, is apart.
+channel. Position 0, whose massive activations (arXiv 2402.17762) would drown the rest, is left out.
 
 The calibration text, where the candidate names one, goes through the reference first, since that is
 the model that was calibrated. Then, of the suite's values on the reference: how many lie beyond the

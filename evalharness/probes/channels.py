@@ -20,7 +20,7 @@ from evalharness.run.records import CHANNELS
 
 EVERY = 17  # prime, so that these are no fixed places of a window
 TOP = 8  # channels of a module kept in the records
-PARTS = 8  # that a kernel sums apart, so that many programs run at a time
+PARTS = 8  # that a kernel sums separately, so that many programs run at a time
 
 
 class ChannelSums:

@@ -67,7 +67,7 @@ def _finalize(value: Any) -> Any:
 
 
 def _text(text: str, keep_newlines: bool = True) -> Markup:
-    """Return running text with hidden characters set apart and newlines kept."""
+    """Return running text with hidden characters made visible and newlines kept."""
     return Markup("").join(
         Markup('<span class="ctl">{}</span>').format(run) if hidden else escape(run)
         for hidden, run in pieces(text, keep_newlines=keep_newlines)

@@ -101,7 +101,7 @@ def _blocks(rows: Any) -> Any:
 
 
 def told_apart(rows: list[LayerResult]) -> list[LayerResult]:
-    """Say of the worst modules which others their interval overlaps: by error, blocks apart."""
+    """Say of the worst modules which others their interval overlaps, by error and by kind."""
     groups: dict[tuple[str, bool], list[int]] = {}
     for i, row in enumerate(rows):
         if row.low is not None and row.high is not None and row.median:

@@ -97,7 +97,7 @@ LAYERS = pa.schema(
         ("type", pa.string()),  # class name on the reference side
         ("error", pa.string()),  # total, own, inherited, own_on_clean
         ("doc", pa.int32()),
-        ("tokens", pa.int32()),  # position 0 and padding apart
+        ("tokens", pa.int32()),  # without position 0 and padding
         ("err_sq", pa.float64()),  # Σ‖Δh‖²
         ("ref_sq", pa.float64()),  # Σ‖h‖²
         ("update_sq", pa.float64()),  # Σ‖f(x) − x‖², blocks only, else null
@@ -130,7 +130,7 @@ ROUTING = pa.schema(  # mixture-of-experts: tokens sent to an expert
         ("layer", pa.string()),  # the router
         ("doc", pa.int32()),
         ("expert", pa.int32()),
-        ("tokens", pa.int32()),  # of the document, position 0 and padding apart
+        ("tokens", pa.int32()),  # of the document, without position 0 and padding
         ("tokens_ref", pa.int32()),
         ("tokens_cand", pa.int32()),
         ("tokens_both", pa.int32()),  # sent to this expert by both sides
@@ -157,7 +157,7 @@ WEIGHTS = pa.schema(
     ]
 )
 
-ACTIVATIONS = pa.schema(  # the inputs of a linear, position 0 apart
+ACTIVATIONS = pa.schema(  # the inputs of a linear, without position 0
     [
         ("layer", pa.string()),
         ("side", pa.string()),  # reference, candidate, or calibration: its text on the reference

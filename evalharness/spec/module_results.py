@@ -8,7 +8,7 @@ from evalharness.spec.estimate import Estimate, Part
 
 
 class LayerResult(Part):
-    """Output error of one module, reference against candidate, position 0 apart."""
+    """Output error of one module, reference against candidate, without position 0."""
 
     layer: str
     kind: Literal["block", "linear", "experts", "router"]
@@ -58,7 +58,7 @@ class WeightResult(Part):
 
 
 class ActivationResult(Part):
-    """The input of one linear on one side, position 0 apart."""
+    """The input of one linear on one side, without position 0."""
 
     layer: str
     side: Literal["reference", "candidate", "calibration"]

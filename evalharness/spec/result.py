@@ -108,7 +108,7 @@ class ReliabilityBin(Part):
 
 
 class Histogram(Part):
-    """Counts over ``edges`` (one more than counts); ``zeros`` and beyond-range kept apart."""
+    """Counts over ``edges`` (one more than counts), with ``zeros`` and what is beyond."""
 
     edges: list[float]
     counts: list[int]

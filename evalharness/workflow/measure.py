@@ -51,7 +51,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         # Before the candidate takes its place, and before anything is written: a limit that
         # rounding alone could break is wrong input.
         floor = _floor(job, reference, progress)
-        if memory.mode == "apart":
+        if memory.mode == "in_turn":
             reference.go_alone(memory.batch_size, progress)
         candidate = load_side(job.candidate, job.device, memory, progress)
         noted = check_pair(reference.side, candidate, job.suite)

@@ -31,7 +31,7 @@ from evalharness.spec.suite import Suite
 if TYPE_CHECKING:
     import torch
 
-Mode = Literal["together", "apart", "offload"]
+Mode = Literal["together", "in_turn", "offload"]
 
 SPARE = 0.9  # share of the free memory that is planned with
 LEAST_CHUNK = 32
@@ -95,7 +95,7 @@ def plan_memory(
         lines.append(f"{place}: {gib(free)} free, planned with {gib(room)}")
         if sum(needs) + _work(sides, suite, 1, LEAST_CHUNK) > room:
             mode = _instead(here, suite, room)
-            needs = [max(needs)] if mode == "apart" else [0]
+            needs = [max(needs)] if mode == "in_turn" else [0]
         while batch > 1 and sum(needs) + _work(sides, suite, batch, LEAST_CHUNK) > room:
             batch //= 2
         while chunk > LEAST_CHUNK and sum(needs) + _work(sides, suite, batch, chunk) > room:
@@ -109,7 +109,7 @@ def plan_memory(
 
 _WORDS = {
     "together": "both models at once",
-    "apart": "the models do not fit together: one after the other, through the cache",
+    "in_turn": "the models do not fit together: one after the other, through the cache",
     "offload": "the models do not fit together: weights stay in main memory and are copied to "
     "the device block by block, which is slow",
 }
@@ -124,7 +124,7 @@ def _instead(here: list[Size], suite: Suite, room: int) -> Mode:
     largest = max(s.weights or 0 for s in here)
     both = bool(suite.probes or suite.tasks) or suite.tokenizers == "different"
     if len(here) == 2 and largest <= room and not both:
-        return "apart"
+        return "in_turn"
     main = free_bytes(torch.device("cpu"))
     names = " and ".join(s.name for s in here)
     if place.type == "cuda" and (main is None or total <= SPARE * main):

@@ -4,7 +4,7 @@ The same windows go through the reference twice: batched as in the pass, and one
 The second time they also go through another attention kernel, where the architecture has one: it
 adds up in another order. Where the suite names a dtype, they go through a copy in that dtype as
 well. Nothing else differs, so whatever a metric reads is rounding, and a limit inside it could not
-tell a good candidate apart. The floor of a metric is the larger of what the ways show.
+tell a good candidate from the reference. The floor of a metric is the larger of what the ways show.
 """
 
 from __future__ import annotations

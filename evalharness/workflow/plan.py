@@ -230,7 +230,7 @@ def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes
 
 
 def check_slices(suite: Suite, texts: list[Text], path: Path, limited: bool) -> list[str]:
-    """Raise `InputError` for a slice that no document is in, or that falls apart into too many.
+    """Raise `InputError` for a slice that no document is in, or that makes too many subsets.
 
     Where ``--limit`` may be what left a slice empty, it is a warning, which is returned.
     """

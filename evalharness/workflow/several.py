@@ -138,15 +138,17 @@ def compare_many(
             )
         except EvalHarnessError as error:
             planned.append(error)
-    apart = {n: p for n, p in enumerate(planned) if isinstance(p, MemoryPlan) and p.mode == "apart"}
+    in_turn = {
+        n: p for n, p in enumerate(planned) if isinstance(p, MemoryPlan) and p.mode == "in_turn"
+    }
     # The cache's entries are batches: those who read the same ones need them of one size.
-    least = min((p.batch_size for p in apart.values()), default=1)
-    for number, plan_apart in apart.items():
-        planned[number] = replace(plan_apart, batch_size=least)
+    least = min((p.batch_size for p in in_turn.values()), default=1)
+    for number, plan in in_turn.items():
+        planned[number] = replace(plan, batch_size=least)
     reference: Reference | None = None
     outcomes = []
     # Those that share the device with the whole reference come before those that need its place.
-    for number in sorted(range(len(jobs)), key=lambda n: n in apart):
+    for number in sorted(range(len(jobs)), key=lambda n: n in in_turn):
         job, memory = jobs[number], planned[number]
         progress.tell(f"candidate {number + 1} of {len(jobs)}: {job.candidate.name}")
         try:

@@ -15,7 +15,7 @@ from tests.engines.conftest import (
 
 
 def test_a_gguf_file_is_loaded_dense(gguf_file: Path, spec: Make, tmp_path: Path) -> None:
-    """Oracle: the model it was written from, Q8_0 apart; it can be saved afterwards."""
+    """Oracle: the model it was written from, but for Q8_0; it can be saved afterwards."""
     got = load(spec(gguf_file, dtype="float32"))
     expected = tiny(dtype=torch.float32).state_dict()
     for name, value in got.model.state_dict().items():

@@ -35,7 +35,7 @@ def test_a_comparison_writes_a_complete_valid_run(project: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_result(project: Path) -> None:
-    """Timings, the time of day and the directory apart."""
+    """Without timings, the time of day and the directory."""
     texts = []
     for name in ("one", "two"):
         result, _ = compare(job(project, name))

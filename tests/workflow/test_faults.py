@@ -242,7 +242,7 @@ def test_models_that_do_not_fit_together_give_the_same_result(
     monkeypatch.setattr(
         "evalharness.workflow.measure.plan_memory",
         lambda *a: memory.MemoryPlan(
-            "apart", *(vars(made(*a))[k] for k in ("batch_size", "chunk")), ()
+            "in_turn", *(vars(made(*a))[k] for k in ("batch_size", "chunk")), ()
         ),
     )
     loaded: list[tuple[str, int]] = []
@@ -270,7 +270,7 @@ def test_an_entry_that_vanishes_when_the_reference_is_gone_is_an_error(
     )
     monkeypatch.setattr(
         "evalharness.workflow.measure.plan_memory",
-        lambda *a: memory.MemoryPlan("apart", made.batch_size, made.chunk, ()),
+        lambda *a: memory.MemoryPlan("in_turn", made.batch_size, made.chunk, ()),
     )
     load = loading.load
 

@@ -105,7 +105,7 @@ def test_models_that_do_not_fit_together_run_one_after_the_other(
     one = size(spec(tiny())).weights or 0
     free((one + 3e5) / module.SPARE)
     pair = (spec(tiny(), "a"), spec(tiny(1), "b"))
-    assert plan_memory(*pair, plain).mode == "apart"
+    assert plan_memory(*pair, plain).mode == "in_turn"
     with pytest.raises(RunError, match=r"a and b need .* without tasks and probes, runs them one"):
         plan_memory(*pair, suite)
     free(one / 2)

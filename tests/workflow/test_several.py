@@ -137,7 +137,7 @@ def test_candidates_that_do_not_fit_beside_the_reference_come_last(
     suite = several / "suite.yaml"
     suite.write_text(suite.read_text().replace("probes: [layers]\nlayers: {windows: 4}\n", ""))
     folder, jobs = planned(several, "candidate", "int8", "copy")
-    sizes = {"int4": ("apart", 3), "int8": ("together", 3), "copy": ("apart", 2)}
+    sizes = {"int4": ("in_turn", 3), "int8": ("together", 3), "copy": ("in_turn", 2)}
     monkeypatch.setattr(
         memory,
         "plan_memory",

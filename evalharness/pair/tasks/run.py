@@ -42,7 +42,7 @@ class TaskRun:
     task: str
     frame: pd.DataFrame = field(repr=False)  # schema records.ITEMS, one row a document and metric
     scores: tuple[TaskScore, ...]  # lm-eval's aggregates, one a metric
-    # Schema records.ITEM_TOKENS, one row an item and scored position; empty if scored apart.
+    # Schema records.ITEM_TOKENS, one row an item and scored position; empty if not scored together.
     positions: pd.DataFrame = field(repr=False)
     anomalies: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # how it was scored, where that is not as asked

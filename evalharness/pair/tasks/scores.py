@@ -60,7 +60,7 @@ def task_scores(
 def group_scores(prepared: PreparedTasks, scores: Iterable[TaskScore]) -> tuple[GroupScore, ...]:
     """lm-eval's aggregates of its groups, from the scores of their leaf tasks.
 
-    Kept apart from the pass because the leaves of a resumed run come partly from its records. A
+    Separate from the pass because the leaves of a resumed run come partly from its records. A
     group of which a leaf is missing is left out; of which a leaf has no score, it has none.
     """
     items = {t.name: t.items for t in prepared.tasks}
