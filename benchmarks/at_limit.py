@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ CONFIDENCE = 0.90  # two-sided: one-sided 5%
 REPLICATES = 999
 Z = 1.6449
 Gate = tuple[str, bool, Callable[[Any, int], float | None]]  # name, judged, upper end of a draw
+# What is gated, its limit, how a draw is made, how many, and the gates on it.
+Case = tuple[str, float, Callable[[Any], Any], int, list[Gate]]
 
 
 def high(interval: Interval) -> float | None:
@@ -42,22 +45,24 @@ def score_shift(rows: Any) -> Interval:
     return cluster_skew_t(*cluster_sums(moved, rows[4]), CONFIDENCE)
 
 
-def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int, list[Gate]]]:
-    """Yield what is gated, its limit, how a draw is made, how many, and the gates on it."""
+def per_token(draw: Any, _: int) -> float:
+    # on document totals: a token's variance is about .16
+    return float(draw[0].sum() / draw[1].sum() + Z * math.sqrt(0.09 * 1.86 / draw[1].sum()))
 
-    def per_token(draw: Any, _: int) -> float:
-        # on document totals: a token's variance is about .16
-        return float(draw[0].sum() / draw[1].sum() + Z * math.sqrt(0.09 * 1.86 / draw[1].sum()))
 
-    def ratio_t(draw: Any, _: int) -> float | None:
-        return high(cluster_ratio_t(*draw, CONFIDENCE))
+def ratio_t(draw: Any, _: int) -> float | None:
+    return high(cluster_ratio_t(*draw, CONFIDENCE))
 
-    def skew_t(draw: Any, _: int) -> float | None:
-        return high(cluster_skew_t(*draw, CONFIDENCE))
 
-    def boot_t(draw: Any, seed: int) -> float | None:
-        return high(cluster_bootstrap_t(*draw, CONFIDENCE, REPLICATES, seed, log=False))
+def skew_t(draw: Any, _: int) -> float | None:
+    return high(cluster_skew_t(*draw, CONFIDENCE))
 
+
+def boot_t(draw: Any, seed: int) -> float | None:
+    return high(cluster_bootstrap_t(*draw, CONFIDENCE, REPLICATES, seed, log=False))
+
+
+def nll(times: int) -> Iterator[Case]:
     for documents in (10, 20, 50, 200):
         yield (
             f"NLL shift, {documents} documents",
@@ -72,6 +77,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ("per-token iid", False, per_token),
             ],
         )
+
+
+def nll_of_skewed_documents(times: int) -> Iterator[Case]:
     for documents in (30, 50, 200):
         yield (
             f"NLL shift, gamma(1/2) documents, {documents}",
@@ -83,6 +91,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
             4 * times,
             [("skewness-adjusted t", documents >= 200, skew_t), ("cluster t", False, ratio_t)],
         )
+
+
+def mean_kl(times: int) -> Iterator[Case]:
     for documents, effect in ((20, 0.5), (30, 0.5), (50, 0.5), (200, 0.5), (50, 1.0), (200, 1.0)):
         yield (
             f"mean KL, {documents} documents, effect {effect}",
@@ -98,6 +109,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ("cluster t", False, ratio_t),
             ],
         )
+
+
+def kl_quantile(times: int) -> Iterator[Case]:
     for documents, effect in ((66, 0.3), (66, 0.8), (200, 0.3), (200, 0.8)):
         yield (
             f"KL p99, {documents} documents, effect {effect}",
@@ -113,6 +127,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ("point estimate", False, lambda d, r: float(np.quantile(d[0], 0.99))),
             ],
         )
+
+
+def layer_error(times: int) -> Iterator[Case]:
     for documents in (12, 40):
         yield (
             f"layer error, {documents} documents",
@@ -129,6 +146,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 )
             ],
         )
+
+
+def rms_of_probability(times: int) -> Iterator[Case]:
     for documents in (50, 200):
         yield (
             f"RMS shift of probability, {documents} documents",
@@ -143,6 +163,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ("cluster t", False, lambda d, r: math.sqrt(ratio_t(d, r) or 0.0)),
             ],
         )
+
+
+def token_flips(times: int) -> Iterator[Case]:
     for name, a, b in (("alike", 6.0, 114.0), ("unlike", 1.5, 28.5)):
         for documents in (50, 100):
 
@@ -170,6 +193,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                     ),
                 ],
             )
+
+
+def task_drop(times: int) -> Iterator[Case]:
     for n, changed, drop in ((100, 0.08, 0.05), (400, 0.06, 0.02), (2000, 0.05, 0.01)):
         # the drop is gated from above: right -> wrong less wrong -> right
         yield (
@@ -193,6 +219,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ),
             ],
         )
+
+
+def task_drop_by_passage(times: int) -> Iterator[Case]:
     yield (
         "task drop 5%, 60 passages of 5 items",
         0.05,
@@ -200,6 +229,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
         4 * times,
         [("skewness-adjusted t", True, skew_t), ("cluster t", False, ratio_t)],
     )
+
+
+def beyond_a_bound(times: int) -> Iterator[Case]:
     for n, share in ((50, 0.1), (200, 0.02)):
         yield (
             f"documents beyond a bound {share:.0%}, {n} documents",
@@ -215,6 +247,9 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                 ),
             ],
         )
+
+
+def calibration(times: int) -> Iterator[Case]:
     large = [predictions(np.random.default_rng(90 + i), 3000, 400, 1.4) for i in range(6)]
     for documents, rows in ((1000, 1), (100, 100)):
         for name, estimate in (
@@ -237,3 +272,23 @@ def at_limit(times: int) -> Iterable[tuple[str, float, Callable[[Any], Any], int
                     )
                 ],
             )
+
+
+FAMILIES = (
+    nll,
+    nll_of_skewed_documents,
+    mean_kl,
+    kl_quantile,
+    layer_error,
+    rms_of_probability,
+    token_flips,
+    task_drop,
+    task_drop_by_passage,
+    beyond_a_bound,
+    calibration,
+)
+
+
+def at_limit(times: int) -> Iterator[Case]:
+    """Every case, of families in the order above; each is drawn ``times`` times or a multiple."""
+    return chain.from_iterable(family(times) for family in FAMILIES)
