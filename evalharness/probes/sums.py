@@ -82,8 +82,8 @@ class LayerSums:
 
         ``docs_BT``: each token's document doc, −1: leave it out. ``positions_BT``: its place in
         the document; 0 is summed separately. ``x_ref``: the module's input on the reference side,
-        for the size of its update f(x) − x. Pass the same docs and positions tensors for all modules
-        of a batch: those are then folded together.
+        for the size of its update f(x) − x. Pass the same docs and positions tensors for all
+        modules of a batch: those are then folded together.
         """
         h_ref, h_cand = h_ref.to(self.device), h_cand.to(self.device)
         if x_ref is not None:

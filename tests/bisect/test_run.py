@@ -21,6 +21,7 @@ from evalharness.bisect.run import bisect, replay
 from evalharness.errors import InputError, Interrupted
 from evalharness.run.directory import Run
 from evalharness.spec.model import load_model_spec
+from tests.workflow.jobs import compared
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 
@@ -39,13 +40,7 @@ def test_a_bitsandbytes_candidate_is_repaired_through_its_skip_list(
     (project / "gates.yaml").write_text(
         "version: 1\nname: tiny\ngates:\n  - {metric: kl.mean, max: 0.02}\n"
     )
-    compare(
-        project / "base.yaml",
-        project / "candidate.yaml",
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-    )
+    compared(project)
     repair = bisect(project / "run")
     assert repair.restored
     assert repair.bits_after is not None
@@ -68,13 +63,7 @@ def run(project: Path) -> Callable[..., Path]:
         (project / "gates.yaml").write_text(
             f"version: 1\nname: tiny\ngates:\n  - {{metric: kl.mean, max: {limit}}}\n{extra}"
         )
-        compare(
-            project / "base.yaml",
-            project / "candidate.yaml",
-            suite=project / "suite.yaml",
-            gates=project / "gates.yaml",
-            out=project / "run",
-        )
+        compared(project)
         return project / "run"
 
     return make

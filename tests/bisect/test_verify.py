@@ -11,19 +11,12 @@ from evalharness.bisect.prepare import opened_for_bisect, prepared
 from evalharness.bisect.verify import held_out_decision, repaired_decision
 from evalharness.progress import Progress
 from evalharness.workflow.compare import compare
-from evalharness.workflow.plan import plan_job
+from tests.workflow.jobs import job
 
 
 def test_the_repaired_model_passes_where_the_candidate_fails(project: Path) -> None:
     """By its own file and in memory alike: every module restored is the reference."""
-    job = plan_job(
-        project / "base.yaml",
-        project / "candidate.yaml",
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-    )
-    _, finished = compare(job)
+    _, finished = compare(job(project))
     run, suite, policy = opened_for_bisect(finished.path, None)
     try:
         work = prepared(run, suite, policy, "cpu", Progress())

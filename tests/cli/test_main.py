@@ -12,33 +12,13 @@ import pytest
 
 from evalharness.workflow.compare import compare
 from tests.cli.command import cli
-from tests.workflow.jobs import job
+from tests.workflow.jobs import job, typed
 
 
 @pytest.mark.e2e
 def test_nothing_but_the_result_reaches_stdout(project: Path) -> None:
     """Progress goes to stderr."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "evalharness",
-            "compare",
-            "base.yaml",
-            "candidate.yaml",
-            "--suite",
-            "suite.yaml",
-            "--gates",
-            "gates.yaml",
-            "--out",
-            "o",
-            "--format",
-            "json",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=project,
-    )
+    done = typed(project, "candidate.yaml", "--out", "o", "--format", "json")
     assert done.returncode == 1, done.stderr
     assert json.loads(done.stdout)["verdict"] == "FAIL"
     assert "loading base" in done.stderr

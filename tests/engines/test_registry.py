@@ -15,6 +15,7 @@ from evalharness.spec.model import load_model_spec
 from evalharness.workflow.compare import compare
 from evalharness.workflow.memory_plan import size
 from evalharness.workflow.plan import plan_job
+from tests.workflow.jobs import job
 
 # Models with no files: `path: tiny:SEED`.
 MODULE = """
@@ -181,14 +182,7 @@ def test_a_comparison_runs_on_another_packages_engine(
 ) -> None:
     """Both sides by the same rules; the candidate is a simulation of the reference."""
     model_file("random")
-    job = plan_job(
-        project / "base.yaml",
-        project / "candidate.yaml",
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-    )
-    result, run = compare(job)
+    result, run = compare(job(project))
     assert result.verdict == "FAIL"
     assert run.manifest["reference"]["model"]["engine"] == "random"
     (kl,) = (m for m in result.metrics if m.id == "kl.mean" and not m.scope)

@@ -11,6 +11,7 @@ from torch import nn
 
 from evalharness.pair.matching import match
 from evalharness.probes.layer_watcher import LayerWatcher
+from tests.workflow.jobs import compared
 
 
 def test_modules_of_one_name_are_exact_matches(side: Callable) -> None:
@@ -119,8 +120,6 @@ def test_a_head_that_was_tied_again_is_noticed(side: Callable) -> None:
 
 def test_unmatched_modules_pass_no_layer_gate(project: Path, tiny: Callable) -> None:
     """The candidate lacks a block; a gate over all layers cannot pass on the other."""
-    from evalharness.api import compare
-
     (project / "candidate.yaml").write_text(
         f"version: 1\nname: shallow\nmodel: {{path: {tiny(num_hidden_layers=1)}, dtype: float32, "
         "device: cpu}\n"
@@ -129,12 +128,6 @@ def test_unmatched_modules_pass_no_layer_gate(project: Path, tiny: Callable) -> 
         "version: 1\nname: g\ngates:\n"
         '  - {metric: layer.error.total, scope: {layer: "model.layers.*"}, max: 1000}\n'
     )
-    found = compare(
-        project / "base.yaml",
-        project / "candidate.yaml",
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-    )
+    found = compared(project)
     assert found.result.verdict != "PASS"
     assert any("depths differ" in w for w in found.result.warnings)

@@ -11,7 +11,6 @@ import pytest
 import torch
 from scipy.stats import kurtosis
 
-from evalharness.api import compare
 from evalharness.data.windows import Window
 from evalharness.engines.dequantize import dense_weight
 from evalharness.pair.matching import match
@@ -21,6 +20,7 @@ from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.probes.routing import RoutingSums
 from evalharness.probes.weights import weight_errors
 from evalharness.results.activations import kurtosis as from_sums
+from tests.workflow.jobs import compared
 
 UP = "model.layers.0.mlp.up_proj"
 
@@ -226,13 +226,7 @@ def test_a_run_with_everything_says_it_in_its_result(project: Path) -> None:
     text = (project / "candidate.yaml").read_text()
     (project / "calib.txt").write_text("Sphinx of black quartz, judge my vow. " * 40)
     (project / "candidate.yaml").write_text(text + "manifest: {calibration_data: calib.txt}\n")
-    result = compare(
-        project / "base.yaml",
-        project / "candidate.yaml",
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-    ).result
+    result = compared(project).result
     up = next(w for w in result.weights if w.layer == UP)
     assert up.error
     assert up.weighted_low <= up.weighted <= up.weighted_high
@@ -258,13 +252,7 @@ def test_a_student_of_another_depth_and_width_gets_cka(project: Path, tiny: Call
         f"version: 1\nname: student\nmodel: {{path: {tiny(hidden_size=16, num_hidden_layers=1)}, "
         "dtype: float32, device: cpu}\n"
     )
-    found = compare(
-        project / "base.yaml",
-        project / "candidate.yaml",
-        suite=project / "suite.yaml",
-        gates=project / "gates.yaml",
-        out=project / "run",
-    ).result.similarity
+    found = compared(project).result.similarity
     assert found is not None
     assert (len(found.reference), len(found.candidate)) == (2, 1)
     assert all(v is None or v <= 1.5 for row in found.cka for v in row)

@@ -22,6 +22,7 @@ from evalharness.run.directory import Run
 from evalharness.workflow import memory_plan as memory
 from evalharness.workflow.compare import compare
 from evalharness.workflow.plan import plan_job
+from tests.workflow.jobs import COMPARE
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 
@@ -66,13 +67,8 @@ def start(project: Path, *arguments: str, pause: float = 0.05) -> subprocess.Pop
             sys.executable,
             "-c",
             PROGRAM.format(pause=pause),
-            "compare",
-            "base.yaml",
+            *COMPARE,
             "candidate.yaml",
-            "--suite",
-            "suite.yaml",
-            "--gates",
-            "gates.yaml",
             "-q",
             *arguments,
         ],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from evalharness.workflow import memory_plan as memory
 from evalharness.workflow.compare import compare
 from evalharness.workflow.plan import plan_job
 from evalharness.workflow.several import Outcome, compare_many, exit_code, plan_many
+from tests.workflow.jobs import typed
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
 
@@ -216,29 +215,7 @@ def test_resuming_leaves_what_is_done_and_measures_the_rest(
 
 def test_the_command_prints_one_table(several: Path) -> None:
     """On stdout; -o takes the page; the cache serves the second candidate."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "evalharness",
-            "compare",
-            "base.yaml",
-            "candidate.yaml",
-            "int8.yaml",
-            "--suite",
-            "suite.yaml",
-            "--gates",
-            "gates.yaml",
-            "--out",
-            "o",
-            "-o",
-            "all.html",
-            "-v",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=several,
-    )
+    done = typed(several, "candidate.yaml", "int8.yaml", "--out", "o", "-o", "all.html", "-v")
     assert done.returncode == 1, done.stderr
     assert "int4" in done.stdout
     assert "int8" in done.stdout
