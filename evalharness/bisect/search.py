@@ -115,7 +115,7 @@ def _delete(members: list[str], ask: Callable[[Sequence[str]], bool]) -> list[st
             return members
 
 
-class Tried(Protocol):
+class Outcome(Protocol):
     """What became of a set."""
 
     @property
@@ -130,7 +130,7 @@ class Tried(Protocol):
 class Tries(Protocol):
     """What tries a set, such as `bisect.trials.Trials`."""
 
-    def attempt(self, names: Iterable[str], beside: Iterable[str] | None = None) -> Tried:
+    def attempt(self, names: Iterable[str], beside: Iterable[str] | None = None) -> Outcome:
         """The policy with ``names`` restored; ``beside``: a set of one more, which passes."""
 
 

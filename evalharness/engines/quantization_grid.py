@@ -23,7 +23,7 @@ _RUNS = ((32, 4), (64, 5), (128, 6), (256, 7))  # columns, most bits that can be
 
 
 @dataclass(frozen=True)
-class Grid:
+class ValueGrid:
     """At most 2**bits distinct values in every ``span``."""
 
     bits: int
@@ -31,7 +31,7 @@ class Grid:
 
 
 @torch.no_grad()
-def effective_bits(weight: Tensor, *, transposed: bool = False) -> Grid | None:
+def effective_bits(weight: Tensor, *, transposed: bool = False) -> ValueGrid | None:
     """Return the narrowest grid that the values of ``weight`` (O, I) lie on, or None.
 
     Parameters
@@ -47,7 +47,7 @@ def effective_bits(weight: Tensor, *, transposed: bool = False) -> Grid | None:
         return None
     pick = torch.linspace(0, rows - 1, min(rows, _ROWS)).round().long().to(matrix.device)
     sample = matrix[pick].float()
-    best: Grid | None = None
+    best: ValueGrid | None = None
     for length, most in (*_RUNS, (columns, 8)):
         if length > columns:
             continue
@@ -56,7 +56,7 @@ def effective_bits(weight: Tensor, *, transposed: bool = False) -> Grid | None:
         if bits <= most and 2 * int(distinct.sum()) <= int(nonzero.sum()):
             span = "row" if length == columns else f"{length} columns"
             if best is None or bits <= best.bits:
-                best = Grid(bits, span)
+                best = ValueGrid(bits, span)
     return best
 
 

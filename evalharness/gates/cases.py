@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from evalharness.gates.baseline import StoredBaseline
-from evalharness.gates.judgement import Judgement, finite, judge, two_sided
+from evalharness.gates.judgement import Judgement, judge_case, only_finite, two_sided
 from evalharness.gates.limits import Side, Threshold, check_noise, threshold
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
@@ -70,7 +70,7 @@ class Bench:
 
     def estimate(self, metric: str, scope: Scope) -> Estimate:
         """What the run measured, its numbers finite or missing."""
-        return finite(self.estimates.estimate(metric, scope, self.two_sided))
+        return only_finite(self.estimates.estimate(metric, scope, self.two_sided))
 
     def keeps(self, case: Case, top: Limit | None, bottom: Limit | None) -> bool:
         """True when the case passes with these limits in place of its gate's."""
@@ -125,7 +125,7 @@ class Bench:
             if noise:
                 check_noise(gate, one, info, estimate.noise_floor)
             limits.append(one)
-        judged = judge(gate, estimate, limits, info.deterministic, self.confidence)
+        judged = judge_case(gate, estimate, limits, info.deterministic, self.confidence)
         return Case(gate, scope, judged, "".join(notes))
 
     def _threshold(self, gate: Gate, side: Side, limit: Limit, scope: Scope) -> Threshold:
@@ -182,7 +182,7 @@ class Bench:
         limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
         for scope in self._scopes(gate, condition.metric, condition.scope, key):
             estimate = self.estimate(condition.metric, scope)
-            yield judge(plain, estimate, limits, info.deterministic, self.confidence)
+            yield judge_case(plain, estimate, limits, info.deterministic, self.confidence)
 
 
 def _sides(top: Limit | None, bottom: Limit | None) -> list[tuple[Side, Limit]]:

@@ -43,7 +43,7 @@ class Judgement:
         )
 
 
-def finite(estimate: Estimate) -> Estimate:
+def only_finite(estimate: Estimate) -> Estimate:
     """The estimate with NaN, infinities and half an interval taken out."""
     numbers = [estimate.value, estimate.low, estimate.high]
     value, low, high = (x if x is not None and math.isfinite(x) else None for x in numbers)
@@ -55,7 +55,7 @@ def finite(estimate: Estimate) -> Estimate:
     return estimate.model_copy(update=changed)
 
 
-def judge(
+def judge_case(
     gate: Gate,
     estimate: Estimate,
     limits: Sequence[Threshold],

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from typing import Any
 
 from evalharness.metrics.evidence import Evidence
+from evalharness.metrics.numbers import finite
 from evalharness.metrics.registry import REGISTRY, Measured, Metric
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
@@ -109,9 +109,9 @@ class Estimates:
         return Estimate(
             id=id,
             scope=scope,
-            value=_finite(found.value),
-            low=_finite(found.low),
-            high=_finite(found.high),
+            value=finite(found.value),
+            low=finite(found.low),
+            high=finite(found.high),
             confidence=found.confidence,
             method=found.method,
             n=found.n,
@@ -119,11 +119,7 @@ class Estimates:
             unit=metric.unit,
             direction=metric.direction,
             noise_floor=None if "task" in scope else self.noise.get(id),
-            se=_finite(found.se),
+            se=finite(found.se),
             reason=found.reason,
             worst=measured.worst,
         )
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

@@ -133,7 +133,7 @@ class LayerWatcher:
         positions_BT: Tensor,
         rehearsal: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        batch = _Batch(self, docs_BT, positions_BT, rehearsal)
+        batch = _Passage(self, docs_BT, positions_BT, rehearsal)
         with batch.hooks():
             return lockstep(
                 lambda: self.reference.hidden(ids_ref),
@@ -183,7 +183,7 @@ class _Clean:
     out: Tensor
 
 
-class _Batch:
+class _Passage:
     """One batch's passage through both models."""
 
     def __init__(self, probe: LayerWatcher, docs_BT: Tensor, at_BT: Tensor, check: bool) -> None:

@@ -102,7 +102,7 @@ class LayerSums:
             groups[tuple((id(r.docs), id(r.positions)) for r in rows)].append(i)
         for members in groups.values():
             like = self._pending[members[0]]
-            batch = _Batch.of(
+            batch = _Tokens.of(
                 self._flat([r.docs for r in like]),
                 self._flat([r.positions for r in like]),
                 self.documents,
@@ -125,7 +125,7 @@ class LayerSums:
             index = index.pin_memory()
         return index.to(self.device, non_blocking=True)
 
-    def _reduce(self, rows_RMN: Tensor, index: Tensor, batch: _Batch) -> None:
+    def _reduce(self, rows_RMN: Tensor, index: Tensor, batch: _Tokens) -> None:
         fold = _plain_fold
         if rows_RMN.is_cuda and has_triton():
             from evalharness.probes.sums_triton import triton_fold as fold
@@ -208,7 +208,7 @@ def _joined(rows: list[_Rows]) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Batch:
+class _Tokens:
     """Where the tokens of a batch belong. All but the last are (N,)."""
 
     docs: Tensor  # never negative; see counted
@@ -220,7 +220,7 @@ class _Batch:
     hot: Tensor  # (N, 2·D) float64: one-hot of the later tokens' docs, then of the first ones'
 
     @classmethod
-    def of(cls, docs_N: Tensor, positions_N: Tensor, documents: int) -> _Batch:
+    def of(cls, docs_N: Tensor, positions_N: Tensor, documents: int) -> _Tokens:
         counted = docs_N >= 0
         first = counted & (positions_N == 0)
         later = counted & ~first

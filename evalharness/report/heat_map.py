@@ -29,7 +29,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
+class LayerGrid:
     """Block × module type."""
 
     title: str
@@ -39,7 +39,7 @@ class Grid:
     cells: list[Cell]
 
 
-def heat_map(grid: Grid) -> Markup:
+def heat_map(grid: LayerGrid) -> Markup:
     """Draw block × module type, shaded by the logarithm of the error; the worst cell is framed."""
     columns, rows = len(grid.columns), len(grid.rows)
     cell_w = min(30.0, max(5.0, 960.0 / max(columns, 1)))
@@ -75,7 +75,7 @@ def heat_map(grid: Grid) -> Markup:
     return Markup("".join(out))  # noqa: S704
 
 
-def heat_legend(grid: Grid) -> list[tuple[int, str]]:
+def heat_legend(grid: LayerGrid) -> list[tuple[int, str]]:
     """Return the shades with the least value of each."""
     low, high = _log_range([c.value for c in grid.cells])
     edges = [low + (high - low) * k / HEAT_STEPS for k in range(HEAT_STEPS)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from evalharness.report.glossary import ERROR_KINDS
-from evalharness.report.heat_map import Cell, Grid
+from evalharness.report.heat_map import Cell, LayerGrid
 from evalharness.report.numbers import shown
 from evalharness.spec.module_results import LayerResult
 
@@ -108,7 +108,7 @@ def worst(layers: Sequence[LayerResult]) -> LayerResult | None:
     return None
 
 
-def grid(layers: Sequence[LayerResult], error: str) -> Grid | None:
+def grid(layers: Sequence[LayerResult], error: str) -> LayerGrid | None:
     """Arrange the linears' error by block and role; None where no name holds a block."""
     rows = [r for r in layers if r.kind != "block" and r.error == error]
     placed = [(index, r) for r in rows if (index := block_index(r.layer)) is not None]
@@ -129,7 +129,7 @@ def grid(layers: Sequence[LayerResult], error: str) -> Grid | None:
         cells.append(
             Cell(column, row, top.median, text, most is not None and top.median == most > 0)
         )
-    return Grid(
+    return LayerGrid(
         f"{ERROR_KINDS.get(error, error)}, relative L2, block by module type",
         error,
         [str(c) for c in columns],

@@ -23,13 +23,13 @@ _SMALL, _LARGE = 1e-3, 1e7  # beyond, an exponent reads better than zeros
 _BYTES = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
-class Text(str):
+class NumberText(str):
     """A formatted number: plain ASCII, until a page sets it with :func:`typeset`."""
 
     __slots__ = ()
 
 
-def typeset(text: Text) -> str:
+def typeset(text: NumberText) -> str:
     """Return a number with a true minus sign; the one of an exponent stays, to be copied."""
     return re.sub(r"(?<![\de])-(?=\d)", "−", text)
 
@@ -38,14 +38,14 @@ def typeset(text: Text) -> str:
 class Shown:
     """An estimate as text; ``interval`` is ``""`` where there is none."""
 
-    value: Text
-    low: Text
-    high: Text
+    value: NumberText
+    low: NumberText
+    high: NumberText
 
     @property
-    def interval(self) -> Text:
+    def interval(self) -> NumberText:
         """Return ``[low, high]``, or nothing."""
-        return Text(f"[{self.low}, {self.high}]" if self.low else "")
+        return NumberText(f"[{self.low}, {self.high}]" if self.low else "")
 
     def __str__(self) -> str:
         """Return ``value [low, high]``."""
@@ -68,23 +68,23 @@ def decimals(value: float | None, low: float | None = None, high: float | None =
     return places
 
 
-def number(x: float | None, places: int, *, signed: bool = False) -> Text:
+def number(x: float | None, places: int, *, signed: bool = False) -> NumberText:
     """Format ``x`` to ``places`` decimals; scientific where a plain number would be unreadable.
 
     >>> number(0.0123456, 4), number(3.1e-7, 8), number(12345.6, 0), number(-0.0, 2, signed=True)
     ('0.0123', '3.1e-7', '12,346', '0.00')
     """
     if x is None:
-        return Text(MISSING)
+        return NumberText(MISSING)
     sign = "+" if signed else "-"
     if x == 0:
-        return Text(f"{0:.{places}f}" if places <= _MOST_DECIMALS else "0")
+        return NumberText(f"{0:.{places}f}" if places <= _MOST_DECIMALS else "0")
     if abs(x) >= _LARGE or (places > _MOST_DECIMALS and abs(x) < _SMALL):
         digits = 3 + places if abs(x) >= _LARGE else max(places + _exponent(x), 1)
         mantissa, exponent = f"{x:{sign}.{digits}e}".split("e")
-        return Text(f"{mantissa}e{int(exponent)}")
+        return NumberText(f"{mantissa}e{int(exponent)}")
     text = f"{x:{sign},.{places}f}"
-    return Text(text if any(c in "123456789" for c in text) else text.lstrip("+-"))
+    return NumberText(text if any(c in "123456789" for c in text) else text.lstrip("+-"))
 
 
 def shown(
@@ -104,8 +104,8 @@ class GateNumbers:
     """A gate's numbers as text: the estimate, the deciding end of its interval and the limit."""
 
     observed: Shown
-    bound: Text
-    limit: Text
+    bound: NumberText
+    limit: NumberText
 
 
 def gate(g: GateResult) -> GateNumbers:
@@ -118,7 +118,7 @@ def gate(g: GateResult) -> GateNumbers:
     return GateNumbers(
         _shown(g.observed, g.low, g.high, places, signed),
         number(g.bound, places, signed=signed),
-        Text(
+        NumberText(
             MISSING
             if g.threshold is None
             else f"{'≤' if g.side == 'max' else '≥'} {limit(g.threshold, signed=signed)}"
@@ -141,17 +141,17 @@ def limit(x: float, *, signed: bool = False) -> str:
     return f"+{text}" if signed and x > 0 else text
 
 
-def figures(x: float | None, digits: int = 3) -> Text:
+def figures(x: float | None, digits: int = 3) -> NumberText:
     """Format a number that has no interval to ``digits`` significant digits."""
     if x is None or x == 0:
-        return Text(MISSING if x is None else "0")
+        return NumberText(MISSING if x is None else "0")
     return number(x, max(0, digits - 1 - _exponent(x)))
 
 
-def noise_floor(e: Estimate) -> Text:
+def noise_floor(e: Estimate) -> NumberText:
     """Format a noise floor to the decimals of its estimate, or finer where those would hide it."""
     if e.noise_floor is None:
-        return Text(MISSING)
+        return NumberText(MISSING)
     places = decimals(e.value, e.low, e.high)
     rounding = abs(round(e.noise_floor, places) - e.noise_floor)
     if rounding > abs(e.noise_floor) / 20:
@@ -218,8 +218,8 @@ def _shown(
     has_interval = low is not None and high is not None
     return Shown(
         number(value, places, signed=signed),
-        number(low, places, signed=signed) if has_interval else Text(""),
-        number(high, places, signed=signed) if has_interval else Text(""),
+        number(low, places, signed=signed) if has_interval else NumberText(""),
+        number(high, places, signed=signed) if has_interval else NumberText(""),
     )
 
 

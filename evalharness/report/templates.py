@@ -62,7 +62,7 @@ def _finalize(value: Any) -> Any:
     if value is None:
         return numbers.MISSING
     if isinstance(value, str) and not isinstance(value, Markup):
-        return numbers.typeset(value) if isinstance(value, numbers.Text) else visible(value)
+        return numbers.typeset(value) if isinstance(value, numbers.NumberText) else visible(value)
     return value
 
 

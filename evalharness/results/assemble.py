@@ -14,7 +14,7 @@ from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.divergence import KL_MEAN
 from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.results import activations as inputs
-from evalharness.results.figures import figures, worst_tokens
+from evalharness.results.chart_data import chart_data, worst_tokens
 from evalharness.results.layers import layers
 from evalharness.results.routing import routing
 from evalharness.results.sensitivity import sensitivity
@@ -70,7 +70,7 @@ def build(
         tasks=tasks(evidence),
         flipped=flipped(evidence),
         worst_tokens=worst_tokens(evidence),
-        figures=figures(evidence),
+        figures=chart_data(evidence),
         compared=Compared(**sides, same_model=same_model(manifest)),
         cost=cost(manifest),
         environment=_environment(manifest),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from evalharness.engines.quantization_grid import Grid, effective_bits
+from evalharness.engines.quantization_grid import ValueGrid, effective_bits
 from evalharness.engines.simulate import quantize_weight
 from evalharness.spec.model import WeightQuantizer
 
@@ -33,17 +33,17 @@ def test_pruned_weights_are_on_no_grid(share: float) -> None:
 @pytest.mark.parametrize(
     ("bits", "group", "expected"),
     [
-        (2, 32, Grid(2, "32 columns")),
-        (3, 32, Grid(3, "32 columns")),
-        (4, 32, Grid(4, "32 columns")),
-        (4, 128, Grid(4, "128 columns")),
-        (6, 128, Grid(6, "128 columns")),
-        (8, 512, Grid(8, "row")),
+        (2, 32, ValueGrid(2, "32 columns")),
+        (3, 32, ValueGrid(3, "32 columns")),
+        (4, 32, ValueGrid(4, "32 columns")),
+        (4, 128, ValueGrid(4, "128 columns")),
+        (6, 128, ValueGrid(6, "128 columns")),
+        (8, 512, ValueGrid(8, "row")),
     ],
 )
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_quantised_weights_are_on_their_grid(
-    dtype: torch.dtype, bits: int, group: int, expected: Grid, symmetric: bool
+    dtype: torch.dtype, bits: int, group: int, expected: ValueGrid, symmetric: bool
 ) -> None:
     """The width, and the longest run that shares a scale."""
     how = WeightQuantizer(bits=bits, group_size=group, symmetric=symmetric)

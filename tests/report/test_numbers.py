@@ -114,7 +114,7 @@ def test_a_noise_floor_is_never_rounded_away(floor: float | None, expected: str)
 
 def test_a_page_sets_a_true_minus_but_keeps_an_exponent_that_can_be_copied() -> None:
     """Typography stops where a number would no longer be one."""
-    assert numbers.typeset(numbers.Text("-3.1e-7 [-4, +2]")) == "−3.1e-7 [−4, +2]"
+    assert numbers.typeset(numbers.NumberText("-3.1e-7 [-4, +2]")) == "−3.1e-7 [−4, +2]"
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from evalharness.compat.transformers import additive_mask, prefix_cache
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
-from evalharness.pair.tasks.trie import Document, Group, pack
+from evalharness.pair.tasks.trie import ContextTrie, Group, pack
 from evalharness.pair.texts.statistics import token_statistics
 
 Answer = tuple[float, bool]  # log-likelihood in nats; whether every token was the most likely one
@@ -53,7 +53,7 @@ Read = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]  # log-probabilitie
 class Batch:
     """Documents of one group as tensors, padded to the longest."""
 
-    def __init__(self, documents: Sequence[Document], prefix: int) -> None:
+    def __init__(self, documents: Sequence[ContextTrie], prefix: int) -> None:
         size, width = len(documents), max(len(d.tokens) for d in documents)
         ids = np.zeros((size, width), np.int64)
         positions = np.zeros((size, width), np.int64)

@@ -31,7 +31,7 @@ MAX_NESTING = 100  # prefixes inside prefixes that are looked at
 
 
 @dataclass(frozen=True)
-class Document:
+class ContextTrie:
     """The trie of one context. Node i is fed after its parent; −1 is the end of the prefix."""
 
     tokens: Ids  # (T,)
@@ -55,9 +55,9 @@ class Group:
     """Documents that go on from one prefix, which may be empty; the longest first."""
 
     prefix: Ids  # (P,)
-    documents: tuple[Document, ...]
+    documents: tuple[ContextTrie, ...]
 
-    def batches(self, size: int, overhead: int) -> Iterator[tuple[Document, ...]]:
+    def batches(self, size: int, overhead: int) -> Iterator[tuple[ContextTrie, ...]]:
         """At most ``size`` documents at a time, cut where that costs least.
 
         A batch costs its padded tokens and ``overhead``, what one more forward costs in tokens:
@@ -92,7 +92,7 @@ def pack(
         kept = cut_left(context, continuation, max_length)
         contexts.setdefault(kept, []).append(index)
     ordered = sorted(contexts)
-    found: dict[tuple[int, ...], list[Document]] = {}
+    found: dict[tuple[int, ...], list[ContextTrie]] = {}
     common = np.array([_common(a, b) for a, b in pairwise(ordered)], np.int64)
     for first, last, depth in _cut(common, 0, len(ordered), min_prefix, min_saved)[1]:
         for context in ordered[first:last]:
@@ -119,7 +119,7 @@ def cut_left(
 
 def _document(
     context: tuple[int, ...], start: int, continuations: list[tuple[int, Sequence[int]]]
-) -> Document:
+) -> ContextTrie:
     """The trie of ``context[start:]`` and its continuations (request, tokens)."""
     tokens = list(context[start:])
     size = len(tokens)
@@ -141,7 +141,7 @@ def _document(
                 positions.append(positions[node] + 1)
             node = following
         scored.append((request, np.array(path, np.int64), np.array(continuation, np.int64)))
-    return Document(
+    return ContextTrie(
         np.array(tokens, np.int64),
         np.array(parents, np.int64),
         np.array(positions, np.int64),

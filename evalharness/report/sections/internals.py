@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evalharness.report import estimates, heat_map, numbers
-from evalharness.report.heat_map import Cell, Grid
+from evalharness.report.heat_map import Cell, LayerGrid
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.module_results import Similarity
@@ -41,7 +41,7 @@ def render(r: Result) -> str:
     )
 
 
-def _grid(s: Similarity) -> Grid:
+def _grid(s: Similarity) -> LayerGrid:
     """The matrix as the heat map of the layers draws it."""
     cells = [
         Cell(j, i, v, f"{s.reference[i]} against {s.candidate[j]}: CKA {numbers.figures(v)}", False)
@@ -50,7 +50,7 @@ def _grid(s: Similarity) -> Grid:
     ]
     columns = [str(j) for j in range(len(s.candidate))]
     rows = [str(i) for i in range(len(s.reference))]
-    return Grid("Linear CKA, reference block by candidate block", "cka", columns, rows, cells)
+    return LayerGrid("Linear CKA, reference block by candidate block", "cka", columns, rows, cells)
 
 
 def _best(s: Similarity) -> list[dict[str, Any]]:

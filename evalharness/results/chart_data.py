@@ -19,7 +19,7 @@ from evalharness.spec.result import (
 SHOWN_TOKENS = 8  # worst tokens shown by each criterion
 
 
-def figures(evidence: Evidence) -> Figures:
+def chart_data(evidence: Evidence) -> Figures:
     """Histogram of KL, reliability bins of both sides, one point a document."""
     reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
     for scope in calibration.scopes(evidence):
