@@ -53,21 +53,57 @@ class LoadedRun:
         return list(self.result.anomalies)
 
     def metric(self, id: str, scope: dict[str, str] | None = None) -> Estimate:
-        """One estimate with its 95% interval."""
+        """One estimate with its two-sided 95% interval.
+
+        Parameters
+        ----------
+        id : of a metric, such as ``kl.mean``.
+        scope : where, such as ``{"corpus": "reviews"}``; default: over everything.
+
+        Returns
+        -------
+        Estimate of value None, with a reason, where the run did not measure it.
+
+        Raises
+        ------
+        InputError : no metric has this id.
+
+        """
         if id not in REGISTRY:
             raise InputError(f"unknown metric {id!r}", remedy=f"Known: {', '.join(REGISTRY)}.")
         return self.estimates.estimate(id, scope or {}, 0.95)
 
 
 def load_run(path: str | Path) -> LoadedRun:
-    """Open a run directory, checking its records against the manifest's SHA-256."""
+    """Open the directory of a run.
+
+    Raises
+    ------
+    InputError : it is no run, or a file differs from the SHA-256 that its manifest gives.
+
+    """
     run = Run.open(Path(path))
     run.verify()
     return LoadedRun(run)
 
 
 def check(run: LoadedRun | str | Path, gates: str | Path) -> Decision:
-    """Decide a policy on a run; no model is loaded and nothing is written."""
+    """Decide a policy on a run; no model is loaded and nothing is written.
+
+    Parameters
+    ----------
+    run : an opened run, or its directory.
+    gates : the name of a policy that ships, or a file.
+
+    Returns
+    -------
+    Decision with the verdict, every gate's own, and the exit code.
+
+    Raises
+    ------
+    InputError : the policy or the run cannot be read.
+
+    """
     loaded = run if isinstance(run, LoadedRun) else load_run(run)
     return judge(loaded.run, load_policy(gates))[1]
 
@@ -82,7 +118,23 @@ def compare(
     device: str | None = None,
     limit: int | None = None,
 ) -> LoadedRun:
-    """Compare two models and return the finished run; see the command of the same name."""
+    """Compare two models and return the finished run, as the command of the same name does.
+
+    Parameters
+    ----------
+    base, candidate : the files of the reference and of the candidate.
+    suite, gates : names of what ships, or files.
+    out : a new directory for the run; default: one under ``runs/``.
+    device : overrides both files' ``model.device``.
+    limit : documents per corpus and items per task, at most.
+
+    Raises
+    ------
+    InputError : a file is wrong; nothing was written.
+    RunError : the comparison could not finish; the message has the command that resumes it.
+    Interrupted : by Ctrl-C or SIGTERM, with what was recorded kept.
+
+    """
     from evalharness.workflow.compare import compare as run_compare
     from evalharness.workflow.plan import plan_job
 

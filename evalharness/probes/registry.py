@@ -57,7 +57,7 @@ def check_probes(suite: Suite, file: YamlFile) -> None:
     watching = [p.name for p in probes_of(suite) if p.watch is not None]
     if len(watching) > 1:
         raise file.error(
-            f"{' and '.join(watching)} would both watch the pass over texts, and one can",
+            f"{' and '.join(watching)} would both watch the pass over texts, and only one can",
             ("probes",),
             "Run them in two comparisons.",
         )

@@ -116,7 +116,7 @@ class HiddenCache:
                 write(temporary, entry, tensor)
         except OSError as error:
             self.full = True
-            self.say(f"the cache in {path.parent} is not written any more: {error}")
+            self.say(f"the cache in {path.parent} is no longer written: {error}")
 
     def _path(self, batch: list[Window]) -> Path:
         return self.folder / f"{self.key(batch)}.safetensors"
