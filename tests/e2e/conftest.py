@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,7 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+
+from evalharness.spec.schemas import schemas
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "suites" / "demo"
@@ -28,6 +32,14 @@ def evalharness(
         cwd=cwd,
         env=os.environ | {"HF_HUB_OFFLINE": "1"},
     )
+
+
+def result(path: Path) -> dict[str, Any]:
+    """`result.json` of a run, held against its schema."""
+    data = json.loads((path / "result.json").read_text())
+    jsonschema.validate(data, schemas()["result"])
+    assert isinstance(data, dict)
+    return data
 
 
 @pytest.fixture(scope="session")
