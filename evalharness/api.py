@@ -23,6 +23,7 @@ from evalharness.results.files import load_result
 from evalharness.results.judge import judge
 from evalharness.run.directory import Run
 from evalharness.spec.estimate import Estimate
+from evalharness.spec.permissions import granted
 from evalharness.spec.result import Anomaly, Result
 
 
@@ -117,6 +118,7 @@ def compare(
     out: str | Path | None = None,
     device: str | None = None,
     limit: int | None = None,
+    allow_code: bool = False,
 ) -> LoadedRun:
     """Compare two models and return the finished run, as the command of the same name does.
 
@@ -127,6 +129,7 @@ def compare(
     out : a new directory for the run; default: one under ``runs/``.
     device : overrides both files' ``model.device``.
     limit : documents per corpus and items per task, at most.
+    allow_code : let the files run Python code: of a task, of a model, in pickled weights.
 
     Raises
     ------
@@ -138,5 +141,8 @@ def compare(
     from evalharness.workflow.compare import compare as run_compare
     from evalharness.workflow.plan import plan_job
 
-    job = plan_job(base, candidate, suite=suite, gates=gates, out=out, device=device, limit=limit)
-    return LoadedRun(run_compare(job)[1])
+    with granted(allow_code=allow_code):
+        job = plan_job(
+            base, candidate, suite=suite, gates=gates, out=out, device=device, limit=limit
+        )
+        return LoadedRun(run_compare(job)[1])

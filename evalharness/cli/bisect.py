@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from evalharness.cli.options import (
+    AllowCode,
+    Confined,
     Device,
     Format,
     Offline,
@@ -14,6 +16,7 @@ from evalharness.cli.options import (
     OutputFormat,
     Quiet,
     RunDir,
+    permit,
 )
 from evalharness.cli.output import command_of
 from evalharness.errors import InputError
@@ -38,6 +41,8 @@ def repair(
     ] = None,
     device: Device = None,
     offline: Offline = False,
+    allow_code: AllowCode = False,
+    confined: Confined = False,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
 ) -> None:
@@ -49,6 +54,7 @@ def repair(
     logged, 1 it does not.
     """
     configure(offline=offline)
+    permit(context, allow_code=allow_code, confined=confined)
     if evaluations is not None and evaluations < 3:
         raise InputError(f"must be at least 3 (got {evaluations})", key="--evaluations")
     from evalharness.bisect.run import bisect

@@ -14,6 +14,8 @@ import typer
 from evalharness.cli import bisect, policies
 from evalharness.cli.cache import cache_app
 from evalharness.cli.options import (
+    AllowCode,
+    Confined,
     Device,
     Format,
     Gates,
@@ -28,6 +30,7 @@ from evalharness.cli.options import (
     RunDir,
     Suite,
     Verbose,
+    permit,
 )
 from evalharness.cli.output import (
     check_outputs,
@@ -97,6 +100,8 @@ def compare(
     device: Device = None,
     limit: Limit = None,
     offline: Offline = False,
+    allow_code: AllowCode = False,
+    confined: Confined = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check every input; load no weights, write nothing.")
     ] = False,
@@ -133,6 +138,7 @@ def compare(
     Several candidates share one loaded reference; --out is then the directory of their runs.
     """
     configure(offline=offline)
+    permit(context, allow_code=allow_code, confined=confined)
     check_outputs(output)
     options: dict[str, Any] = {
         "suite": suite,
@@ -185,11 +191,14 @@ def demo(
     resume: Resume = None,
     limit: Limit = None,
     output: Outputs = None,
+    allow_code: AllowCode = False,
+    confined: Confined = False,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
 ) -> None:
     """Compare SmolLM2-135M with its 4-bit version, on text and questions that need no network."""
     configure(offline=True)
+    permit(context, allow_code=allow_code, confined=confined)
     check_outputs(output)
     from evalharness.run import assets
     from evalharness.workflow.plan import plan_job
@@ -210,12 +219,15 @@ def demo(
 
 @app.command(epilog="Example: evalharness gate runs/a--b-20260101-120000 --gates gates/strict.yaml")
 def gate(
+    context: typer.Context,
     run: RunDir,
     gates: OtherGates = None,
     output: Outputs = None,
+    confined: Confined = False,
     format: OutputFormat = Format.text,
 ) -> None:
     """Decide a finished run again from its records, without a model."""
+    permit(context, confined=confined)
     check_outputs(output)
     from evalharness.gates import load_policy
     from evalharness.results.judge import policy_of

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from evalharness.spec.permissions import granted
+
 
 class Format(StrEnum):
     """How a result is printed."""
@@ -39,6 +41,17 @@ Limit = Annotated[
     ),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network.")]
+AllowCode = Annotated[
+    bool,
+    typer.Option(
+        "--allow-code",
+        help="Let the files run Python code: of a task, of a model, in pickled weights.",
+    ),
+]
+Confined = Annotated[
+    bool,
+    typer.Option("--confined", help="Refuse files that name others outside the repository."),
+]
 Outputs = Annotated[
     list[Path] | None,
     typer.Option(
@@ -51,3 +64,8 @@ Outputs = Annotated[
 OutputFormat = Annotated[Format, typer.Option("--format", help="What to print on stdout.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Show no progress.")]
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Show the memory plan, and why.")]
+
+
+def permit(context: typer.Context, *, allow_code: bool = False, confined: bool = False) -> None:
+    """Allow, for as long as the command runs, what its options say."""
+    context.with_resource(granted(allow_code=allow_code, confined=confined))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from evalharness.cli.options import RunDir
+from evalharness.cli.options import AllowCode, Confined, RunDir, permit
 from evalharness.errors import InputError, Interrupted, RunError, nearest
 
 if TYPE_CHECKING:
@@ -58,13 +58,16 @@ def explain(
 
 
 def plan(
+    context: typer.Context,
     gates: Annotated[str, typer.Argument(metavar="GATES", help="A policy file or a name.")],
     run: Annotated[
         Path | None,
         typer.Option("--run", metavar="RUN", help="Take the spreads from this earlier run."),
     ] = None,
+    confined: Confined = False,
 ) -> None:
     """Say how many documents and items each gate of a policy needs."""
+    permit(context, confined=confined)
     from rich.console import Console
     from rich.table import Table
 
@@ -98,12 +101,16 @@ _ROOM = 1.25  # how far beyond the measured bound `init` proposes a limit
 
 
 def init(
+    context: typer.Context,
     files: Annotated[
         list[Path], typer.Argument(metavar="RUN | BASE CANDIDATE", help="A run, or a pair.")
     ],
     suite: Annotated[str, typer.Option("--suite", help="For a pair: what to measure.")] = "quick",
+    allow_code: AllowCode = False,
+    confined: Confined = False,
 ) -> None:
     """Propose a policy for a pair you would ship: its bounds with room, beyond the noise floor."""
+    permit(context, allow_code=allow_code, confined=confined)
     from evalharness.api import load_run
     from evalharness.gates import resolved
     from evalharness.metrics import REGISTRY

@@ -10,8 +10,11 @@ import hashlib
 import importlib
 import json
 import re
+import site
+import sysconfig
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evalharness.errors import InputError
+from evalharness.spec import permissions
 from evalharness.spec.suite import Corpus, Suite, expand
 
 Ids = npt.NDArray[np.int64]
@@ -163,6 +167,13 @@ def _kind(corpus: Corpus) -> str:
 def _read_python(corpus: Corpus) -> Iterator[Text]:
     """``python:MODULE``: each mapping of names to texts in the module; one document a name."""
     module_name = str(corpus.source).removeprefix("python:")
+    if not permissions.code_allowed() and not _ships(module_name.partition(".")[0]):
+        raise InputError(
+            f"{module_name!r} is no module that an installed package ships, and importing it runs "
+            "its code",
+            key=f"corpora.{corpus.name}.source",
+            remedy=permissions.REMEDY,
+        )
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
@@ -185,6 +196,23 @@ def _read_python(corpus: Corpus) -> Iterator[Text]:
             key=f"corpora.{corpus.name}.source",
             remedy="python:pydoc_data.topics is one that every CPython has.",
         )
+
+
+def _ships(package: str) -> bool:
+    """Whether a top-level module is Python's own or of an installed package; it is not imported."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return False
+    if spec is None:
+        return True  # there is none: importing says so
+    if spec.origin in ("built-in", "frozen"):
+        return True
+    places = [*(spec.submodule_search_locations or ()), *([spec.origin] if spec.origin else [])]
+    python = [sysconfig.get_path(k) for k in ("stdlib", "platstdlib", "purelib", "platlib")]
+    installed = {*python, *site.getsitepackages(), site.getusersitepackages()}
+    homes = [Path(place).resolve() for place in installed]
+    return all(any(Path(p).resolve().is_relative_to(home) for home in homes) for p in places)
 
 
 def _read_hub(corpus: Corpus) -> Iterator[Text]:

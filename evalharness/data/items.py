@@ -22,6 +22,7 @@ import numpy as np
 
 from evalharness.compat import lm_eval
 from evalharness.compat.silence import quiet
+from evalharness.data.task_code import guard_tasks
 from evalharness.data.task_errors import explain
 from evalharness.data.task_names import SHIPPED, mentioned, read_names
 from evalharness.errors import InputError, nearest
@@ -88,6 +89,7 @@ def prepare_tasks(tasks: tuple[Task, ...], *, seed: int) -> PreparedTasks:
     groups: dict[str, Any] = {}
     messages: list[str] = []
     with quiet():
+        guard_tasks()
         for number, entry in enumerate(tasks):
             key = f"tasks[{number}].{'path' if entry.path else 'name'}"
             leaves, found = _load(entry, key)
@@ -206,7 +208,7 @@ def _reported(entry: Task, key: str, name: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if error.key is not None:
+        if error.key is not None or error.path is not None:
             raise
         raise InputError(error.message, path=entry.path, key=key, remedy=error.remedy) from None
     except Exception as error:  # lm-eval and datasets raise anything

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import yaml
 
-from evalharness.compat import lm_eval
+from evalharness.compat import lm_eval, lm_eval_code
 from evalharness.errors import InputError
+from evalharness.spec import permissions
 
 
 def explain(error: Exception, name: str, path: str | None, key: str) -> InputError:
@@ -29,6 +30,14 @@ def explain(error: Exception, name: str, path: str | None, key: str) -> InputErr
                 path=path,
                 key=key,
                 remedy=f"Install it (pip install {e.name}).",
+            )
+    for e in chain:
+        if lm_eval_code.refused_by_sandbox(e):
+            return InputError(
+                f"a template of {what} asks for more than data ({_first(e)})",
+                path=path,
+                key=key,
+                remedy=permissions.REMEDY,
             )
     for e in chain:
         if lm_eval.lacks_data(e):

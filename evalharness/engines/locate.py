@@ -136,7 +136,7 @@ def check_directory(path: Path, key: str, *, allow_pickle: bool = False) -> None
         ("pytorch_model.bin.index.json", True),
     ):
         if index in names and (allow_pickle or not pickled):
-            _check_shards(path, index, names, key)
+            _check_shards(path, index, names, key, allow_pickle=allow_pickle)
             return
     pickles = [n for n in names if re.fullmatch(r"pytorch_model.*\.bin", n)]
     if pickles and allow_pickle:
@@ -228,7 +228,9 @@ def _in_package(text: str, key: str) -> Path:
     )
 
 
-def _check_shards(path: Path, index: str, names: list[str], key: str) -> None:
+def _check_shards(
+    path: Path, index: str, names: list[str], key: str, *, allow_pickle: bool
+) -> None:
     weight_map = read_json(path / index, key).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise InputError(f"{path / index} has no weight_map", key=key)
@@ -244,6 +246,8 @@ def _check_shards(path: Path, index: str, names: list[str], key: str) -> None:
     for shard in shards:
         if shard.endswith(".safetensors"):
             check_safetensors(path / shard, key)
+        elif not allow_pickle:
+            raise _pickled(path / shard, key)
 
 
 def _no_config(path: Path, names: list[str], key: str) -> InputError:
@@ -261,7 +265,8 @@ def _pickled(path: Path, key: str) -> InputError:
     return InputError(
         f"only pickled weights there ({path}), and a pickle can run any code when it is loaded",
         key=key,
-        remedy="Save them as safetensors, or set model.allow_pickle: true if you trust them.",
+        remedy="Save them as safetensors, or set model.allow_pickle: true if you trust them, "
+        "and give --allow-code.",
     )
 
 

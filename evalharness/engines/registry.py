@@ -13,7 +13,7 @@ from evalharness.engines.base import Engine
 from evalharness.engines.hub import Resolved
 from evalharness.engines.locate import resolve_spec
 from evalharness.errors import EvalHarnessError, InputError, nearest
-from evalharness.spec.model import ModelSpec
+from evalharness.spec.model import ModelSpec, check_permitted
 from evalharness.spec.plugins import names, offered, refusal
 
 _NAME = re.compile(r'^NAME = "([^"]+)"$', re.MULTILINE)
@@ -56,10 +56,12 @@ def find_model(spec: ModelSpec, file: str | Path | None = None) -> Resolved:
     Raises
     ------
     InputError
-        There is no such engine, or no such model, tokenizer or adapter.
+        There is no such engine, or no such model, tokenizer or adapter; or it asks for code to be
+        run that the user has not allowed.
 
     """
     try:
+        check_permitted(spec)
         return _located(spec)
     except InputError as error:
         if file is None or error.path is not None:

@@ -45,7 +45,7 @@ def resolve_policy(file: YamlFile) -> Policy:
         settings = settings | _given(spec.defaults)
         confidence = confidence if spec.confidence is None else spec.confidence
         if spec.baseline is not None:
-            baseline = here.path.parent / Path(spec.baseline).expanduser()
+            baseline = here.named(spec.baseline, ("baseline",))
             baseline_place = Place(here, ("baseline",))
         inherited = dict(gates)
         own: dict[str, Place] = {}
@@ -118,7 +118,7 @@ def _extended(file: YamlFile, name: str) -> Path:
             remedy = did_you_mean(wanted, SHIPPED, "Those that ship")
             raise file.error(f"no policy {wanted!r} ships", ("extends",), remedy)
         return path
-    path = file.path.parent / Path(name).expanduser()
+    path = file.named(name, ("extends",))
     if not path.is_file():
         remedy = "Give a file relative to this one, evalharness:recommended or evalharness:strict."
         raise file.error(f"no such file: {path}", ("extends",), remedy)

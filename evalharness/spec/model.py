@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from pydantic import AliasChoices, Field, field_validator, model_validator
 
+from evalharness.errors import InputError
+from evalharness.spec import permissions
 from evalharness.spec.base import Spec, parse
 from evalharness.spec.yamlfile import KeyPath, YamlFile, load_yaml
 
@@ -115,7 +117,24 @@ def load_model_spec(path: str | Path) -> ModelSpec:
     `manifest` are replaced whole, since half of one recipe joined to half of another is neither.
     """
     file = load_yaml(path)
-    return parse(ModelSpec, file, _merged(file, ()))
+    spec = parse(ModelSpec, file, _merged(file, ()))
+    check_permitted(spec, file)
+    return spec
+
+
+_RUNS_CODE = {
+    "trust_remote_code": "runs Python code that the model ships",
+    "allow_pickle": "loads pickled weights, which can run any code",
+}
+
+
+def check_permitted(spec: ModelSpec, file: YamlFile | None = None) -> None:
+    """Raise `InputError` where ``spec`` asks for code to be run and the user has not allowed it."""
+    for key, what in _RUNS_CODE.items():
+        if getattr(spec.model, key) and not permissions.code_allowed():
+            if file is not None:
+                raise file.error(what, ("model", key), permissions.REMEDY)
+            raise InputError(what, key=f"model.{key}", remedy=permissions.REMEDY)
 
 
 _WHOLE = ("simulate", "quantization", "manifest")
@@ -132,7 +151,7 @@ def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
         return data
     if not isinstance(base_name, str):
         raise file.error(f"must be a file name (got {base_name!r})", ("from",))
-    base_path = file.path.parent / base_name
+    base_path = file.named(base_name, ("from",))
     if not base_path.is_file():
         raise file.error(f"no such file: {base_path}", ("from",))
     base = _merged(load_yaml(base_path), (*seen, here))
@@ -165,7 +184,7 @@ def _absolute(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
         data["adapter"] = _resolve(file, data["adapter"], ("adapter",))
     manifest = data.get("manifest")
     if isinstance(manifest, dict) and is_text_file(manifest.get("calibration_data")):
-        path = file.path.resolve().parent / Path(manifest["calibration_data"]).expanduser()
+        path = file.named(manifest["calibration_data"], ("manifest", "calibration_data")).resolve()
         if not path.is_file():
             raise file.error(f"no such file: {path}", ("manifest", "calibration_data"))
         data["manifest"] = manifest | {"calibration_data": str(path)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -177,7 +178,7 @@ class Suite(Spec):
 
     version: Literal[1] = 1
     name: str = Field(min_length=1)
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**63)
     corpora: tuple[Corpus, ...] = ()
     window: Windowing = Windowing()
     tasks: tuple[Task, ...] = ()
@@ -238,10 +239,12 @@ def _absolute(file: YamlFile, entry: Any, at: tuple[str, int], keys: tuple[str, 
     entry = dict(entry)
     for key in keys:
         if isinstance(entry.get(key), str):
-            base = file.path.resolve().parent
-            entry[key] = str(base / Path(entry[key]).expanduser())
-            if not list(expand(Path(entry[key]))):
-                raise file.error(f"no such file: {entry[key]}", (*at, key))
+            found = expand(Path(os.path.abspath(file.named(entry[key], (*at, key)))))
+            if not found:
+                raise file.error(f"no such file: {file.named(entry[key], ())}", (*at, key))
+            for path in found:
+                file.named(str(path), (*at, key))
+            entry[key] = os.path.abspath(file.named(entry[key], ()))
     return entry
 
 

@@ -5,6 +5,7 @@ Only the safe loader is used; a key given twice is an error (YAML would silently
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from evalharness.errors import InputError
+from evalharness.spec.permissions import outside
 
 KeyPath = tuple[str | int, ...]
 
@@ -37,6 +39,23 @@ class YamlFile:
         return InputError(
             message, path=self.path, line=self.line(key), key=dotted(key) or None, remedy=remedy
         )
+
+    def named(self, name: str, key: KeyPath) -> Path:
+        """The file that the value of ``key`` names, relative to this one.
+
+        Raises
+        ------
+        InputError : it is no regular file, or lies where files may not reach.
+
+        """
+        try:
+            path = self.path.parent / Path(name).expanduser()
+            problem = outside(path)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise self.error(f"cannot be a file name ({error})", key) from None
+        if problem is not None:
+            raise self.error(problem, key, "Name a file of this repository.")
+        return path
 
 
 def dotted(key: KeyPath) -> str:
@@ -64,11 +83,13 @@ def load_yaml(path: str | Path) -> YamlFile:
 def parse_yaml(text: str, path: Path) -> YamlFile:
     """Parse ``text`` as the YAML of ``path``."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        lines: dict[KeyPath, int] = {}
-        if node is not None:
-            _walk(node, (), lines, path)
-        data = yaml.safe_load(text)
+        loader = _Loader(text)
+        try:
+            node = loader.get_single_node()
+            lines = inspect_node(node, path)
+            data = None if node is None else loader.construct_document(node)
+        finally:
+            loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"column {mark.column + 1}: " if mark else ""
@@ -79,7 +100,9 @@ def parse_yaml(text: str, path: Path) -> YamlFile:
             line=mark.line + 1 if mark else None,
             remedy="Check indentation, quotes and brackets there.",
         ) from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+    except RecursionError:
+        raise InputError(f"nested more than {_MOST_DEEP} deep", path=path) from None
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"not valid YAML: {error}", path=path) from None
     if not isinstance(data, dict):
         found = "nothing" if data is None else type(data).__name__
@@ -87,19 +110,116 @@ def parse_yaml(text: str, path: Path) -> YamlFile:
     return YamlFile(path, data, lines)
 
 
-def _walk(node: yaml.Node, key: KeyPath, lines: dict[KeyPath, int], path: Path) -> None:
-    lines.setdefault(key, node.start_mark.line + 1)
-    if isinstance(node, yaml.MappingNode):
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's plain values: ``no`` and ``off`` are text, ``1:30`` and dates too; keys are text.
+
+    YAML 1.1, which PyYAML reads, makes a Boolean of Norway's code and a number of a time of day.
+    """
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        """Merge what ``<<`` names, and take every key as it is written."""
+        self.flatten_mapping(node)
+        return {str(k.value): self.construct_object(v, deep=deep) for k, v in node.value}
+
+
+_Loader.yaml_implicit_resolvers = {}  # its own: those of YAML 1.1 are all inherited
+for _tag, _pattern, _first in (
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?[0-9]+|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+    ("merge", r"<<", "<"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), list(_first)
+    )
+
+
+def _whole_number(loader: yaml.SafeLoader, node: Any) -> int:
+    text = node.value
+    if len(text) > _MOST_DIGITS:
+        raise yaml.MarkedYAMLError(
+            problem=f"a number of {len(text):,} digits", problem_mark=node.start_mark
+        )
+    return int(text, 16 if text[:2] == "0x" else 10)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
+
+_MOST_DIGITS = 250  # any number that a float can hold, hexadecimal too
+_MOST_DEEP = 64
+_MOST_NODES = 200_000  # with every alias counted as often as it is used
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def inspect_node(root: yaml.Node | None, path: Path) -> dict[KeyPath, int]:
+    """Check the tree of a YAML file before anything is made of it; return the line of each key.
+
+    Raises
+    ------
+    InputError
+        A key is given twice or is not plain text, a text holds control characters, or the tree,
+        its aliases and merges written out, is too large: 300 bytes of nested anchors may stand
+        for more than any memory holds.
+
+    """
+    lines: dict[KeyPath, int] = {}
+    if root is not None:
+        _Walk(path, lines).visit(root, ())
+    return lines
+
+
+@dataclass
+class _Walk:
+    path: Path
+    lines: dict[KeyPath, int]
+    nodes: int = 0
+
+    def visit(self, node: yaml.Node, key: KeyPath) -> None:
+        line = node.start_mark.line + 1
+        self.nodes += 1
+        if self.nodes > _MOST_NODES or len(key) > _MOST_DEEP:
+            what = (
+                f"nested more than {_MOST_DEEP} deep"
+                if len(key) > _MOST_DEEP
+                else f"holds more than {_MOST_NODES:,} values, its aliases written out"
+            )
+            raise InputError(what, path=self.path, line=line, remedy="Write a smaller file.")
+        self.lines.setdefault(key, line)
+        if isinstance(node, yaml.MappingNode):
+            self._mapping(node, key)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                self.visit(value, (*key, index))
+        else:
+            self._readable(node, key)
+
+    def _mapping(self, node: yaml.MappingNode, key: KeyPath) -> None:
         seen: set[str] = set()
         for name, value in node.value:
+            line = name.start_mark.line + 1
+            if not isinstance(name, yaml.ScalarNode):
+                raise InputError(
+                    "a key must be plain text", path=self.path, line=line, key=dotted(key) or None
+                )
+            self._readable(name, key)
             child = (*key, str(name.value))
             if name.value in seen:
-                raise InputError(
-                    "given twice", path=path, line=name.start_mark.line + 1, key=dotted(child)
-                )
+                raise InputError("given twice", path=self.path, line=line, key=dotted(child))
             seen.add(name.value)
-            lines[child] = name.start_mark.line + 1
-            _walk(value, child, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, value in enumerate(node.value):
-            _walk(value, (*key, index), lines, path)
+            self.lines[child] = line
+            self.visit(value, child)
+
+    def _readable(self, node: Any, key: KeyPath) -> None:
+        if found := _UNPRINTABLE.search(node.value):
+            raise InputError(
+                f"holds the control character U+{ord(found[0]):04X}",
+                path=self.path,
+                line=node.start_mark.line + 1,
+                key=dotted(key) or None,
+                remedy="Remove it.",
+            )

@@ -184,7 +184,7 @@ def test_pickled_weights_are_refused_unless_allowed(copy: Path) -> None:
     assert refused(copy) == (
         f"model.path: only pickled weights there ({copy / 'pytorch_model.bin'}), and a pickle can "
         "run any code when it is loaded. Save them as safetensors, or set model.allow_pickle: "
-        "true if you trust them."
+        "true if you trust them, and give --allow-code."
     )
     assert resolve(source(copy, allow_pickle=True), "k").path == copy
 
