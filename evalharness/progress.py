@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 from rich.progress import (
@@ -17,6 +19,22 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.progress import Progress as Bar
+
+from evalharness.escape import printable
+
+
+class _Stderr(Console):
+    """Stderr, of whose text nothing is markup and whose reader may leave."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True, markup=False, emoji=False, highlight=False)
+
+    def on_broken_pipe(self) -> None:
+        """Go on: rich itself would exit with 1, which here means that a gate failed."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+_DESCRIPTION = TextColumn("{task.description}", markup=False)
 
 
 class Advance:
@@ -37,6 +55,7 @@ class Advance:
         if self._bar is None:
             return
         rate = f"{done / max(1e-9, time.monotonic() - self._since):,.0f}/s" if done else ""
+        label = None if label is None else printable(label)
         self._bar.update(self._task, completed=done, total=total, description=label, rate=rate)
 
 
@@ -46,7 +65,7 @@ class Progress:
     def __init__(
         self, console: Console | None = None, quiet: bool = True, verbose: bool = False
     ) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or _Stderr()
         self.quiet, self.verbose = quiet, verbose
         self._live = not quiet and self.console.is_terminal
 
@@ -55,10 +74,14 @@ class Progress:
         """A step without a known length; what is yielded renames it."""
         started = time.monotonic()
         if self._live:
-            columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+            columns = (
+                SpinnerColumn(),
+                _DESCRIPTION,
+                TimeElapsedColumn(),
+            )
             with Bar(*columns, console=self.console, transient=True) as bar:
-                task = bar.add_task(text)
-                yield lambda said: bar.update(task, description=said)
+                task = bar.add_task(printable(text))
+                yield lambda said: bar.update(task, description=printable(said))
         else:
             yield lambda said: None
         self._line(f"{text}: {time.monotonic() - started:.1f} s")
@@ -69,17 +92,17 @@ class Progress:
         started = time.monotonic()
         if self._live:
             columns = (
-                TextColumn("{task.description}"),
+                _DESCRIPTION,
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn(unit),
+                TextColumn(unit, markup=False),
                 TextColumn("{task.fields[rate]}"),
                 TimeElapsedColumn(),
                 TextColumn("left"),
                 TimeRemainingColumn(),
             )
             with Bar(*columns, console=self.console, transient=True) as bar:
-                yield Advance(bar, bar.add_task(text, total=total, rate=""))
+                yield Advance(bar, bar.add_task(printable(text), total=total, rate=""))
         else:
             yield Advance(None, TaskID(0))
         self._line(f"{text}: {time.monotonic() - started:.1f} s")
@@ -91,8 +114,14 @@ class Progress:
     def detail(self, text: str) -> None:
         """Say what only ``-v`` asks for."""
         if self.verbose:
-            self.console.print(text, highlight=False, style="dim", soft_wrap=True)
+            self._print(text, soft_wrap=True)
 
     def _line(self, text: str) -> None:
         if not self.quiet:
-            self.console.print(text, highlight=False, style="dim")
+            self._print(text)
+
+    def _print(self, text: str, soft_wrap: bool = False) -> None:
+        with suppress(OSError):  # a full disk under a log stops no comparison
+            self.console.print(
+                printable(text), highlight=False, markup=False, style="dim", soft_wrap=soft_wrap
+            )

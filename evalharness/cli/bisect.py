@@ -19,6 +19,7 @@ from evalharness.cli.options import (
     permit,
 )
 from evalharness.cli.output import command_of
+from evalharness.cli.stdout import emit, say
 from evalharness.errors import InputError
 from evalharness.run.environment import configure
 
@@ -70,7 +71,7 @@ def repair(
     if replay is not None:
         row, again = replayed(run, replay, policy=policy, device=device, progress=progress)
         lines, same = replay_lines(replay, row, again.decision.gates, again.decision.verdict)
-        print("\n".join(lines))
+        say(*lines)
         raise typer.Exit(0 if same else 1)
     found = bisect(
         run,
@@ -81,10 +82,10 @@ def repair(
         command=command_of(context),
     )
     if format is Format.json:
-        print(found.model_dump_json(indent=1))
+        emit(found.model_dump_json(indent=1))
     else:
         ranked = load_result(run).sensitivity
-        print("\n".join([*sensitivity_lines(ranked), "", *repair_lines(found)]))
+        say(*sensitivity_lines(ranked), "", *repair_lines(found))
         if found.file:
-            print(f"\nrepair: {run / found.file}")
+            say("", f"repair: {run / found.file}")
     raise typer.Exit({"PASS": 0, "FAIL": 1, None: 1}.get(found.verdict_after, 3))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from evalharness.cli.stdout import say
 from evalharness.errors import InputError, RunError
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ cache_app = typer.Typer(
 @cache_app.command("ls", epilog="Example: evalharness cache ls")
 def ls() -> None:
     """List what is kept, one line a model."""
-    print(f"{'model':16} {'tokens':>12} {'entries':>8} {'MiB':>9} {'kB/token':>9}  name")
+    say(f"{'model':16} {'tokens':>12} {'entries':>8} {'MiB':>9} {'kB/token':>9}  name")
     for model, entries in sorted(_by_model().items()):
         tokens, size = sum(e.tokens for e in entries), sum(e.bytes for e in entries)
-        print(
+        say(
             f"{model[:16]} {tokens:12,} {len(entries):8,} {size / 2**20:9,.1f} "
             f"{size / max(1, tokens) / 1e3:9.2f}  {entries[0].name} ({entries[0].dtype})"
         )
@@ -59,7 +60,7 @@ def rm(
     if everything:
         for path in _files():  # those that do not even say whose they are
             path.unlink(missing_ok=True)
-    print(f"removed {len(gone)} entries, {sum(e.bytes for e in gone) / 2**20:,.1f} MiB")
+    say(f"removed {len(gone)} entries, {sum(e.bytes for e in gone) / 2**20:,.1f} MiB")
 
 
 @cache_app.command("verify", epilog="Example: evalharness cache verify")
@@ -77,8 +78,8 @@ def verify() -> None:
         except DamagedError as error:
             damaged += 1
             path.unlink(missing_ok=True)
-            print(f"removed {path}: {error}")
-    print(f"{len(files)} entries, {damaged} damaged")
+            say(f"removed {path}: {error}")
+    say(f"{len(files)} entries, {damaged} damaged")
     if damaged:
         raise RunError("entries were damaged: they are removed, and will be computed again")
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalharness.data import documents
 from evalharness.data.windows import cut
 from evalharness.engines.registry import find_model
+from evalharness.escape import printable
 from evalharness.gates import needs as needs_of
 from evalharness.workflow.plan import sizes
 
@@ -122,14 +123,16 @@ def _gates(job: Job) -> Table:
         )
         needs = found.get(gate.id)
         if not needs:
-            table.add_row(gate.id, limits, "", "any", "", "")  # exact, or no spread is known
+            table.add_row(
+                printable(gate.id), limits, "", "any", "", ""
+            )  # exact, or no spread is known
             continue
         least = max(n.to_decide for n in needs)
         power = [n.to_pass for n in needs]
         known = [n for n in power if n is not None]
         have = needs[0].have
         table.add_row(
-            gate.id,
+            printable(gate.id),
             limits,
             "?" if have is None else f"{have:,}",
             f"{least:,}",

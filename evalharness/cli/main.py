@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import errno
 import gc
-import os
 import sys
 import traceback
 from pathlib import Path
@@ -40,7 +40,8 @@ from evalharness.cli.output import (
     show_result,
 )
 from evalharness.cli.several import check_table_outputs, compare_all
-from evalharness.errors import EvalHarnessError
+from evalharness.cli.stdout import complain, emit, open_missing_streams, say
+from evalharness.errors import EvalHarnessError, InputError
 from evalharness.progress import Progress
 from evalharness.run.environment import configure
 from evalharness.version import __version__
@@ -59,7 +60,7 @@ app = typer.Typer(
 
 def _version(value: bool) -> None:
     if value:
-        print(f"evalharness {__version__}")
+        say(f"evalharness {__version__}")
         raise typer.Exit
 
 
@@ -255,7 +256,7 @@ def report(run: RunDir) -> None:
     opened.verify(("result.json",))
     render(opened, load_result(run))
     opened.seal()
-    print(run / "report.html")
+    say(run / "report.html")
 
 
 @app.command(epilog="Example: evalharness show runs/a--b-20260101-120000 --format json")
@@ -275,7 +276,7 @@ def schema(
     """Print the JSON Schema of a file."""
     from evalharness.spec.schemas import schema_text
 
-    print(schema_text(kind), end="")
+    emit(schema_text(kind).removesuffix("\n"))
 
 
 policies.register(app)
@@ -289,21 +290,38 @@ def main() -> None:
     # Importing allocates much and drops nothing: at Python's own threshold, looking for cycles
     # meanwhile is a tenth of what `gate` takes.
     gc.set_threshold(50_000, 20, 20)
+    open_missing_streams()
     try:
         app()
+    except SystemExit:
+        if {"-h", "--help"} & set(sys.argv):  # nobody read it to its end
+            raise SystemExit(0) from None
+        raise
     except EvalHarnessError as error:
-        print(f"error: {error}", file=sys.stderr)
+        complain(f"error: {error}")
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         raise SystemExit(130) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
     except Exception as error:
         # Python would exit with 1, which here means that a gate failed.
-        traceback.print_exc()
-        print(
-            f"error: unexpected {type(error).__name__}; what was recorded is kept", file=sys.stderr
-        )
-        raise SystemExit(4) from None
+        raise SystemExit(_unexpected(error)) from None
+
+
+# What the name of a file, or the place that it was given, brings about.
+_NAMED_WRONG = (errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOSPC, errno.EDQUOT)
+
+
+def _unexpected(error: Exception) -> int:
+    """Say what happened and return the exit code; what a file system refuses needs no traceback."""
+    known = isinstance(error, OSError) and error.errno in (*_NAMED_WRONG, *_NOT_WRITABLE)
+    if isinstance(error, OSError) and known:
+        name = "" if error.filename is None else f"{str(error.filename)[:200]}: "
+        complain(f"error: {name}{error.strerror}. What was recorded is kept.")
+        return InputError.exit_code if error.errno in _NAMED_WRONG else EvalHarnessError.exit_code
+    for part in traceback.format_exception(error):
+        for line in part.rstrip().split("\n"):
+            complain(f"| {line}")
+    complain(f"error: unexpected {type(error).__name__}; what was recorded is kept")
+    return EvalHarnessError.exit_code

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from evalharness.cli.options import Format
-from evalharness.cli.stdout import PipeConsole, reader_may_leave
+from evalharness.cli.stdout import PipeConsole, complain, reader_may_leave, show
 from evalharness.errors import InputError
+from evalharness.escape import printable
 from evalharness.run.command import Command
 
 if TYPE_CHECKING:
@@ -25,11 +27,7 @@ def print_plan(jobs: Sequence[Job]) -> None:
     """Say what ``jobs`` would do, as `--dry-run` does."""
     from evalharness.cli.dry_run import describe
 
-    parts = describe(jobs)
-    with reader_may_leave():
-        console = PipeConsole(width=100, highlight=False)
-        for part in parts:
-            console.print(part, markup=False, soft_wrap=isinstance(part, str))
+    show(*describe(jobs))
 
 
 def command_of(context: typer.Context) -> Command:
@@ -72,25 +70,46 @@ def check_outputs(output: list[Path] | None) -> None:
                 key="--output",
                 remedy="The suffix says what is written.",
             )
+        if file.is_dir() or not os.access(
+            file if file.exists() else file.resolve().parent, os.W_OK
+        ):
+            raise InputError("cannot be written", path=file, key="--output")
 
 
 def deliver(run: Path, result: Result, output: list[Path] | None) -> None:
-    """Copy what was asked for, and tell GitHub where it runs us."""
+    """Copy what was asked for, and tell GitHub where it runs us.
+
+    What cannot be written is said; the verdict is the exit code all the same.
+    """
     for file in output or []:
-        shutil.copyfile(run / _BY_SUFFIX[file.suffix], file)
+        with said_if_unwritable(file):
+            shutil.copyfile(run / _BY_SUFFIX[file.suffix], file)
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with open(summary, "a", encoding="utf-8") as step:
+        with (
+            said_if_unwritable(Path(summary)),
+            open(summary, "a", encoding="utf-8", errors="replace") as step,
+        ):
             step.write((run / "summary.md").read_text(encoding="utf-8") + "\n")
     if os.environ.get("GITHUB_ACTIONS"):
         from evalharness.report import github_annotations
 
         # GitHub reads both streams; stdout carries the result alone.
-        print(*github_annotations(result), sep="\n", file=sys.stderr)
+        with suppress(OSError):
+            print(*github_annotations(result), sep="\n", file=sys.stderr)
+
+
+@contextmanager
+def said_if_unwritable(file: Path) -> Iterator[None]:
+    """Write ``file`` inside; where that fails, it is a warning."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a NUL in its name
+        complain(f"warning: {file}: could not be written ({error})")
 
 
 def show_result(result: Result, path: Path, format: Format) -> None:
     """Print a result on stdout, as ``format`` says."""
-    with reader_may_leave():
+    with reader_may_leave(needed=False):
         if format is Format.json:
             print(result.model_dump_json(indent=1))
             return
@@ -98,4 +117,5 @@ def show_result(result: Result, path: Path, format: Format) -> None:
 
         console = PipeConsole(soft_wrap=False)
         print_summary(result, console)
-        console.print(f"\nreport: {path / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print()
+        console.print(printable(f"report: {path / 'report.html'}"), soft_wrap=True)

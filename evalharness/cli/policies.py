@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from evalharness.cli.options import AllowCode, Confined, RunDir, permit
+from evalharness.cli.stdout import say, show
 from evalharness.errors import InputError, Interrupted, RunError, nearest
+from evalharness.escape import printable
 
 if TYPE_CHECKING:
     from evalharness.api import LoadedRun
@@ -54,7 +56,7 @@ def explain(
             remedy=(hint[:1].upper() + hint[1:]) or f"It has: {', '.join(known)}.",
         )
     policy = policy_of(opened)
-    print("\n\n".join(in_words(g, policy) for g in found))
+    say("\n\n".join(in_words(g, policy) for g in found))
 
 
 def plan(
@@ -68,7 +70,6 @@ def plan(
 ) -> None:
     """Say how many documents and items each gate of a policy needs."""
     permit(context, confined=confined)
-    from rich.console import Console
     from rich.table import Table
 
     from evalharness.gates import load_policy, spreads_from
@@ -86,15 +87,9 @@ def plan(
         table.add_column(name, justify="right" if "needs" in name or "power" in name else "left")
     for need in needs_of(policy, spreads):
         to_pass = "never" if need.to_pass is None else f"{need.to_pass:,}"
-        table.add_row(
-            need.gate,
-            f"{need.to_decide:,}",
-            to_pass,
-            need.unit,
-            f"{need.spread.sd:.3g}",
-            need.spread.source,
-        )
-    Console(width=100).print(table)
+        cells = (need.gate, f"{need.to_decide:,}", to_pass, need.unit, f"{need.spread.sd:.3g}")
+        table.add_row(*map(printable, (*cells, need.spread.source)))
+    show(table)
 
 
 _ROOM = 1.25  # how far beyond the measured bound `init` proposes a limit
@@ -125,10 +120,10 @@ def init(
     run, estimates = loaded.path, loaded.estimates
     from evalharness.run import assets
 
-    print(assets.schema_line("policy"))
-    print(f"# Proposed from {run}: each limit is the run's own bound with a quarter's room,")
-    print("# outside the noise floor, and such that as many documents and items can decide it.")
-    print("# Tighten what matters to you.\nversion: 1\nconfidence: 0.95\ngates:")
+    say(assets.schema_line("policy"))
+    say(f"# Proposed from {run}: each limit is the run's own bound with a quarter's room,")
+    say("# outside the noise floor, and such that as many documents and items can decide it.")
+    say("# Tighten what matters to you.\nversion: 1\nconfidence: 0.95\ngates:")
     proposed = [
         (metric, scope)
         for metric in REGISTRY.shown("proposal")
@@ -141,17 +136,17 @@ def init(
         bound = found.high if lower else found.low
         best = metric.identity if metric.identity is not None else 0.0
         if bound is None:
-            print(f"  # {id}: {found.reason}")
+            say(f"  # {id}: {found.reason}")
             continue
         margin = _ROOM * abs(bound - best) if (bound > best) == lower else 0.0
         if found.noise_floor is not None:
             margin = max(margin, 3 * abs(found.noise_floor - best))
         margin = max(margin, resolved(id, found.clusters, 0.95))
         limit = _round_away(best + margin if lower else best - margin, lower)
-        print(f"  - metric: {id}")
+        say(f"  - metric: {id}")
         if scope:
-            print(f"    scope: {json.dumps(scope, ensure_ascii=False)}")  # JSON is YAML, quoted
-        print(f"    {'max' if lower else 'min'}: {limit:.6g}")
+            say(f"    scope: {json.dumps(scope, ensure_ascii=False)}")  # JSON is YAML, quoted
+        say(f"    {'max' if lower else 'min'}: {limit:.6g}")
 
 
 def _measured(base: Path, candidate: Path, suite: str) -> LoadedRun:
@@ -225,13 +220,13 @@ def show_baseline(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None
     from evalharness.gates import load_baseline
 
     stored = load_baseline(file)
-    print(f"run       {stored.run}")
+    say(f"run       {stored.run}")
     for key, value in stored.identity.items():
-        print(f"{key:<9} {value[:16]}")
+        say(f"{key:<9} {value[:16]}")
     for e in stored.estimates:
         scope = ",".join(f"{k}={v}" for k, v in e.scope.items())
         value = "-" if e.value is None else f"{e.value:.6g}"
-        print(f"{e.id}{f'[{scope}]' if scope else ''}: {value}")
+        say(f"{e.id}{f'[{scope}]' if scope else ''}: {value}")
 
 
 def _save(run: Path, to: Path) -> None:
@@ -259,4 +254,4 @@ def _save(run: Path, to: Path) -> None:
         for row in result.layers
     ]
     save_baseline(to, str(run), identity(loaded.run), [*result.metrics, *layers])
-    print(to)
+    say(to)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalharness.cli.options import Format
-from evalharness.cli.output import deliver
-from evalharness.cli.stdout import reader_may_leave
+from evalharness.cli.output import deliver, said_if_unwritable
+from evalharness.cli.stdout import complain, reader_may_leave
 from evalharness.errors import InputError
+from evalharness.escape import printable
 from evalharness.progress import Progress
 
 if TYPE_CHECKING:
@@ -49,15 +49,16 @@ def compare_all(
             deliver(outcome.job.out, outcome.result, None)
     for file in output or []:
         if results:
-            file.write_bytes((folder / COMBINED).read_bytes())
-    with reader_may_leave():
+            with said_if_unwritable(file):
+                file.write_bytes((folder / COMBINED).read_bytes())
+    with reader_may_leave(needed=False):
         if format is Format.json:
             print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
         elif results:
             print(combined_text(results), end="")
-            print(f"\nreport: {folder / COMBINED}")
+            print(f"\n{printable(f'report: {folder / COMBINED}')}")
     return exit_code(outcomes)
 
 
 def _say_error(outcome: Outcome) -> None:
-    print(f"error: {outcome.job.candidate.name}: {outcome.error}", file=sys.stderr)
+    complain(f"error: {outcome.job.candidate.name}: {outcome.error}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -263,7 +264,16 @@ class InMemory:
 
 
 def check_new(path: Path) -> None:
-    """Refuse an output directory that holds anything."""
+    """Refuse an output directory that holds anything, or that cannot be made."""
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+    except OSError as error:
+        raise InputError(
+            f"cannot be made ({error.strerror})", path=str(path)[:200], key="--out"
+        ) from None
+    usable = there.is_dir() and os.access(there, os.W_OK) and there.parts[1:2] != ("proc",)
+    if there != path and not usable:
+        raise InputError(f"cannot be made in {there}", path=path, key="--out")
     # What a process leaves behind that dies before it has written its manifest.
     left = {p.name for p in path.iterdir()} if path.is_dir() else set()
     begun = {n for n in left if n.startswith(MANIFEST) and n.endswith(TEMPORARY)}

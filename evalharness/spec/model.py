@@ -199,8 +199,12 @@ def is_text_file(text: Any) -> bool:
 def _resolve(file: YamlFile, text: str, key: KeyPath) -> str:
     if text.startswith("package:"):
         return text
-    path = file.path.parent / Path(text).expanduser()
-    if path.exists():
+    try:
+        path = file.path.parent / Path(text).expanduser()
+        there = path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise file.error(f"cannot be a file name ({error})", key) from None
+    if there:
         return os.path.abspath(path)  # not resolve(): a link into the hub cache has the suffix
     if text.startswith((".", "/", "~")) or text.endswith(".gguf") or text.count("/") > 1:
         raise file.error(

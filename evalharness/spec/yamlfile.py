@@ -153,7 +153,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 _MOST_DIGITS = 250  # any number that a float can hold, hexadecimal too
 _MOST_DEEP = 64
 _MOST_NODES = 200_000  # with every alias counted as often as it is used
-_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def inspect_node(root: yaml.Node | None, path: Path) -> dict[KeyPath, int]:
@@ -162,7 +162,7 @@ def inspect_node(root: yaml.Node | None, path: Path) -> dict[KeyPath, int]:
     Raises
     ------
     InputError
-        A key is given twice or is not plain text, a text holds control characters, or the tree,
+        A key is given twice or is not plain text, a text holds half a character, or the tree,
         its aliases and merges written out, is too large: 300 bytes of nested anchors may stand
         for more than any memory holds.
 
@@ -215,9 +215,9 @@ class _Walk:
             self.visit(value, child)
 
     def _readable(self, node: Any, key: KeyPath) -> None:
-        if found := _UNPRINTABLE.search(node.value):
+        if found := _SURROGATE.search(node.value):
             raise InputError(
-                f"holds the control character U+{ord(found[0]):04X}",
+                f"holds U+{ord(found[0]):04X}, half of a character, which no file can hold",
                 path=self.path,
                 line=node.start_mark.line + 1,
                 key=dotted(key) or None,
