@@ -67,6 +67,7 @@ def synthetic(path: Path, tokens: int, documents: int) -> None:
             "candidate": {"simulate": {}},
             "token_stream": "s",
             "tokenizers": ["t"],
+            "seconds": {},
         },
     )
     per = tokens // documents

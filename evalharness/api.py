@@ -22,6 +22,7 @@ from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.results.files import load_result
 from evalharness.results.judge import judge
 from evalharness.run.directory import Run
+from evalharness.run.finished import open_finished
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.permissions import granted
 from evalharness.spec.result import Anomaly, Result
@@ -80,12 +81,11 @@ def load_run(path: str | Path) -> LoadedRun:
 
     Raises
     ------
-    InputError : it is no run, or a file differs from the SHA-256 that its manifest gives.
+    InputError : it is no run or not a finished one, another process is writing it, or a file
+        differs from the SHA-256 that its manifest gives.
 
     """
-    run = Run.open(Path(path))
-    run.verify()
-    return LoadedRun(run)
+    return LoadedRun(open_finished(Path(path)))
 
 
 def check(run: LoadedRun | str | Path, gates: str | Path) -> Decision:

@@ -15,6 +15,7 @@ from evalharness.errors import InputError
 from evalharness.progress import Progress
 from evalharness.results.judge import judge, policy_of
 from evalharness.run.directory import Run
+from evalharness.run.finished import READ, require_finished
 from evalharness.run.manifest import Manifest
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.policy import Policy
@@ -49,29 +50,29 @@ class Sample:
 def opened_for_bisect(path: Path, policy: Policy | None) -> tuple[Run, Suite, Policy]:
     """The run, locked, its suite and the policy; refuses what a search cannot help."""
     opened = Run.open(path)
-    if not opened.manifest.get("files"):
-        raise InputError(
-            "the run is not finished",
-            path=path,
-            remedy="Finish it first: add --resume to the command that began it.",
-        )
-    suite = Suite.model_validate(opened.manifest["suite"])
-    if not suite.corpora or suite.tokenizers == "different":
-        raise InputError(
-            "a bisect compares the models token by token, which this run's suite does not",
-            path=path,
-            remedy="Compare with a suite that has corpora and `tokenizers: same`.",
-        )
-    policy = policy or policy_of(opened)
+    require_finished(opened)
     run = Run.resume(path, opened.manifest["identity"])
     try:
         _drop_half_made(run)
-        run.verify()
+        run.verify(READ)
+        suite = _searchable_suite(run)
+        policy = policy or policy_of(run)
         _check_needed(run, policy)
     except BaseException:
         run.close()
         raise
     return run, suite, policy
+
+
+def _searchable_suite(run: Run) -> Suite:
+    suite = Suite.model_validate(run.manifest["suite"])
+    if not suite.corpora or suite.tokenizers == "different":
+        raise InputError(
+            "a bisect compares the models token by token, which this run's suite does not",
+            path=run.path,
+            remedy="Compare with a suite that has corpora and `tokenizers: same`.",
+        )
+    return suite
 
 
 def _drop_half_made(run: Run) -> None:

@@ -233,13 +233,12 @@ def gate(
     from evalharness.gates import load_policy
     from evalharness.results.judge import policy_of
     from evalharness.run import assets
-    from evalharness.run.directory import Run
+    from evalharness.run.finished import rewriting
     from evalharness.workflow.seal import finish
 
-    opened = Run.open(run)
-    opened.verify()
-    policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
-    result = finish(opened, policy)
+    with rewriting(run, judged=gates is None) as opened:
+        policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
+        result = finish(opened, policy)
     deliver(run, result, output)
     show_result(result, run, format)
     raise typer.Exit(result.exit_code)
@@ -249,13 +248,12 @@ def gate(
 def report(run: RunDir) -> None:
     """Write report.html, summary.md and junit.xml again from result.json."""
     from evalharness.results.files import load_result
-    from evalharness.run.directory import Run
+    from evalharness.run.finished import rewriting
     from evalharness.workflow.seal import render
 
-    opened = Run.open(run)
-    opened.verify(("result.json",))
-    render(opened, load_result(run))
-    opened.seal()
+    with rewriting(run) as opened:
+        render(opened, load_result(run))
+        opened.seal()
     say(run / "report.html")
 
 
@@ -263,9 +261,9 @@ def report(run: RunDir) -> None:
 def show(run: RunDir, format: OutputFormat = Format.text) -> None:
     """Print a finished run's result."""
     from evalharness.results.files import load_result
-    from evalharness.run.directory import Run
+    from evalharness.run.finished import open_finished
 
-    Run.open(run).verify(("result.json",))
+    open_finished(run)
     show_result(load_result(run), run, format)
 
 

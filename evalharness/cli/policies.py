@@ -41,10 +41,9 @@ def explain(
     from evalharness.gates import explain as in_words
     from evalharness.results.files import load_result
     from evalharness.results.judge import policy_of
-    from evalharness.run.directory import Run
+    from evalharness.run.finished import open_finished
 
-    opened = Run.open(run)
-    opened.verify(("result.json",))
+    opened = open_finished(run)
     result = load_result(run)
     found = [g for g in result.gates if gate in (g.id, g.rule)]
     if not found:
@@ -202,9 +201,9 @@ def bless(
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="The file to replace.")],
 ) -> None:
     """Replace a baseline by a run that its policy passed."""
-    from evalharness.results.files import load_result
+    from evalharness.api import load_run
 
-    verdict = load_result(run).verdict
+    verdict = load_run(run).result.verdict
     if verdict != "PASS":
         raise InputError(
             f"the run's verdict is {verdict}, and a baseline must be a PASS",

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, NoReturn, Unpack, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +30,10 @@ from evalharness.run.manifest import Manifest
 from evalharness.run.records import SCHEMAS
 
 MANIFEST = "manifest.json"
+LOCK = "lock"
+RECORDS = "records/"
 FORMAT = 1
+_DAMAGED = "Restore it from a copy, or run the comparison again."
 
 
 class Run:
@@ -40,6 +43,7 @@ class Run:
         self.path, self.manifest = path, manifest
         self.records = path / "records"
         self._lock: BaseFileLock | None = None
+        self._written: set[str] = set()  # by this process, so that seal() knows what is in them
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> Run:
@@ -55,7 +59,7 @@ class Run:
                 key="--out",
                 remedy="Give a directory that you may write in.",
             ) from None
-        run._acquire()
+        run.acquire()
         run._save_manifest()
         return run
 
@@ -70,7 +74,7 @@ class Run:
                 key="identity",
                 remedy="Start a new run with another --out.",
             )
-        run._acquire()
+        run.acquire()
         for stray in path.rglob(f"*{TEMPORARY}"):
             stray.unlink()
         return run
@@ -164,51 +168,75 @@ class Run:
             self.update(warnings=found)
 
     def seal(self) -> None:
-        """Put every file's SHA-256 into the manifest: the run is complete.
+        """Put every file's SHA-256 into the manifest: what is recorded is complete.
 
-        Records never change once they are listed, so those that are keep their digest.
+        A file that is listed keeps its digest unless this process has written it: what became of
+        it since is for `verify` to find. What only grows (the logs) decides nothing.
+
+        Raises
+        ------
+        InputError : a record that is listed is gone.
+
         """
-        listed = self.manifest.get("files", {})
-        # The log may still grow (re-gating, re-rendering); it decides nothing.
-        files = [
-            p
-            for p in sorted(self.path.rglob("*"))
-            if p.is_file() and p.name not in (MANIFEST, "lock", "log.jsonl")
-        ]
-        names = {str(p.relative_to(self.path)): p for p in files}
-        kept = {n: d for n, d in listed.items() if n.startswith("records/")}
-        self.update(files={n: kept.get(n) or sha256(p) for n, p in names.items()})
+        listed = self.manifest.get("files")
+        files = {} if listed is None else dict(listed)
+        for name in files:
+            if name.startswith(RECORDS) and not (self.path / name).is_file():
+                raise self._missing(name)
+        written = self._written
+        if listed is None:  # those of a process that was killed are this run's, too
+            written = written | {RECORDS + p.name for p in self.records.iterdir()}
+        written = written - {MANIFEST}
+        new = {n: sha256(p) for n in sorted(written) if (p := self.path / n).is_file()}
+        kept = {n: d for n, d in files.items() if not n.endswith(".jsonl")}
+        self.update(files={**kept, **new})
+        self._written = set()
 
-    def verify(self, only: Iterable[str] = ("records/", "result.json", "policy.yaml")) -> None:
-        """Check the files whose names begin with ``only``, and the manifest by itself."""
-        listed: dict[str, str] = self.manifest.get("files", {})
-        remedy = "Restore it from a copy, or run the comparison again."
-        if self.manifest.get("sha256", self._digest()) != self._digest():
+    def verify(self, only: Iterable[str]) -> None:
+        """Check the manifest by itself, and the files that it lists and that begin with ``only``.
+
+        Raises
+        ------
+        InputError : one is missing or was changed, a record was added, or a digest was taken out.
+
+        """
+        listed = self.manifest.get("files")
+        for key, found in (("sha256", self.manifest.get("sha256")), ("files", listed)):
+            if found is None:
+                raise InputError(
+                    "required and missing: without it nothing shows whether the run was changed",
+                    path=self.path / MANIFEST,
+                    key=key,
+                    remedy=_DAMAGED,
+                )
+        if self.manifest["sha256"] != self._digest():
             raise InputError(
                 "was changed after the run (it does not have the SHA-256 that it ends with)",
                 path=self.path / MANIFEST,
-                remedy=remedy,
+                remedy=_DAMAGED,
             )
-        for name, digest in listed.items():
+        for name, digest in self.manifest["files"].items():
             if not name.startswith(tuple(only)):
                 continue
             path = self.path / name
             if not path.is_file():
-                raise InputError("is missing from the run", path=path, remedy=remedy)
+                raise self._missing(name)
             if sha256(path) != digest:
                 raise InputError(
                     "was changed after the run (its SHA-256 differs from the manifest's)",
                     path=path,
-                    remedy=remedy,
+                    remedy=_DAMAGED,
                 )
-        if listed:
-            for path in self.records.glob("*"):
-                if str(path.relative_to(self.path)) not in listed:
-                    raise InputError(
-                        "was added after the run (the manifest does not list it)",
-                        path=path,
-                        remedy=remedy,
-                    )
+        for path in self.records.glob("*"):
+            if RECORDS + path.name not in self.manifest["files"]:
+                raise InputError(
+                    "was added after the run (the manifest does not list it)",
+                    path=path,
+                    remedy=_DAMAGED,
+                )
+
+    def _missing(self, name: str) -> InputError:
+        return InputError("is missing from the run", path=self.path / name, remedy=_DAMAGED)
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -216,16 +244,13 @@ class Run:
             self._lock.release()
             self._lock = None
 
-    def _acquire(self) -> None:
-        lock = FileLock(self.path / "lock", timeout=0)
+    def acquire(self) -> None:
+        """Take the lock, which no other process holds."""
+        lock = FileLock(self.path / LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout:
-            raise InputError(
-                "another process is writing this run",
-                path=self.path,
-                remedy="Wait for it, or give another --out.",
-            ) from None
+            refuse_writer(self.path)
         self._lock = lock
 
     def _digest(self) -> str:
@@ -245,6 +270,7 @@ class Run:
         try:
             with replacing(path) as temporary:
                 yield temporary
+            self._written.add(path.relative_to(self.path).as_posix())
         except OSError as error:
             why = error.strerror or error
             hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -261,6 +287,15 @@ class InMemory:
         """All rows of one kind of record."""
         found = self.tables.get(name, SCHEMAS[name].empty_table())
         return found if columns is None else found.select(columns)
+
+
+def refuse_writer(path: Path) -> NoReturn:
+    """Say that another process holds the lock of the run at ``path``."""
+    raise InputError(
+        "another process is writing this run",
+        path=path,
+        remedy="Wait for it, or give another --out.",
+    ) from None
 
 
 def check_new(path: Path) -> None:

@@ -40,6 +40,7 @@ class Manifest(TypedDict, total=False):
     created: str  # ISO 8601, UTC
     evalharness: str  # version
     command: str
+    resume: str  # the command that takes it up again
     sides: dict[str, RecordedSide]  # by "reference" and "candidate"
     slices: list[RecordedSlice]
     noise_floor: dict[str, float]  # by metric

@@ -63,6 +63,7 @@ def begin(
                 "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
                 "evalharness": __version__,
                 "command": str(job.command),
+                "resume": str(job.resume_command),
                 "sides": sides,
                 "slices": _slices(job, reference),
                 "noise_floor": floor.values,

@@ -73,6 +73,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
                 },
                 peak_memory=peak_memory(),
             )
+            run.seal()  # all that was planned is recorded: from here on the run can be judged
         except BaseException:
             run.close()
             raise

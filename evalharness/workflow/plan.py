@@ -26,6 +26,7 @@ from evalharness.probes.registry import check_probes, probes_of
 from evalharness.run import assets
 from evalharness.run.command import Command
 from evalharness.run.directory import Run, check_new
+from evalharness.run.finished import is_judged, open_finished
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.slices import MOST, SlicedDocument, subsets
 from evalharness.spec.suite import Suite, load_suite
@@ -123,7 +124,7 @@ def plan_job(
     find_model(other, candidate)
     if resume is not None:
         path = Path(resume)
-        if Run.open(path).manifest.get("files"):
+        if is_judged(Run.open(path).manifest):
             raise InputError(
                 "this run is complete: there is nothing to resume",
                 path=path,
@@ -215,8 +216,7 @@ def calibration_of(candidate: ModelSpec, suite: Suite) -> list[Text]:
 def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None:
     if run is None:
         return None
-    opened = Run.open(Path(run))
-    opened.verify()
+    opened = open_finished(Path(run), judged=False)
     return spreads_from(policy, Estimates(Evidence(opened)), str(run))
 
 

@@ -7,6 +7,7 @@ from evalharness.results.assemble import build, decided_again
 from evalharness.results.files import load_result
 from evalharness.results.judge import judge
 from evalharness.run.directory import Run
+from evalharness.run.finished import is_judged
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Result
 from evalharness.version import __version__
@@ -15,7 +16,7 @@ from evalharness.version import __version__
 def finish(run: Run, policy: Policy) -> Result:
     """Judge, write result.json, report.html, summary.md and junit.xml, and seal the run."""
     estimates, decision, found = judge(run, policy)
-    before = load_result(run.path) if (run.path / "result.json").is_file() else None
+    before = load_result(run.path) if is_judged(run.manifest) else None
     if before is not None and before.evalharness_version == __version__:
         result = decided_again(run, before, decision, found)
     else:

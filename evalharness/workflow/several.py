@@ -24,6 +24,7 @@ from evalharness.results.files import load_result
 from evalharness.run.command import Command
 from evalharness.run.directory import MANIFEST, Run, check_new
 from evalharness.run.files import write_text
+from evalharness.run.finished import is_judged, open_finished
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
@@ -152,7 +153,8 @@ def compare_many(
         job, memory = jobs[number], planned[number]
         progress.tell(f"candidate {number + 1} of {len(jobs)}: {job.candidate.name}")
         try:
-            if job.resume and Run.open(job.out).manifest.get("files"):
+            if job.resume and is_judged(Run.open(job.out).manifest):
+                open_finished(job.out)
                 outcome = Outcome(job, load_result(job.out))
             elif isinstance(memory, EvalHarnessError):
                 outcome = Outcome(job, error=memory)

@@ -9,6 +9,7 @@ import pytest
 
 from evalharness.errors import InputError
 from evalharness.run.directory import Run
+from evalharness.run.finished import READ
 from evalharness.run.records import ANOMALIES
 
 
@@ -59,7 +60,7 @@ def test_a_record_edited_by_hand_is_found(tmp_path: Path, harm: str) -> None:
     run = Run.create(tmp_path / "run", {})
     run.write_block("00000", rows("a"))
     run.seal()
-    Run.open(run.path).verify()
+    Run.open(run.path).verify(READ)
     file = run.records / "anomalies-00000.parquet"
     if harm == "change":
         file.write_bytes(file.read_bytes()[:-1] + b"x")
@@ -68,18 +69,18 @@ def test_a_record_edited_by_hand_is_found(tmp_path: Path, harm: str) -> None:
     else:
         (run.records / "done-00001").touch()
     with pytest.raises(InputError, match=r"was changed after|is missing from|was added after"):
-        Run.open(run.path).verify()
+        Run.open(run.path).verify(READ)
 
 
 def test_a_manifest_edited_by_hand_is_found(tmp_path: Path) -> None:
     """It decides, too: slices and the noise floor are in it."""
     run = Run.create(tmp_path / "run", {"noise_floor": {"kl.mean": 0.5}})
     run.seal()
-    Run.open(run.path).verify()
+    Run.open(run.path).verify(READ)
     file = run.path / "manifest.json"
     file.write_text(file.read_text().replace("0.5", "0.0"))
     with pytest.raises(InputError, match=r"manifest.json: was changed after the run"):
-        Run.open(run.path).verify()
+        Run.open(run.path).verify(READ)
 
 
 def test_a_directory_that_is_no_run_is_named(tmp_path: Path) -> None:
