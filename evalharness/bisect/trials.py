@@ -32,6 +32,7 @@ from evalharness.run.directory import InMemory
 from evalharness.run.manifest import Manifest
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import Anomaly
+from evalharness.stats import MOST_CONFIDENT
 
 STRICTER = 5  # times rarer than by the policy is a wrong pass while searching: 0.99 for 0.95
 PASSES = 10  # a search makes at least about so many
@@ -222,7 +223,7 @@ def searchable(policy: Policy) -> tuple[Policy, list[str]]:
             remedy="Add a gate such as {metric: kl.mean, max: 0.1}, or give another --gates.",
         )
     # A set that was picked to pass on the documents of the search does a little worse on others.
-    confidence = 1 - (1 - policy.confidence) / STRICTER
+    confidence = min(1 - (1 - policy.confidence) / STRICTER, MOST_CONFIDENT)
     kept_policy = replace(
         policy, gates=tuple(kept), waivers=(), baseline=None, confidence=round(confidence, 6)
     )

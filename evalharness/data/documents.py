@@ -26,6 +26,8 @@ from evalharness.spec import permissions
 from evalharness.spec.suite import Corpus, Suite, expand
 
 Ids = npt.NDArray[np.int64]
+ROWS = (".json", ".jsonl", ".ndjson")  # files whose rows are documents
+_MOST_ID = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,18 @@ def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
 def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -> list[Document]:
     """Tokenise with ``tokenizer``, leaving out documents too short to score a token of."""
     documents: list[Document] = []
-    longest = 0
+    longest = dict.fromkeys((c.name for c in suite.corpora), 0)
     for text in texts:
         ids, byte_ends = _encode(text, tokenizer)
-        if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+        wrong = ids[(ids < 0) | (ids >= vocab_size)]
+        if len(wrong):
             raise InputError(
-                f"document {text.id!r} holds token id {int(ids.max())}, outside the model's "
+                f"document {text.id!r} holds token id {int(wrong[0])}, outside the model's "
                 f"vocabulary of {vocab_size}",
                 key=f"corpora.{text.corpus}",
                 remedy="Tokenise it with this model's tokenizer.",
             )
-        longest = max(longest, len(ids))
+        longest[text.corpus] = max(longest[text.corpus], len(ids))
         if len(ids) >= shortest(suite):
             documents.append(
                 Document(len(documents), text.corpus, text.id, ids, byte_ends, text.attributes)
@@ -101,7 +104,7 @@ def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -
         if not any(d.corpus == corpus.name for d in documents):
             raise InputError(
                 f"corpus {corpus.name!r} has no document of {shortest(suite)} tokens or more "
-                f"(longest: {longest})",
+                f"(longest: {longest[corpus.name]})",
                 key=f"corpora.{corpus.name}",
                 remedy="Shorten window.tokens or min_tokens, or give longer documents.",
             )
@@ -244,7 +247,7 @@ def _read_hub(corpus: Corpus) -> Iterator[Text]:
     of_first: dict[str, str] = {}  # a document's attributes are those of its first row
     columns = rows.select_columns([hub.text_key, *corpus.attributes])
     for row in columns:
-        text = row[hub.text_key]
+        text = _whole(row[hub.text_key] or "")
         if (start is None or start.search(text)) and "".join(parts).strip():
             yield Text(corpus.name, str(number), "".join(parts), None, of_first)
             parts, number = [], number + 1
@@ -256,16 +259,23 @@ def _read_hub(corpus: Corpus) -> Iterator[Text]:
 
 
 def _kept(row: dict[str, Any], corpus: Corpus) -> dict[str, str]:
-    return {k: str(row[k]) for k in corpus.attributes if row.get(k) is not None}
+    return {k: _whole(str(row[k])) for k in corpus.attributes if row.get(k) is not None}
+
+
+def _whole(text: str) -> str:
+    """``text`` with each half of a character, which JSON may hold, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _read_files(corpus: Corpus) -> Iterator[Text]:
     for path in expand(Path(str(corpus.path))):
         if path.is_dir():
             continue
-        if path.suffix in (".jsonl", ".ndjson"):
+        if path.suffix in ROWS:
             for number, row in _rows(path, corpus):
                 text = row.get(corpus.text_key)
+                if text is None and corpus.text_key in row:
+                    continue
                 if not isinstance(text, str):
                     raise InputError(
                         f"row has no text under {corpus.text_key!r} (keys: {', '.join(row)})",
@@ -274,8 +284,8 @@ def _read_files(corpus: Corpus) -> Iterator[Text]:
                         key=f"corpora.{corpus.name}.text_key",
                     )
                 kept = _kept(row, corpus)
-                name = str(row.get("id", number))
-                yield Text(corpus.name, f"{path.name}:{name}", text, None, kept)
+                name = _whole(str(row.get("id", number)))
+                yield Text(corpus.name, f"{path.name}:{name}", _whole(text), None, kept)
         else:
             yield Text(corpus.name, path.name, _read(path), None, {})
 
@@ -294,33 +304,41 @@ def _read_tokens(corpus: Corpus) -> Iterator[Text]:
                 path=path,
                 key=key,
             )
+        if len(ids) and int(ids.max()) > _MOST_ID:
+            raise InputError(f"holds token id {int(ids.max())}", path=path, key=key)
         yield Text(corpus.name, path.name, None, ids.astype(np.int64), {})
         return
     for number, row in _rows(path, corpus):
         tokens = row.get("tokens")
         if not isinstance(tokens, list) or not all(type(t) is int for t in tokens):
             raise InputError('"tokens" must be a list of ids', path=path, line=number, key=key)
-        kept = _kept(row, corpus)
-        yield Text(
-            corpus.name, str(row.get("id", number)), None, np.asarray(tokens, np.int64), kept
-        )
+        if tokens and max(map(abs, tokens)) > _MOST_ID:
+            most = str(max(tokens, key=abs))
+            raise InputError(f"holds token id {most[:30]}", path=path, line=number, key=key)
+        name = _whole(str(row.get("id", number)))
+        yield Text(corpus.name, name, None, np.asarray(tokens, np.int64), _kept(row, corpus))
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read as UTF-8 text ({error})", path=path) from None
 
 
 def _rows(path: Path, corpus: Corpus) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_read(path).splitlines(), 1):
-        if not line.strip():
+    """Rows with their lines, or of a ``.json`` file's list with their numbers; null is no row."""
+    text = _read(path)
+    rows: Iterator[tuple[int, Any]]
+    if path.suffix == ".json":
+        found = _json(text, path, None)
+        rows = iter(enumerate(found if isinstance(found, list) else [found], 1))
+    else:  # not splitlines(): U+2028 and the like may stand inside a JSON string
+        lines = enumerate(text.split("\n"), 1)
+        rows = ((n, _json(line, path, n)) for n, line in lines if line.strip())
+    for number, row in rows:
+        if row is None:
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"not JSON ({error})", path=path, line=number) from None
         if not isinstance(row, dict):
             raise InputError(
                 f"must be an object (got {type(row).__name__})",
@@ -329,6 +347,15 @@ def _rows(path: Path, corpus: Corpus) -> Iterator[tuple[int, dict[str, Any]]]:
                 key=f"corpora.{corpus.name}",
             )
         yield number, row
+
+
+def _json(text: str, path: Path, line: int | None) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise InputError("nested too deep", path=path, line=line) from None
+    except ValueError as error:
+        raise InputError(f"not JSON ({error})", path=path, line=line) from None
 
 
 _READERS: dict[str, Callable[[Corpus], Iterator[Text]]] = {

@@ -25,6 +25,7 @@ from evalharness.spec.policy import (
     Unless,
 )
 from evalharness.spec.yamlfile import KeyPath, YamlFile
+from evalharness.stats import MOST_CONFIDENT
 
 _SCOPE_KEYS = ("corpus", "slice", "task", "metric", "layer", "bound")
 
@@ -47,6 +48,7 @@ def check_policy(policy: Policy) -> None:
     """Raise `InputError` for the first rule that a metric contradicts."""
     for gate in policy.gates:
         _check_gate(gate)
+        _check_confidence(gate, policy.confidence)
     for waiver in policy.waivers:
         _check_waiver(waiver, policy)
 
@@ -92,6 +94,22 @@ def _check_gate(gate: Gate) -> None:
     _limits(gate, gate.max, gate.min, info, gate.relative_to, ())
     if gate.unless:
         _check_unless(gate, gate.unless, info)
+
+
+def _check_confidence(gate: Gate, confidence: float) -> None:
+    """Refuse more confidence than resampled documents can give; conditions share the error."""
+    conditions = gate.unless.any if gate.unless else ()
+    shared = any(not REGISTRY[c.metric].deterministic for c in conditions)
+    parts = len(conditions) if shared else 1
+    if 1 - (1 - confidence) / parts > MOST_CONFIDENT + 1e-9:
+        most = 1 - (1 - MOST_CONFIDENT) * parts
+        among = f" shared by {parts} conditions" if parts > 1 else ""
+        raise gate.place.file.error(
+            f"a confidence of {confidence:.10g}{among} is more than resampling can show",
+            ("confidence",),
+            f"Give {most:.6g} or less"
+            + (f", or fewer conditions to the gate {gate.id!r}." if parts > 1 else "."),
+        )
 
 
 def _check_unless(gate: Gate, unless: Unless, info: Metric) -> None:

@@ -20,12 +20,12 @@ def load_result(path: Path) -> Result:
         )
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"not valid JSON ({error})", path=file) from None
     found = data.get("schema_version") if isinstance(data, dict) else None
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
+    if type(found) is not int or not 1 <= found <= SCHEMA_VERSION:
         raise InputError(
-            f"must be at most {SCHEMA_VERSION}, which this evalharness reads (got {found})",
+            f"must be from 1 to {SCHEMA_VERSION}, which this evalharness reads (got {found})",
             path=file,
             key="schema_version",
             remedy="Upgrade evalharness.",

@@ -6,6 +6,7 @@ folders under ``evalharness/_data/``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from evalharness.errors import InputError, nearest
@@ -40,8 +41,9 @@ def _short(path: Path) -> Path:
 def find(kind: str, text: str | Path) -> Path:
     """A file by path, or a shipped one by name."""
     path = Path(text)
-    if path.is_file():
-        return path
+    with suppress(OSError):  # a name that is too long is no file
+        if path.is_file():
+            return path
     known = shipped(kind)
     if str(text) in known:
         return _short(known[str(text)])
@@ -49,7 +51,7 @@ def find(kind: str, text: str | Path) -> Path:
     hint = nearest(str(text), known)
     raise InputError(
         "no such file" if looks_like_path else f"neither a file nor one of the shipped {kind}",
-        path=path,
+        path=str(path)[:300],
         key=f"--{kind.removesuffix('s') if kind == 'suites' else kind}",
         remedy=(hint[:1].upper() + hint[1:]) or f"Shipped {kind}: {', '.join(known)}.",
     )

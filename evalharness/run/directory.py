@@ -91,11 +91,18 @@ class Run:
             )
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"not valid JSON ({error})", path=file) from None
-        if not isinstance(manifest, dict) or manifest.get("format", 0) > FORMAT:
+        found = manifest.get("format", FORMAT) if isinstance(manifest, dict) else None
+        if type(found) is not int or found < 1:
             raise InputError(
-                f"format {manifest.get('format')} is newer than this evalharness reads ({FORMAT})",
+                f"no manifest of a run (format: {found!r})",
+                path=file,
+                remedy="Give the directory that `evalharness compare` printed.",
+            )
+        if found > FORMAT:
+            raise InputError(
+                f"format {found} is newer than this evalharness reads ({FORMAT})",
                 path=file,
                 key="format",
                 remedy="Upgrade evalharness.",

@@ -26,6 +26,15 @@ class HubData(Spec):
         None, description="Regular expression of rows that begin a document; else each row is one."
     )
 
+    @field_validator("starts")
+    @classmethod
+    def _expression(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ValueError(f"must be a regular expression ({error})") from None
+        return value
+
 
 class Corpus(Spec):
     """Documents: give exactly one of source, hub, path, tokens."""
@@ -34,7 +43,7 @@ class Corpus(Spec):
     source: str | None = Field(None, description="python:MODULE, prose inside a Python package.")
     hub: HubData | None = None
     path: str | None = Field(
-        None, description="Text or JSONL files (a glob); relative to the file."
+        None, description="Text, JSONL or JSON files (a glob); relative to the file."
     )
     text_key: str = "text"
     tokens: str | None = Field(None, description=".npy of ids, or JSONL of {id, tokens}.")
@@ -252,4 +261,6 @@ def expand(path: Path) -> list[Path]:
     """Files that ``path``, which may hold wildcards, stands for, in name order."""
     if path.exists():
         return [path]
-    return sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    # Brackets in the name of a folder that is there are no wildcards.
+    there = next(p for p in path.parents if p.exists())
+    return sorted(there.glob(str(path.relative_to(there))))

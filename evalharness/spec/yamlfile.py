@@ -116,6 +116,18 @@ class _Loader(yaml.SafeLoader):
     YAML 1.1, which PyYAML reads, makes a Boolean of Norway's code and a number of a time of day.
     """
 
+    nodes = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Stop at once where a file is too long to be one of ours."""
+        self.nodes += 1
+        if self.nodes > _MOST_NODES:
+            raise yaml.MarkedYAMLError(
+                problem=f"more than {_MOST_NODES:,} values",
+                problem_mark=self.peek_event().start_mark,
+            )
+        return super().compose_node(parent, index)
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         """Merge what ``<<`` names, and take every key as it is written."""
         self.flatten_mapping(node)
@@ -148,11 +160,16 @@ def _whole_number(loader: yaml.SafeLoader, node: Any) -> int:
     return int(text, 16 if text[:2] == "0x" else 10)
 
 
+_CORE = ("null", "bool", "float", "str", "seq", "map")
+_Loader.yaml_constructors = {  # sets, binaries and dates are no part of our files
+    tag: yaml.SafeLoader.yaml_constructors[tag]
+    for tag in (*(f"tag:yaml.org,2002:{name}" for name in _CORE), None)
+}
 _Loader.add_constructor("tag:yaml.org,2002:int", _whole_number)
 
 _MOST_DIGITS = 250  # any number that a float can hold, hexadecimal too
 _MOST_DEEP = 64
-_MOST_NODES = 200_000  # with every alias counted as often as it is used
+_MOST_NODES = 100_000  # with every alias counted as often as it is used
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 

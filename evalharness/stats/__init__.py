@@ -23,12 +23,13 @@ from evalharness.stats.reliability import (
     ece,
     ece_shift,
 )
-from evalharness.stats.resample import TooFewReplicates
+from evalharness.stats.resample import MOST_CONFIDENT, TooFewReplicates
 from evalharness.stats.sequential import look_confidence
 from evalharness.stats.skewness import cluster_skew_t, positive_mean_t, rms_t
 from evalharness.stats.temperature import temperature_shift
 
 __all__ = [
+    "MOST_CONFIDENT",
     "Interval",
     "TooFewReplicates",
     "brier",

@@ -15,6 +15,8 @@ import numpy.typing as npt
 
 from evalharness.stats.interval import Floats
 
+REPLICATES = 2000
+MOST_CONFIDENT = 0.9995  # one-sided, that so many replicates give an end at
 _KEPT = 12_000_000  # weights that may stay in memory between calls: 24 MB
 _BLOCK = 1 << 18  # weights held at a time: 2 MB, so that they stay in cache
 

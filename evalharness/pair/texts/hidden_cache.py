@@ -41,8 +41,8 @@ def default_root() -> Path:
     """``$EVALHARNESS_CACHE``, else ``evalharness`` in the user's cache directory."""
     named = os.environ.get("EVALHARNESS_CACHE")
     if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "evalharness"
+        return Path(os.path.expanduser(named))
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "evalharness"
 
 
 class DamagedError(Exception):
