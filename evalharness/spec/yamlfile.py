@@ -122,9 +122,9 @@ class _Loader(yaml.SafeLoader):
         """Stop at once where a file is too long to be one of ours."""
         self.nodes += 1
         if self.nodes > _MOST_NODES:
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(
-                problem=f"more than {_MOST_NODES:,} values",
-                problem_mark=self.peek_event().start_mark,
+                problem=f"more than {_MOST_NODES:,} values", problem_mark=mark
             )
         return super().compose_node(parent, index)
 
