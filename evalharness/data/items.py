@@ -101,9 +101,30 @@ def prepare_tasks(tasks: tuple[Task, ...], *, seed: int) -> PreparedTasks:
                         key=key,
                         remedy="Give every task once, alone or in one group.",
                     )
+                _check_name(name, key)
                 with _reported(entry, key, name):
                     prepared[name] = _prepare(name, leaf, entry, seed, messages)
     return PreparedTasks(tuple(prepared.values()), groups, tuple(dict.fromkeys(messages)))
+
+
+_LONGEST_NAME = 180  # bytes: files of the run are called by it
+
+
+def _check_name(name: Any, key: str) -> None:
+    """Refuse a task whose records could not be written under its name, before it is run."""
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name.encode("utf-8", "replace")) <= _LONGEST_NAME
+        or not name.isprintable()
+        or set(name) & set("/\\")
+    ):
+        shown = repr(name)
+        raise InputError(
+            f"a task cannot be called {shown if len(shown) <= 60 else shown[:60] + '…'}",
+            key=key,
+            remedy=f"Give it a name of printable characters without slashes, of {_LONGEST_NAME} "
+            "bytes at most.",
+        )
 
 
 def _load(entry: Task, key: str) -> lm_eval.Loaded:

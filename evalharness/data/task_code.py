@@ -49,7 +49,7 @@ def _check_tree(node: yaml.Node, path: Path) -> None:
     inspect_node(node, path)
     for value in _files_in(node, reads=False):
         # Relative names are taken from the folder of the task file.
-        problem = permissions.outside(path.parent / Path(value.value).expanduser())
+        problem = permissions.outside(path.parent / Path(value.value).expanduser(), path)
         if problem is not None:
             line = value.start_mark.line + 1
             raise InputError(

@@ -38,18 +38,21 @@ def code_allowed() -> bool:
     return _is(ALLOW_CODE)
 
 
-def outside(path: Path) -> str | None:
-    """Why a file may not name ``path``, or None: it may.
+def outside(path: Path, named_by: Path) -> str | None:
+    """Why the file ``named_by`` may not name ``path``, or None: it may.
 
-    Unless files are confined they may name any file and directory. What is neither (a device, a
-    pipe) never ends, or is consumed by reading it.
+    Unless files are confined they may name any file and directory, and so may a file that lies
+    outside the repository itself: the user named it. What is neither file nor directory (a device,
+    a pipe) never ends, or is consumed by reading it.
     """
     if path.exists() and not (path.is_file() or path.is_dir()):
         return f"must be a regular file (got {path}, a device or a pipe)"
     if not _is(CONFINED):
         return None
     root = repository()
-    return None if path.resolve().is_relative_to(root) else f"{path} lies outside {root}"
+    if path.resolve().is_relative_to(root) or not named_by.resolve().is_relative_to(root):
+        return None
+    return f"{path} lies outside {root}"
 
 
 def repository() -> Path:

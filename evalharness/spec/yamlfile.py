@@ -50,7 +50,7 @@ class YamlFile:
         """
         try:
             path = self.path.parent / Path(name).expanduser()
-            problem = outside(path)
+            problem = outside(path, self.path)
         except (OSError, RuntimeError, ValueError) as error:
             raise self.error(f"cannot be a file name ({error})", key) from None
         if problem is not None:

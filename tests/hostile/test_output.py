@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import evalharness
+from evalharness.cli.main import main
 from evalharness.cli.output import check_outputs, deliver
 from evalharness.errors import InputError
 from evalharness.escape import printable
@@ -52,7 +54,6 @@ def test_an_error_is_one_line_and_no_command(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], where: str, text: str
 ) -> None:
     """Whatever key or value it quotes."""
-    from evalharness.cli.main import main
 
     (tmp_path / "p.yaml").write_text(POLICIES[where].format(text))
     for words in (["plan", "p.yaml"], ["plan", f"no{text}.yaml"]):
@@ -168,3 +169,36 @@ def test_a_run_directory_that_cannot_be_made(project: Path, place: str) -> None:
     files = ("base.yaml", "candidate.yaml", "--suite", "suite.yaml", "--gates", "gates.yaml")
     code, _, said = cli("compare", *files, "--out", place)
     assert (code, "--out: cannot be made" in said) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.EACCES, 4), (errno.EROFS, 4), (errno.ENOSPC, 4), (errno.ENAMETOOLONG, 2)],
+)
+def test_what_a_file_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int, code: int
+) -> None:
+    """As in a run directory that may only be read."""
+
+    def refuse() -> None:
+        raise OSError(number, os.strerror(number), "run/result.json")
+
+    monkeypatch.setattr("evalharness.cli.main.app", refuse)
+    with pytest.raises(SystemExit) as left:
+        main()
+    said = f"error: run/result.json: {os.strerror(number)}. What was recorded is kept.\n"
+    assert (left.value.code, capsys.readouterr().err) == (code, said)
+
+
+def test_a_traceback_is_no_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even of a fault of ours."""
+
+    def fail() -> None:
+        raise KeyError(FORGED)
+
+    monkeypatch.setattr("evalharness.cli.main.app", fail)
+    with pytest.raises(SystemExit, match="4"):
+        main()
+    assert commands_in(capsys.readouterr().err) == []
