@@ -8,16 +8,19 @@ one, where the run is known), so that -k, -x, JUnit, reruns and xdist work as th
     not PASS, and it does not block     passes with a `GateWarning`
     any other                           fails with what was measured and the limit
 
-Nothing is skipped. Without ``--evalharness-run``, and without a base and a candidate to compare,
-nothing is collected and nothing of evalharness is imported; this module imports pytest alone.
+One more item a policy is the run itself: it fails where the run cannot be trusted or is incomplete,
+whatever becomes of the gates. Selecting gates (-k, -m, --deselect, a node id) does not remove it.
+
+Nothing is skipped, and what may be a policy and cannot be read as one is an error. Without
+``--evalharness-run``, and without a base and a candidate to compare, nothing is collected and
+nothing of evalharness is imported; this module imports pytest alone.
 """
 
 from __future__ import annotations
 
-import re
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     from evalharness.gates import Decision
     from evalharness.spec.result import GateResult
 
-# Top-level keys that make a YAML file worth parsing as a policy.
-_LOOKS_LIKE_POLICY = re.compile(r"^(gates\s*:|extends\s*:\s*['\"]?evalharness:)", re.MULTILINE)
 _OPTIONS = {
     "run": "a finished run, whose gates are decided",
     "base": "model file of the reference, to compare when no run is given",
@@ -163,29 +164,33 @@ class Collector:
     @pytest.hookimpl
     def pytest_collect_file(self, file_path: Path, parent: pytest.Collector) -> PolicyFile | None:
         """Take YAML files that are policies; leave all others."""
-        if file_path.suffix not in (".yaml", ".yml") or not _is_policy(file_path):
+        if file_path.suffix.lower() not in (".yaml", ".yml"):
+            return None
+        from evalharness.gates.recognise import may_be_policy
+
+        if not may_be_policy(file_path):
             return None
         file: PolicyFile = PolicyFile.from_parent(parent, path=file_path)
         return file
 
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None]:
+        """Judge the run itself beside whatever gates are left when all others have selected.
 
-def _is_policy(path: Path) -> bool:
-    """True for a mapping with a list of gates, or that extends a policy of ours."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return False
-    if not _LOOKS_LIKE_POLICY.search(text):
-        return False
-    import yaml
+        Where no run is given, a policy of which no gate is left asks for no comparison.
+        """
+        collected = _policies(items)
+        result = yield
+        left = collected if config.stash[_SOURCE].run_path else _policies(items)
+        items += [policy.run_item() for policy in left]
+        return result
 
-    try:
-        data = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        return True  # it says gates: and does not parse; reading it will say where
-    if not isinstance(data, dict):
-        return False
-    return isinstance(data.get("gates"), list) or "gates" not in data
+
+def _policies(items: list[pytest.Item]) -> list[PolicyFile]:
+    """The policies that ``items`` are gates of, each once."""
+    return list(dict.fromkeys(i.parent for i in items if isinstance(i.parent, PolicyFile)))
 
 
 class PolicyFile(pytest.File):
@@ -211,6 +216,11 @@ class PolicyFile(pytest.File):
         except EvalHarnessError as error:
             raise self.CollectError(str(error)) from None
 
+    def run_item(self) -> RunItem:
+        """The item that stands for the run itself under this policy."""
+        item: RunItem = RunItem.from_parent(self, name="the run itself")
+        return item
+
     def decision(self) -> Decision:
         """The verdicts; waivers that need looking after are warned of once."""
         if self._decision is None:
@@ -225,7 +235,47 @@ class PolicyFile(pytest.File):
         return self._decision
 
 
-class GateItem(pytest.Item):
+class DecidedItem(pytest.Item):
+    """Part of a decision; what blocks is shown without a traceback."""
+
+    def decision(self) -> Decision:
+        """The decision of the policy that this is an item of."""
+        assert isinstance(self.parent, PolicyFile)
+        return self.parent.decision()
+
+    def repr_failure(
+        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
+    ) -> str | Any:
+        """What was measured and the limit; a traceback only for what is a defect of ours."""
+        from evalharness.errors import EvalHarnessError
+
+        error = excinfo.value
+        if isinstance(error, GateError):
+            return _shown(error.result)
+        if isinstance(error, EvalHarnessError):
+            return str(error)
+        return super().repr_failure(excinfo, style)
+
+
+class RunItem(DecidedItem):
+    """The run itself: whether it can be trusted, and is complete."""
+
+    def runtest(self) -> None:
+        """Fail where the decision blocks and no gate says why."""
+        from evalharness.errors import EvalHarnessError
+
+        decision = self.decision()
+        self.user_properties += [("verdict", decision.verdict), ("headline", decision.headline)]
+        told = any(g.blocking and g.verdict != "PASS" for g in decision.gates)
+        if decision.objections or (decision.exit_code != 0 and not told):
+            raise EvalHarnessError("\n".join(decision.objections or [decision.headline]))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """The policy."""
+        return self.path, None, self.name
+
+
+class GateItem(DecidedItem):
     """One gate, or one match of it."""
 
     def __init__(self, *, rule: str, line: int | None, **kwargs: Any) -> None:
@@ -235,8 +285,7 @@ class GateItem(pytest.Item):
 
     def runtest(self) -> None:
         """Pass, warn, xfail or fail as the verdict says."""
-        assert isinstance(self.parent, PolicyFile)
-        gates = self.parent.decision().gates
+        gates = self.decision().gates
         # An item that stands for all matches of a gate is as good as the worst of them.
         found = [g for g in gates if g.id == self.name] or [g for g in gates if g.rule == self.rule]
         if not found:
@@ -251,19 +300,6 @@ class GateItem(pytest.Item):
         if failures:
             raise GateError(failures[0])
         _report_the_rest(found)
-
-    def repr_failure(
-        self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None
-    ) -> str | Any:
-        """What was measured and the limit; a traceback only for what is a defect of ours."""
-        from evalharness.errors import EvalHarnessError
-
-        error = excinfo.value
-        if isinstance(error, GateError):
-            return _shown(error.result)
-        if isinstance(error, EvalHarnessError):
-            return str(error)
-        return super().repr_failure(excinfo, style)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """The gate's line in its policy."""
@@ -351,12 +387,13 @@ def assert_gate(request: pytest.FixtureRequest) -> Callable[..., GateResult]:
 
         __tracebackhide__ = True
         looked_at = request.getfixturevalue("evalharness_run") if run is None else run
-        data = {"gates": [{"metric": metric, **gate}]}
+        data = {"gates": [{"metric": metric, **gate}], "on_incomplete": "warn"}
         policy = policy_from(YamlFile(Path("assert_gate"), data))
         decision = decide(policy, looked_at.estimates, anomalies=looked_at.anomalies)
         failures = [g for g in decision.gates if g.blocking and g.verdict != "PASS"]
-        if failures:
-            pytest.fail("\n".join(_shown(g) for g in failures), pytrace=False)
+        if failures or decision.objections:
+            texts = [*map(_shown, failures), *decision.objections]
+            pytest.fail("\n".join(texts), pytrace=False)
         _report_the_rest(decision.gates)
         return decision.gates[0]
 

@@ -3,13 +3,15 @@
     verdict        when                                                       exit code
     FAIL           a blocking gate FAILs                                      1
     ANOMALOUS      a gate is ANOMALOUS, or the run is                         3, or 0 if let through
-    INCONCLUSIVE   a gate is INCONCLUSIVE, or no gate can block               3, or 0 if let through
+    INCONCLUSIVE   a gate is INCONCLUSIVE, the run is incomplete,             3, or 0 if let through
+                   or no gate can block                                       0
     PASS           every gate of severity error passes or is waived           0
 
 The first that applies, over gates of severity error. The verdict says what is known, the exit code
 whether the policy blocks on it: with ``on_inconclusive: warn`` an INCONCLUSIVE policy exits 0 and
-is still not called a PASS. ANOMALOUS exits 3 and not 1: the data cannot be trusted, so that
-nothing is known of the candidate.
+is still not called a PASS. A run is incomplete where no gate that could block is about anything
+measured of what the candidate does: bytes are counted whatever became of the pass. ANOMALOUS exits
+3 and not 1: the data cannot be trusted, so that nothing is known of the candidate.
 """
 
 from __future__ import annotations
@@ -17,10 +19,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evalharness.gates.scopes import covers
 from evalharness.gates.waivers import Waivers
+from evalharness.metrics import REGISTRY
 from evalharness.spec.estimate import Verdict
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Anomaly, GateResult, Waiver
+
+INCOMPLETE = (
+    "The run is incomplete for this policy: no gate that could block is about anything measured of "
+    "what the candidate does, only about its bytes or what was not measured."
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,7 @@ class Decision:
     headline: str  # one sentence
     exit_code: int
     warnings: list[str]
+    objections: list[str]  # of the run itself, which block whatever the gates say
 
 
 def overall(
@@ -46,28 +56,53 @@ def overall(
     # A waived FAIL is accepted; a gate that only warns is no part of the verdict.
     counted = [g for g in gates if g.severity == "error" and g.waiver is None]
     by = {v: [g for g in counted if g.verdict == v] for v in ("FAIL", "ANOMALOUS", "INCONCLUSIVE")}
-    of_run = [a for a in anomalies if a.metric is None]
+    of_run = _of_run(policy, counted, anomalies)
     able = any(g.severity == "error" for g in gates)
+    incomplete = able and not any(_of_the_candidate(g) for g in gates)
     verdict: Verdict
+    distrusted = of_run if policy.on_anomalous == "block" else []
+    objections = [_untrusted(anomaly.message) for anomaly in distrusted]
     if by["FAIL"]:
-        verdict, blocks = "FAIL", True
+        verdict = "FAIL"
     elif by["ANOMALOUS"] or of_run:
         verdict = "ANOMALOUS"
-        blocks = any(g.blocking for g in by["ANOMALOUS"] + by["INCONCLUSIVE"])
-        blocks |= bool(of_run) and policy.on_anomalous == "block"
-    elif by["INCONCLUSIVE"] or not able:
-        verdict, blocks = "INCONCLUSIVE", any(g.blocking for g in by["INCONCLUSIVE"])
+    elif by["INCONCLUSIVE"] or not able or incomplete:
+        verdict = "INCONCLUSIVE"
+        objections += [INCOMPLETE] if incomplete and policy.on_incomplete == "block" else []
     else:
-        verdict, blocks = "PASS", False
+        verdict = "PASS"
+    blocks = bool(objections) or any(g.blocking and g.verdict != "PASS" for g in gates)
     return Decision(
         policy=policy.name,
         gates=list(gates),
         waivers=waivers.results(),
         verdict=verdict,
-        headline=_headline(verdict, gates, by.get(verdict, []), anomalies, able),
+        headline=_headline(verdict, gates, by.get(verdict, []), anomalies, able, incomplete),
         exit_code=(1 if verdict == "FAIL" else 3) if blocks else 0,
         warnings=_warnings(gates) + waivers.warnings(),
+        objections=objections,
     )
+
+
+def _of_run(
+    policy: Policy, counted: Sequence[GateResult], anomalies: Sequence[Anomaly]
+) -> list[Anomaly]:
+    """The anomalies that no gate which counts is ANOMALOUS or FAILs for."""
+    told = {g.rule for g in counted if g.verdict in ("ANOMALOUS", "FAIL")}
+    telling = [gate for gate in policy.gates if gate.id in told]
+
+    def is_told(anomaly: Anomaly) -> bool:
+        return any(
+            gate.metric == anomaly.metric and covers(gate.scope, anomaly.scope) for gate in telling
+        )
+
+    return [a for a in anomalies if not is_told(a)]
+
+
+def _of_the_candidate(gate: GateResult) -> bool:
+    """Whether a gate that could block is about something measured, and not counted, of it."""
+    measured = gate.observed is not None and not REGISTRY[gate.metric].deterministic
+    return measured and gate.severity == "error"
 
 
 def _headline(
@@ -76,13 +111,16 @@ def _headline(
     behind: Sequence[GateResult],
     anomalies: Sequence[Anomaly],
     able: bool,
+    incomplete: bool,
 ) -> str:
     total = len(gates)
     if not able:
         return "No gate has severity error, so nothing can block and nothing is decided."
     if verdict == "ANOMALOUS":
         why = anomalies[0].message if anomalies else behind[0].reason.rstrip(".")
-        return f"The run cannot be trusted: {why}" + ("" if why.endswith("?") else ".")
+        return _untrusted(why)
+    if verdict == "INCONCLUSIVE" and incomplete:
+        return INCOMPLETE
     if verdict == "PASS":
         passed = sum(g.verdict == "PASS" for g in gates)
         waived = sum(g.waiver is not None for g in gates)
@@ -102,6 +140,10 @@ def _headline(
     if verdict == "INCONCLUSIVE" and further:
         text += f" About {max(further):,} more documents or items would settle it."
     return text
+
+
+def _untrusted(why: str) -> str:
+    return f"The run cannot be trusted: {why}" + ("" if why.endswith("?") else ".")
 
 
 def _gates(count: int) -> str:

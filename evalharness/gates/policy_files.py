@@ -14,7 +14,7 @@ from typing import Any
 from evalharness.errors import nearest
 from evalharness.run.assets import shipped
 from evalharness.spec.base import Spec, parse
-from evalharness.spec.policy import Gate, GateSpec, GivenWaiver, Place, Policy, PolicySpec
+from evalharness.spec.policy import Blocks, Gate, GateSpec, GivenWaiver, Place, Policy, PolicySpec
 from evalharness.spec.yamlfile import YamlFile, load_yaml
 
 _BUILT_IN: Mapping[str, Any] = {
@@ -38,12 +38,14 @@ def resolve_policy(file: YamlFile) -> Policy:
     """Make a `Policy` of a parsed file and those it extends."""
     chain = _chain(file)  # the most basic first
     settings, confidence, baseline = dict(_BUILT_IN), 0.95, None
+    on_incomplete: Blocks = "block"
     baseline_place = None
     gates: dict[str, tuple[dict[str, Any], dict[str, Place], Place]] = {}
     waivers: list[GivenWaiver] = []
     for here, spec in chain:
         settings = settings | _given(spec.defaults)
         confidence = confidence if spec.confidence is None else spec.confidence
+        on_incomplete = spec.on_incomplete or on_incomplete
         if spec.baseline is not None:
             baseline = here.named(spec.baseline, ("baseline",))
             baseline_place = Place(here, ("baseline",))
@@ -81,6 +83,7 @@ def resolve_policy(file: YamlFile) -> Policy:
         gates=tuple(_gate(i, settings, *parts) for i, parts in gates.items()),
         waivers=tuple(waivers),
         baseline_place=baseline_place,
+        on_incomplete=on_incomplete,
     )
 
 

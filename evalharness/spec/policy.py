@@ -175,6 +175,11 @@ class PolicySpec(Spec):
     baseline: str | None = Field(
         default=None, description="A stored run (`evalharness baseline save`)."
     )
+    on_incomplete: Blocks | None = Field(
+        default=None,
+        description="Whether it blocks that no gate which could is about what the candidate does, "
+        "only about bytes or about what was not measured. Default: block.",
+    )
     defaults: Settings = Settings()
     gates: tuple[GateSpec, ...] = ()
     waivers: tuple[WaiverSpec, ...] = ()
@@ -258,6 +263,7 @@ class Policy:
     gates: tuple[Gate, ...]
     waivers: tuple[GivenWaiver, ...]
     baseline_place: Place | None = field(default=None, repr=False, compare=False)
+    on_incomplete: Blocks = "block"
 
     def gate(self, gate_id: str) -> Gate | None:
         """The gate of that id."""

@@ -21,7 +21,7 @@ def test_without_a_run_the_comparison_is_made_once(gates: pytest.Pytester, api: 
     (gates.path / "q.yaml").write_text(POLICY)
     pair = ("--evalharness-base", "b.yaml", "--evalharness-candidate", "c.yaml")
     result = run(gates, *pair, "--evalharness-suite", "demo", "-v")
-    result.assert_outcomes(passed=4, failed=2)
+    result.assert_outcomes(passed=6, failed=2)
     result.stdout.fnmatch_lines(["p.yaml::block PASSED*", "q.yaml::kl.mean FAILED*"])
     ((base, candidate, options),) = api.compared
     assert (base, candidate, options["suite"]) == ("b.yaml", "c.yaml", "demo")
@@ -32,7 +32,7 @@ def test_the_pair_may_be_in_the_ini_file(gates: pytest.Pytester, api: FakeApi) -
     """Relative to the root directory, from wherever pytest is started."""
     (gates.path / "b.yaml").touch()
     gates.makeini("[pytest]\nevalharness_base = b.yaml\nevalharness_candidate = c.yaml\n")
-    run(gates, "p.yaml").assert_outcomes(passed=2, failed=1)
+    run(gates, "p.yaml").assert_outcomes(passed=3, failed=1)
     assert api.compared[0][:2] == (str(gates.path / "b.yaml"), "c.yaml")
 
 
@@ -40,7 +40,7 @@ def test_a_comparison_that_fails_is_not_tried_again(gates: pytest.Pytester, api:
     """Each item fails with its message."""
     pair = ("--evalharness-base", "b.yaml", "--evalharness-candidate", "broken.yaml")
     result = run(gates, *pair)
-    result.assert_outcomes(failed=3)
+    result.assert_outcomes(failed=4)
     result.stdout.fnmatch_lines(["broken.yaml: no such file"])
     assert len(api.compared) == 1
 
@@ -96,7 +96,7 @@ def test_workers_of_xdist_share_one_comparison(
         "--evalharness-candidate",
         "c.yaml",
     )
-    result.assert_outcomes(passed=6)
+    result.assert_outcomes(passed=8)
     assert len((pytester.path / "compared.txt").read_text().splitlines()) == 1
 
 
@@ -127,7 +127,7 @@ def test_the_fixtures_give_a_run_a_comparison_and_an_assertion(
         """
     )
     result = run(gates, "--evalharness-run", "good", "-k", "test_")
-    result.assert_outcomes(passed=3, failed=2, warnings=1, deselected=4)
+    result.assert_outcomes(passed=4, failed=2, warnings=1, deselected=4)
     result.stdout.fnmatch_lines(["FAIL  top1.agreement: 0.95 *, limit: min 0.99"])
     assert api.compared[0][2]["out"].name == "run"
 
