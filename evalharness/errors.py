@@ -62,3 +62,12 @@ def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     """Return ``did you mean 'a' or 'b'?`` for the names nearest to ``word``, or ``""``."""
     close = difflib.get_close_matches(word, list(known), n=n, cutoff=0.5)
     return f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
+
+
+def short(value: object, most: int = 60) -> str:
+    """Return ``repr(value)`` on one line of at most ``most`` characters."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python writes out
+        return "a number of thousands of digits"
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -17,6 +17,12 @@ def adapted(module: nn.Module) -> nn.Module | None:
     return base if isinstance(base, nn.Module) else None
 
 
+def written_by_merging(model: nn.Module) -> dict[str, nn.Module]:
+    """The layers under adapters, by their names in ``model``: merging writes into their weights."""
+    found = {f"{name}.base_layer": adapted(module) for name, module in model.named_modules()}
+    return {n: m for n, m in found.items() if m is not None and hasattr(m, "weight")}
+
+
 def with_adapters(module: Any, weight: Tensor) -> Tensor:
     """``weight`` (O, I) of an adapted layer, and in float32 what its unmerged adapters add to it.
 

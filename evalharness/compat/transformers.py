@@ -128,6 +128,18 @@ def settings_of(model: Any) -> dict[str, Any]:
     }
 
 
+# Special tokens, generation, and whether equal matrices are one: not of a forward pass.
+_NOT_OF_A_PASS = re.compile(
+    r"tie_word_embeddings|use_cache|\w+_token_id|architectures|id2label|label2id|return_dict|output_\w+"
+)
+
+
+def deciding_settings(model: Any) -> dict[str, Any]:
+    """What of the configuration, and of how it was loaded, decides a forward pass."""
+    kept = {k: v for k, v in settings_of(model).items() if not _NOT_OF_A_PASS.fullmatch(k)}
+    return kept | {"class": type(model).__name__, "attention": attention_of(model)}
+
+
 def hidden_size(model: Any) -> int | None:
     """Return the width C of the hidden states; None for a model that does not say."""
     config = getattr(model, "config", None)
@@ -240,6 +252,17 @@ def _tensors(parts: Any) -> list[Tensor]:
     import torch
 
     return [p for p in parts if isinstance(p, torch.Tensor)]
+
+
+# Buffers that older releases saved and this one computes: masks, rotary tables, positions.
+_OLD_BUFFER = re.compile(
+    r"(^|\.)(inv_freq|position_ids|masked_bias|(cos|sin)_cached|(attn|attention|self_attn)\.bias)$"
+)
+
+
+def is_buffer_of_old(name: str) -> bool:
+    """Whether a tensor of a checkpoint holds nothing that was learned."""
+    return bool(_OLD_BUFFER.search(name))
 
 
 # --- loading --------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from evalharness.compat import peft
 from evalharness.compat.transformers import is_quantized
 from evalharness.engines.locate import resolve_adapter
+from evalharness.engines.shared_weights import give_own_weights, note_untied
 from evalharness.errors import InputError
 from evalharness.spec.model import ModelSpec
 
@@ -49,7 +50,9 @@ def add_adapter(model: PreTrainedModel, spec: ModelSpec, messages: list[str]) ->
         else:
             wrapped = PeftModel.from_pretrained(model, str(place), config=config, **safe)
             missing = peft.weights_not_in_files(wrapped, place, safe=not pickle)
+            give_own_weights(wrapped, peft.written_by_merging(wrapped), each=True)
             merged = wrapped.merge_and_unload(safe_merge=True)
+            note_untied(merged)
     except InputError:
         raise
     except (ValueError, RuntimeError, KeyError, TypeError) as error:

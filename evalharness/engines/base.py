@@ -28,6 +28,7 @@ class Parts:
     tokenizer: PreTrainedTokenizerBase
     place: Path | None = None  # of the weights; None: they are no file
     messages: tuple[str, ...] = ()
+    anomalies: tuple[str, ...] = ()  # why what was loaded is not what the files hold
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LoadedModel:
     manifest: CompressionManifest
     messages: tuple[str, ...] = ()
     simulated: Mapping[str, Quantized] = field(default_factory=dict)  # what `simulate` did
+    anomalies: tuple[str, ...] = ()  # see `Parts`
 
 
 @runtime_checkable

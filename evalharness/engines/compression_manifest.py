@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evalharness.engines.file_headers import GgufTensor, gguf_tensors
-from evalharness.engines.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from evalharness.engines.fingerprint import (
+    configuration_fingerprint,
+    tokenizer_fingerprint,
+    weights_fingerprint,
+)
 from evalharness.engines.simulate import Quantized
 from evalharness.engines.tensor_storage import StoredTensor, stored_tensors
 from evalharness.spec.model import Claims, ModelSpec
@@ -66,6 +70,7 @@ def compression_manifest(
         disagreements=disagreements(spec.manifest, tensors, file),
         fingerprint=weights_fingerprint(model),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+        configuration_fingerprint=configuration_fingerprint(model),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from evalharness.engines.file_headers import gguf_tensors, safetensors_header
+from evalharness.engines.file_headers import gguf_tensors, safetensors_header, weight_files
 from evalharness.errors import RunError
 from evalharness.spec.model import ModelSpec
 
@@ -38,13 +38,10 @@ def weight_bytes(place: Path, dtype: str) -> int | None:
     if place.suffix == ".gguf":
         width = _BYTES.get(dtype, 4)
         return sum(width * math.prod(t.shape) for t in gguf_tensors(place, "model.path"))
-    index = place / "model.safetensors.index.json"
-    whole = [place / "model.safetensors"]
-    files = sorted(place.glob("*-of-*.safetensors")) if index.exists() else whole
-    total = 0
+    files, total = weight_files(place), 0
+    if not files:
+        return None
     for file in files:
-        if not file.exists():
-            return None
         header = safetensors_header(file, "model.path")
         for name, tensor in header.items():
             if name != "__metadata__":

@@ -49,6 +49,17 @@ def safetensors_header(path: Path, key: str) -> dict[str, Any]:
     return header
 
 
+def weight_files(place: Path) -> list[Path]:
+    """The safetensors files that a load of the directory ``place`` reads; none of another form."""
+    whole, index = place / "model.safetensors", place / "model.safetensors.index.json"
+    if whole.is_file():
+        return [whole]
+    if not index.is_file():
+        return []
+    names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+    return [place / name for name in sorted(set(names)) if name.endswith(".safetensors")]
+
+
 def check_safetensors(path: Path, key: str) -> None:
     """Raise `InputError` unless ``path`` is a complete safetensors file."""
     safetensors_header(path, key)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from evalharness.compat.transformers import deciding_settings
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
     from transformers import PreTrainedTokenizerBase as Tokenizer
@@ -32,6 +34,12 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
             for chunk in _bytes(tensor):
                 digest.update(chunk)
     return digest.hexdigest()
+
+
+def configuration_fingerprint(model: PreTrainedModel) -> str:
+    """SHA-256 of what decides a forward pass beside the weights; see `deciding_settings`."""
+    text = json.dumps(deciding_settings(model), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:

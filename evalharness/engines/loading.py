@@ -63,7 +63,14 @@ def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = N
         )
     messages = dict.fromkeys((*parts.messages, *said.lines))
     return LoadedModel(
-        spec.name, parts.model, parts.tokenizer, place, manifest, tuple(messages), simulated
+        spec.name,
+        parts.model,
+        parts.tokenizer,
+        place,
+        manifest,
+        tuple(messages),
+        simulated,
+        parts.anomalies,
     )
 
 

@@ -33,7 +33,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from evalharness.compat.transformers import is_conv1d, untie_head
+from evalharness.compat.transformers import is_conv1d
+from evalharness.engines.shared_weights import give_own_weights
 from evalharness.errors import InputError, nearest
 from evalharness.spec.model import WeightQuantizer
 
@@ -85,7 +86,7 @@ def fake_quantize(model: nn.Module, recipe: WeightQuantizer) -> dict[str, Quanti
 
     """
     chosen = select(model, recipe)
-    _untie(model, chosen)
+    give_own_weights(model, chosen, each=False)
     done: dict[int, Quantized] = {}  # two chosen modules may share one weight
     result = {}
     for name, module in chosen.items():
@@ -233,24 +234,6 @@ def _quantize_module(name: str, module: nn.Module, recipe: WeightQuantizer) -> Q
         weight.numel(),
         scales,
     )
-
-
-def _untie(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
-    """Give each chosen module that shares its weight with one not chosen a weight of its own."""
-    get_head = getattr(model, "get_output_embeddings", None)
-    head = get_head() if callable(get_head) else None
-    owners: dict[int, set[str]] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        weight = dict(module.named_parameters(recurse=False)).get("weight")
-        if weight is not None:
-            owners.setdefault(weight.data_ptr(), set()).add(name)
-    for name, module in chosen.items():
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        if owners[weight.data_ptr()] - chosen.keys():
-            module.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-            if module is head:
-                untie_head(model, name)
 
 
 def _tails(names: dict[str, nn.Module]) -> list[str]:

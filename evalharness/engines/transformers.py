@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from evalharness.compat import gguf
-from evalharness.compat.transformers import Loading, load_causal_model
+from evalharness.compat.transformers import Loading, is_buffer_of_old, load_causal_model
 from evalharness.engines.adapter import add_adapter
 from evalharness.engines.base import Parts, Say
 from evalharness.engines.device_memory import require_memory
@@ -27,6 +28,7 @@ from evalharness.engines.hub import Resolved, snapshot
 from evalharness.engines.load_errors import explain
 from evalharness.engines.locate import check_directory, resolve_tokenizer
 from evalharness.engines.quantization_config import quantization_config
+from evalharness.engines.shared_weights import note_untied, replaced_head
 from evalharness.errors import EvalHarnessError, InputError
 from evalharness.spec.model import ModelSpec
 
@@ -37,6 +39,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) -> Parts:
     """Load the model and the tokenizer of ``spec``; see `evalharness.engines.loading.load`."""
     messages: list[str] = []
+    anomalies: list[str] = []
     place = snapshot(found, spec.model)
     if found.kind == "hub":
         check_directory(place, "model.path", allow_pickle=spec.model.allow_pickle)
@@ -47,6 +50,10 @@ def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) 
                 model = _plain(spec, place, device, messages)
             else:
                 model = _quantized(spec, place, device, progress, messages)
+            if replaced := replaced_head(model, place):
+                anomalies.append(f"{spec.name}: {replaced}")
+            else:
+                note_untied(model)  # or what is done to it next may tie the head again
             if spec.adapter is not None:
                 progress(f"adding the adapter of {spec.name}")
                 model = add_adapter(model, spec, messages)
@@ -55,7 +62,7 @@ def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) 
         except Exception as error:
             raise explain(error, spec, place) from error
         tokenizer = load_tokenizer(spec, found)
-    return Parts(model, tokenizer, place, tuple(messages))
+    return Parts(model, tokenizer, place, tuple(messages), tuple(anomalies))
 
 
 def load_tokenizer(spec: ModelSpec, found: Resolved) -> Tokenizer:
@@ -160,11 +167,21 @@ def _checked(
         )
     if loading.errors:
         raise InputError(f"{place}: {loading.errors[0]}", key="model.path")
-    if loading.unexpected:
-        messages.append(
-            f"{spec.name}: the files hold tensors that {type(model).__name__} has no place for, "
-            f"not loaded: {_some(loading.unexpected)}"
-        )
+    allowed, unused = spec.model.allow_unused, []
+    for name in loading.unexpected:
+        if any(fnmatchcase(name, pattern) for pattern in allowed):
+            unused.append(name)
+        elif not is_buffer_of_old(name):
+            wrong = [n for n in loading.unexpected if not is_buffer_of_old(n)]
+            raise InputError(
+                f"{place} holds {len(wrong)} tensors that {type(model).__name__} has no place for: "
+                f"{_some(wrong)}; without them another model would be measured",
+                key="model.path",
+                remedy="Give files in a format that is supported, or name those that the model "
+                "does not need in model.allow_unused, a list of globs.",
+            )
+    if unused:
+        messages.append(f"{spec.name}: not loaded, as model.allow_unused says: {_some(unused)}")
     return model
 
 

@@ -274,8 +274,10 @@ class Evidence:
     @cached_property
     def anomalies(self) -> list[tuple[str, str]]:
         """What makes the run untrustworthy: (kind, message)."""
+        sides = self.run.manifest.get("sides", {}).values()
+        loading = [("loading", text) for side in sides for text in side.get("anomalies", ())]
         table = self.run.table("anomalies")
-        return [(row["kind"], row["message"]) for row in table.to_pylist()]
+        return loading + [(row["kind"], row["message"]) for row in table.to_pylist()]
 
 
 def undefined(reason: str, confidence: float, n: int = 0) -> Interval:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from evalharness.errors import InputError
+from evalharness.compat.transformers import deciding_settings
+from evalharness.engines.base import LoadedModel
+from evalharness.errors import InputError, short
 from evalharness.pair.side import Side
 from evalharness.spec.suite import Suite
 
@@ -14,6 +16,30 @@ STILL = "Bits per byte and tasks still run: set `tokenizers: different` in the s
 
 def check_pair(reference: Side, candidate: Side, suite: Suite) -> list[str]:
     """Raise `InputError` where token by token comparison is impossible; return warnings."""
+    return _other_settings(reference.loaded, candidate.loaded) + _tokens(
+        reference, candidate, suite
+    )
+
+
+def _other_settings(a: LoadedModel, b: LoadedModel) -> list[str]:
+    """The same weights under another configuration are another model: by which keys."""
+    if a.manifest.fingerprint != b.manifest.fingerprint:
+        return []
+    ours, theirs = deciding_settings(a.model), deciding_settings(b.model)
+    changed = [
+        f"{key}: {short(ours.get(key))} and {short(theirs.get(key))}"
+        for key in sorted(ours.keys() | theirs.keys())
+        if ours.get(key) != theirs.get(key)
+    ]
+    if not changed:
+        return []
+    return [
+        f"{a.name} and {b.name} hold the same weights under different configurations "
+        f"({'; '.join(changed)}), and so are not the same model"
+    ]
+
+
+def _tokens(reference: Side, candidate: Side, suite: Suite) -> list[str]:
     if suite.tokenizers == "different" or not suite.corpora:
         return []
     a, b = reference.loaded, candidate.loaded

@@ -45,10 +45,11 @@ def build(
     sides = {
         k: CompressionManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()
     }
+    same = same_model(manifest, estimates)
     return Result(
         evalharness_version=__version__,
         verdict=decision.verdict,
-        headline=headline(run, decision),
+        headline=headline(decision, same),
         exit_code=decision.exit_code,
         reference=sides["reference"].name,
         candidate=sides["candidate"].name,
@@ -71,7 +72,7 @@ def build(
         flipped=flipped(evidence),
         worst_tokens=worst_tokens(evidence),
         figures=chart_data(evidence),
-        compared=Compared(**sides, same_model=same_model(manifest)),
+        compared=Compared(**sides, same_model=same),
         cost=cost(manifest),
         environment=_environment(manifest),
         anomalies=found,
@@ -86,7 +87,7 @@ def decided_again(run: Run, before: Result, decision: Decision, found: list[Anom
     return before.model_copy(
         update={
             "verdict": decision.verdict,
-            "headline": headline(run, decision),
+            "headline": headline(decision, before.compared.same_model),
             "exit_code": decision.exit_code,
             "policy": decision.policy,
             "gates": decision.gates,
@@ -97,17 +98,21 @@ def decided_again(run: Run, before: Result, decision: Decision, found: list[Anom
     )
 
 
-def headline(run: Run | InMemory, decision: Decision) -> str:
+def headline(decision: Decision, same: bool) -> str:
     """The decision in a sentence, and a second one where both sides are one model."""
-    if not same_model(run.manifest):
+    if not same:
         return decision.headline
     return f"{decision.headline} Both sides hold the same weights: a model against itself."
 
 
-def same_model(manifest: Mapping[str, Any]) -> bool:
-    """Whether both sides hold the same weights, bit for bit."""
-    a, b = manifest["sides"]["reference"], manifest["sides"]["candidate"]
-    return bool(a["manifest"]["fingerprint"] == b["manifest"]["fingerprint"])
+def same_model(manifest: Mapping[str, Any], estimates: Estimates) -> bool:
+    """Whether both sides are one model: weights, configuration, tokenizer and what came out."""
+    a, b = (manifest["sides"][side]["manifest"] for side in ("reference", "candidate"))
+    kinds = ("fingerprint", "configuration_fingerprint", "tokenizer_fingerprint")
+    if any(a.get(kind) != b.get(kind) for kind in kinds):
+        return False
+    scopes = estimates.scopes(KL_MEAN.id)
+    return all(estimates.estimate(KL_MEAN.id, s, CONFIDENCE).value in (0.0, None) for s in scopes)
 
 
 def cost(manifest: Mapping[str, Any]) -> Cost:

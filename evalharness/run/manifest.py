@@ -11,6 +11,7 @@ class RecordedSide(TypedDict, total=False):
     manifest: dict[str, Any]  # a `spec.result.CompressionManifest`
     simulated: bool  # its low bits are made from the weights at loading, and computed in full
     split: bool  # into backbone and head, so that its hidden states can be kept
+    anomalies: list[str]  # why what was loaded is not what the files hold
 
 
 class RecordedSlice(TypedDict):

@@ -34,6 +34,9 @@ class ModelSource(Spec):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
     attn: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
     trust_remote_code: bool = Field(False, description="Run Python code that the model ships.")
+    allow_unused: tuple[str, ...] = Field(
+        (), description="Globs of tensors in the files that the model may do without."
+    )
     allow_pickle: bool = Field(False, description="Load .bin weights, which can run any code.")
 
 
@@ -159,9 +162,11 @@ def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise file.error("required and missing: a candidate needs a name of its own", ("name",))
     base.pop("manifest", None)
     if isinstance(data.get("model"), dict) and "path" in data["model"]:
-        # Another file of weights has its own revision and its own tokenizer.
+        # Another file of weights has its own revision, tokenizer and tensors.
         base["model"] = {
-            k: v for k, v in base["model"].items() if k not in ("revision", "tokenizer")
+            k: v
+            for k, v in base["model"].items()
+            if k not in ("revision", "tokenizer", "allow_unused")
         }
     for key, value in data.items():
         if key not in _WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict):

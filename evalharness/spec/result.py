@@ -162,6 +162,7 @@ class CompressionManifest(Part):
     disagreements: list[str] = []
     fingerprint: str
     tokenizer_fingerprint: str
+    configuration_fingerprint: str = ""  # of all that decides a forward pass beside the weights
 
 
 class Compared(Part):

@@ -96,6 +96,7 @@ def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, RecordedSide
             "manifest": side.loaded.manifest.model_dump(),
             "simulated": spec.simulate is not None,
             "split": side.split,
+            "anomalies": list(side.loaded.anomalies),
         }
         for name, side, spec in named
     }

@@ -110,17 +110,29 @@ def test_weights_of_another_shape_are_refused(copy: Path, spec: Make) -> None:
     )
 
 
-def test_weights_without_a_place_are_said(copy: Path, spec: Make) -> None:
-    """Loaded, with a message: the model is complete, and something was left out."""
-
-    def change(tensors: dict[str, torch.Tensor]) -> None:
-        tensors["model.layers.0.extra.weight"] = torch.zeros(3)
-
-    rewrite(copy, change)
-    assert load(spec(copy)).messages == (
-        "m: the files hold tensors that LlamaForCausalLM has no place for, not loaded: "
-        "model.layers.0.extra.weight",
+@pytest.mark.parametrize(
+    "name", ["extra.weight", "self_attn.q_proj.q_scale", "mlp.up_proj.qzeros", "mlp.trellis"]
+)
+def test_weights_without_a_place_are_refused(name: str, copy: Path, spec: Make) -> None:
+    """Weights, scales, zero points and codes of a format that is not known; unless allowed."""
+    name = f"model.layers.0.{name}"
+    rewrite(copy, lambda tensors: tensors.update({name: torch.zeros(3)}))
+    assert refused(spec(copy)) == (
+        f"model.path: {copy} holds 1 tensors that LlamaForCausalLM has no place for: {name}; "
+        "without them another model would be measured. Give files in a format that is supported, "
+        "or name those that the model does not need in model.allow_unused, a list of globs."
     )
+    assert load(spec(copy, allow_unused=["model.layers.*"])).messages == (
+        f"m: not loaded, as model.allow_unused says: {name}",
+    )
+
+
+def test_buffers_of_older_releases_are_no_weights(copy: Path, spec: Make) -> None:
+    """Masks, rotary tables and positions were saved once, and are computed now."""
+    names = ("self_attn.rotary_emb.inv_freq", "attn.masked_bias", "attn.bias", "position_ids")
+    old = {f"model.layers.0.{name}": torch.zeros(3) for name in names}
+    rewrite(copy, lambda tensors: tensors.update(old))
+    assert load(spec(copy)).messages == ()
 
 
 def test_an_unknown_architecture_is_refused(copy: Path, spec: Make) -> None:
