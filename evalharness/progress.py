@@ -20,7 +20,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from evalharness.escape import printable
+from evalharness.spec.visible_text import printable
 
 
 class _Stderr(Console):

@@ -64,3 +64,9 @@ def test_a_file_is_one_idea(folder: str) -> None:
         if (n := len(f.read_text().splitlines())) > MOST_LINES
     }
     assert long == {}
+
+
+def test_what_lies_loose_at_the_root_is_what_everything_uses() -> None:
+    """Everything else is in the folder that says what it is for."""
+    loose = {f.stem for f in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert loose == {"api", "errors", "progress", "pytest_plugin", "version"}

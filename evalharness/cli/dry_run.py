@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 from evalharness.data import documents
 from evalharness.data.windows import cut
 from evalharness.engines.registry import find_model
-from evalharness.escape import printable
 from evalharness.gates import needs as needs_of
+from evalharness.spec.visible_text import printable
 from evalharness.workflow.plan import sizes
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ import typer
 from evalharness.cli.options import Format
 from evalharness.cli.stdout import PipeConsole, complain, reader_may_leave, show
 from evalharness.errors import InputError
-from evalharness.escape import printable
 from evalharness.run.command import Command
+from evalharness.spec.visible_text import printable
 
 if TYPE_CHECKING:
     from evalharness.spec.result import Result

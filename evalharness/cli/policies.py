@@ -14,7 +14,7 @@ import typer
 from evalharness.cli.options import AllowCode, Confined, RunDir, permit
 from evalharness.cli.stdout import say, show
 from evalharness.errors import InputError, Interrupted, RunError, nearest
-from evalharness.escape import printable
+from evalharness.spec.visible_text import printable
 
 if TYPE_CHECKING:
     from evalharness.api import LoadedRun

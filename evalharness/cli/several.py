@@ -11,8 +11,8 @@ from evalharness.cli.options import Format
 from evalharness.cli.output import deliver, said_if_unwritable
 from evalharness.cli.stdout import complain, reader_may_leave
 from evalharness.errors import InputError
-from evalharness.escape import printable
 from evalharness.progress import Progress
+from evalharness.spec.visible_text import printable
 
 if TYPE_CHECKING:
     from evalharness.workflow.plan import Job

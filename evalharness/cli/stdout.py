@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from rich.console import Console, RenderableType
 
 from evalharness.errors import RunError
-from evalharness.escape import printable
+from evalharness.spec.visible_text import printable
 
 
 def open_missing_streams() -> None:

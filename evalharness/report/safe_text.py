@@ -8,7 +8,7 @@ out. Every renderer calls it before it escapes.
 
 from __future__ import annotations
 
-from evalharness.escape import pieces, visible
+from evalharness.spec.visible_text import pieces, visible
 
 __all__ = ["cut", "pieces", "short", "visible"]
 

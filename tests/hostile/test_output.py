@@ -15,8 +15,8 @@ import evalharness
 from evalharness.cli.main import main
 from evalharness.cli.output import check_outputs, deliver
 from evalharness.errors import InputError
-from evalharness.escape import printable
 from evalharness.progress import Progress
+from evalharness.spec.visible_text import printable
 from tests.cli.command import cli
 from tests.report.conftest import make_any
 
