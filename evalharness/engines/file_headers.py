@@ -13,9 +13,9 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
-from evalharness.errors import InputError
+from evalharness.errors import InputError, short
 
 _LFS = b"version https://git-lfs"
 _AGAIN = "Copy or download it again."
@@ -37,16 +37,61 @@ def safetensors_header(path: Path, key: str) -> dict[str, Any]:
             header: dict[str, Any] = json.loads(file.read(length))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror})", key=key) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InputError(f"{path} is not a safetensors file", key=key, remedy=_AGAIN) from None
-    try:
-        tensors = [v for k, v in header.items() if k != "__metadata__"]
-        end = 8 + length + max((int(v["data_offsets"][1]) for v in tensors), default=0)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError):
-        raise InputError(f"{path} is not a safetensors file", key=key, remedy=_AGAIN) from None
+    wrong = _wrong_in(header)
+    if wrong is not None:
+        raise InputError(f"{path} is not a safetensors file ({wrong})", key=key, remedy=_AGAIN)
+    tensors = [v for k, v in header.items() if k != "__metadata__"]
+    end = 8 + length + max((v["data_offsets"][1] for v in tensors), default=0)
     if size < end:
         raise InputError(f"{path} is cut short: {size:,} bytes of {end:,}", key=key, remedy=_AGAIN)
     return header
+
+
+# Bits of a number by its dtype, as the safetensors library names them.
+_BITS = {"BOOL": 8, "BF16": 16, "C64": 64} | {
+    f"{kind}{bits}": bits
+    for kind, sizes in (("F", (16, 32, 64)), ("I", (8, 16, 32, 64)), ("U", (8, 16, 32, 64)))
+    for bits in sizes
+}
+_MOST_AXES = 16
+_MOST_NUMBER = 1 << 62
+
+
+def _wrong_in(header: object) -> str | None:
+    """What of a safetensors header is not as the format has it; None: nothing."""
+    if not isinstance(header, dict):
+        return f"its header must be a mapping, got {short(header)}"
+    for name, tensor in header.items():
+        if name == "__metadata__":
+            if not isinstance(tensor, dict | None):
+                return f"its metadata must be a mapping, got {short(tensor)}"
+            continue
+        wrong = _wrong_tensor(tensor)
+        if wrong is not None:
+            return f"tensor {short(name)}: {wrong}"
+    return None
+
+
+def _wrong_tensor(tensor: object) -> str | None:
+    if not isinstance(tensor, dict):
+        return f"must be a mapping, got {short(tensor)}"
+    dtype, shape, offsets = (tensor.get(k) for k in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str):
+        return f"dtype must be text, got {short(dtype)}"
+    if not _are_counts(shape) or len(shape) > _MOST_AXES:
+        return f"shape must be a list of counts, got {short(shape)}"
+    if not _are_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        return f"data_offsets must be two rising counts, got {short(offsets)}"
+    held, bits = offsets[1] - offsets[0], _BITS.get(dtype)
+    if bits is not None and math.prod(shape) * bits != 8 * held:
+        return f"{dtype} of shape {short(shape)} does not take {held} bytes"
+    return None
+
+
+def _are_counts(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(v) is int and 0 <= v < _MOST_NUMBER for v in value)
 
 
 def weight_files(place: Path) -> list[Path]:
@@ -58,6 +103,18 @@ def weight_files(place: Path) -> list[Path]:
         return []
     names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
     return [place / name for name in sorted(set(names)) if name.endswith(".safetensors")]
+
+
+def tensor_shapes(place: Path, key: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors in the directory or GGUF file ``place``, by name; none: not known."""
+    if place.suffix == ".gguf":
+        return {t.name: t.shape for t in gguf_tensors(place, key)}
+    return {
+        name: tuple(tensor["shape"])
+        for path in weight_files(place)
+        for name, tensor in safetensors_header(path, key).items()
+        if name != "__metadata__"
+    }
 
 
 def check_safetensors(path: Path, key: str) -> None:
@@ -146,45 +203,81 @@ def gguf_tensors(path: Path, key: str) -> list[GgufTensor]:
 
 # GGUF value types of fixed size: u8 i8 u16 i16 u32 i32 f32 bool u64 i64 f64; 8 string, 9 array.
 _WIDTH = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_STRING, _ARRAY = 8, 9
+_INTEGERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 10: "Q", 11: "q"}
+_MOST_NESTED = 4  # arrays in arrays; files have none
+
+
+class _Cursor:
+    """A place in a GGUF file, which no length read from it can move past the end."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self.data, self.at = data, 24
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes."""
+        self.skip(count)
+        return self.data[self.at - count : self.at]
+
+    def skip(self, count: int) -> None:
+        """Pass over ``count`` bytes."""
+        if count > len(self.data) - self.at:
+            raise ValueError("cut short")
+        self.at += count
+
+    def read(self, form: str) -> Any:
+        """The next number of a format of `struct`."""
+        return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))[0]
+
+    def text(self) -> str:
+        """The next string."""
+        return self.take(self.read("Q")).decode()
+
+    def value(self, depth: int = 0) -> int | None:
+        """Pass over a value behind its type; return it where it is an integer."""
+        kind = self.read("I")
+        if kind in _INTEGERS:
+            return int(self.read(_INTEGERS[kind]))
+        self.pass_over(kind, depth)
+        return None
+
+    def pass_over(self, kind: int, depth: int) -> None:
+        """Pass over a value of type ``kind``."""
+        if kind in _WIDTH:
+            self.skip(_WIDTH[kind])
+        elif kind == _STRING:
+            self.skip(self.read("Q"))
+        elif kind == _ARRAY and depth < _MOST_NESTED:
+            inner, length = self.read("I"), self.read("Q")
+            if inner in _WIDTH:
+                self.skip(_WIDTH[inner] * length)
+                return
+            for _ in range(length):
+                self.pass_over(inner, depth + 1)
+        else:
+            raise ValueError(f"value type {kind}")
 
 
 def _tensor_table(data: mmap.mmap) -> list[GgufTensor]:
     count, keys = struct.unpack_from("<QQ", data, 8)
-    at = 24
+    cursor, layers = _Cursor(data), 0
     for _ in range(keys):
-        at += 8 + int(struct.unpack_from("<Q", data, at)[0])
-        (kind,) = struct.unpack_from("<I", data, at)
-        at = _skip(data, at + 4, kind)
+        name, value = cursor.text(), cursor.value()
+        if name.endswith(".block_count") and value is not None:
+            layers = max(layers, value)
     tensors = []
     for _ in range(count):
-        (length,) = struct.unpack_from("<Q", data, at)
-        name = data[at + 8 : at + 8 + length].decode()
-        (axes,) = struct.unpack_from("<I", data, at + 8 + length)
-        at += 12 + length
-        shape = struct.unpack_from(f"<{axes}Q", data, at)
-        kind, offset = struct.unpack_from("<IQ", data, at + 8 * axes)
-        at += 8 * axes + 12
-        tensors.append(GgufTensor(name, tuple(reversed(shape)), kind, offset))
-    if at + max((t.offset + (t.bytes or 0) for t in tensors), default=0) > len(data):
+        name, axes = cursor.text(), cursor.read("I")
+        if axes > _MOST_AXES:
+            raise ValueError("too many axes")
+        shape = tuple(cursor.read("Q") for _ in range(axes))
+        kind, offset = cursor.read("I"), cursor.read("Q")
+        tensors.append(GgufTensor(name, shape[::-1], kind, offset))
+    if cursor.at + max((t.offset + (t.bytes or 0) for t in tensors), default=0) > len(data):
         raise ValueError("cut short")
+    if layers > len(tensors):
+        raise ValueError(f"{layers} layers, {len(tensors)} tensors")
     return tensors
-
-
-def _skip(data: mmap.mmap, at: int, kind: int) -> int:
-    """Return where the value of type ``kind`` at ``at`` ends."""
-    if kind == 8:
-        return at + 8 + int(struct.unpack_from("<Q", data, at)[0])
-    if kind != 9:
-        if kind not in _WIDTH:
-            raise ValueError(f"unknown value type {kind}")
-        return at + _WIDTH[kind]
-    inner, length = struct.unpack_from("<IQ", data, at)
-    at += 12
-    if inner in _WIDTH:
-        return at + _WIDTH[inner] * int(length)
-    for _ in range(length):
-        at = _skip(data, at, inner)
-    return at
 
 
 def _pointer(path: Path, key: str) -> InputError:

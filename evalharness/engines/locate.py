@@ -22,7 +22,8 @@ from typing import Any
 
 from evalharness.engines.file_headers import check_gguf, check_safetensors
 from evalharness.engines.hub import Resolved, require_cached
-from evalharness.errors import InputError
+from evalharness.engines.model_config import check_config
+from evalharness.errors import InputError, short
 from evalharness.spec.model import ModelSource, ModelSpec
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -127,9 +128,15 @@ def check_directory(path: Path, key: str, *, allow_pickle: bool = False) -> None
     names = _names(path)
     if "config.json" not in names:
         raise _no_config(path, names, key)
-    read_json(path / "config.json", key)
+    config = read_json(path / "config.json", key)
+    _check_weights(path, names, key, allow_pickle=allow_pickle)
+    check_config(path, config, key)
+
+
+def _check_weights(path: Path, names: list[str], key: str, *, allow_pickle: bool) -> None:
     if "model.safetensors" in names:
         check_safetensors(path / "model.safetensors", key)
+        _refuse_stale(path, names, key)
         return
     for index, pickled in (
         ("model.safetensors.index.json", False),
@@ -151,11 +158,39 @@ def check_directory(path: Path, key: str, *, allow_pickle: bool = False) -> None
     )
 
 
+def _refuse_stale(path: Path, names: list[str], key: str) -> None:
+    """Two sets of weights: the whole file would be loaded, whichever is meant."""
+    index = "model.safetensors.index.json"
+    if index not in names:
+        return
+    shards = set(map(str, _weight_map(path / index, key).values()))
+    if shards != {"model.safetensors"}:
+        raise InputError(
+            f"{path} holds two sets of weights: model.safetensors, and {index} with "
+            f"{_listed(sorted(shards))}",
+            key=key,
+            remedy="Remove the one that is out of date.",
+        )
+
+
+def _weight_map(path: Path, key: str) -> dict[str, str]:
+    found = read_json(path, key).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise InputError(f"{path} has no weight_map", key=key)
+    for name, shard in found.items():
+        if not isinstance(shard, str):
+            raise InputError(
+                f"{path}: weight_map must name files (got {short(shard)} for {short(name)})",
+                key=key,
+            )
+    return found
+
+
 def read_json(path: Path, key: str) -> dict[str, Any]:
     """Read a JSON object, or raise `InputError` that names the file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({error})", key=key) from None
     if not isinstance(data, dict):
         raise InputError(f"{path} must hold a JSON object (got {type(data).__name__})", key=key)
@@ -231,10 +266,7 @@ def _in_package(text: str, key: str) -> Path:
 def _check_shards(
     path: Path, index: str, names: list[str], key: str, *, allow_pickle: bool
 ) -> None:
-    weight_map = read_json(path / index, key).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise InputError(f"{path / index} has no weight_map", key=key)
-    shards = sorted({str(v) for v in weight_map.values()})
+    shards = sorted(set(_weight_map(path / index, key).values()))
     missing = [s for s in shards if s not in names]
     if missing:
         raise InputError(

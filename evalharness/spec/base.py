@@ -6,7 +6,7 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evalharness.errors import InputError, nearest
+from evalharness.errors import InputError, nearest, short
 from evalharness.spec.yamlfile import KeyPath, YamlFile
 
 
@@ -53,7 +53,7 @@ def _input_error(
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = message[:1].lower() + message[1:]
     got = first.get("input")
-    shown = "" if isinstance(got, dict | list | BaseModel) else f" (got {got!r})"
+    shown = "" if isinstance(got, dict | list | BaseModel) else f" (got {short(got, 200)})"
     return file.error(message + ("" if "got " in message else shown), key)
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 
 from evalharness.compat import quantizers as compat
+from evalharness.engines.model_config import METHODS
 
 # Every option that CONTRIBUTING, the README and our tests show.
 SHOWN = {
@@ -91,3 +92,11 @@ def test_a_torchao_weight_says_what_shares_a_scale_and_what_its_codes_are() -> N
     assert hasattr(held.data, "dequantize")
     assert hasattr(held, "__tensor_flatten__")
     assert compat.code_dtype(weight()) is compat.columns_of_a_scale(weight()) is None
+
+
+def test_the_methods_that_are_supported_are_those_of_transformers() -> None:
+    """But for what no checkpoint holds, and for quanto and HQQ, whose storage is not measured."""
+    from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
+
+    known = set(AUTO_QUANTIZATION_CONFIG_MAPPING) | {"bitsandbytes"}
+    assert known - {"quanto", "hqq", "gguf", "gemma"} == METHODS

@@ -203,10 +203,9 @@ def test_broken_safetensors_are_refused(copy: Path) -> None:
     """Cut short, no safetensors at all, or a git-lfs pointer."""
     file = copy / "model.safetensors"
     whole = file.read_bytes()
-    lists, empty = (struct.pack("<Q", len(h)) + h for h in (b"[]", b'{"a": {}}'))
     file.write_bytes(whole[:-1])
     assert f"{file} is cut short: {len(whole) - 1:,} bytes of {len(whole):,}" in refused(copy)
-    for bad in (b"", b"x", b"\xff" * 64, struct.pack("<Q", 4) + b"nope", lists, empty):
+    for bad in (b"", b"x", b"\xff" * 64, struct.pack("<Q", 4) + b"nope"):
         file.write_bytes(bad)
         assert f"{file} is not a safetensors file. Copy or download it again." in refused(copy)
     file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
