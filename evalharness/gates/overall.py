@@ -28,7 +28,7 @@ from evalharness.spec.result import Anomaly, GateResult, Waiver
 
 INCOMPLETE = (
     "The run is incomplete for this policy: no gate that could block is about anything measured of "
-    "what the candidate does, only about its bytes or what was not measured."
+    "what the candidate does, only about its weights and bytes or about what was not measured."
 )
 
 

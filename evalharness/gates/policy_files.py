@@ -84,6 +84,7 @@ def resolve_policy(file: YamlFile) -> Policy:
         waivers=tuple(waivers),
         baseline_place=baseline_place,
         on_incomplete=on_incomplete,
+        sources=(*(here.path for here, _ in chain), *([] if baseline is None else [baseline])),
     )
 
 

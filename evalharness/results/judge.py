@@ -25,9 +25,14 @@ def judge(run: Run | InMemory, policy: Policy) -> tuple[Estimates, Decision, lis
 
 
 def policy_of(run: Run) -> Policy:
-    """The policy that a run was decided by: the original file, or the run's copy if it is gone."""
-    original = Path(run.manifest.get("policy", ""))
-    return load_policy(original if original.is_file() else run.path / "policy.yaml")
+    """The policy that a run was decided by: the original, or the run's copy where it is not whole.
+
+    The copy needs no other file, so that a run can be judged wherever it is moved.
+    """
+    original = run.manifest.get("policy", "")
+    sources = [Path(p) for p in run.manifest.get("policy_sources", [original])]
+    whole = all(path.is_file() for path in sources)
+    return load_policy(original if whole else run.path / "policy.yaml")
 
 
 def claims_compression(run: Run | InMemory) -> bool:

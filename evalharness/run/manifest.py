@@ -64,5 +64,6 @@ class Manifest(TypedDict, total=False):
 
     # How it was finished.
     policy: str  # the policy's file
+    policy_sources: list[str]  # that file, those it extends, and its baseline
     files: dict[str, str]  # SHA-256 of every other file, by its path in the run
     sha256: str  # of the manifest without this key

@@ -264,6 +264,7 @@ class Policy:
     waivers: tuple[GivenWaiver, ...]
     baseline_place: Place | None = field(default=None, repr=False, compare=False)
     on_incomplete: Blocks = "block"
+    sources: tuple[Path, ...] = field(default=(), compare=False)  # every file that it is made of
 
     def gate(self, gate_id: str) -> Gate | None:
         """The gate of that id."""

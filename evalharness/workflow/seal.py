@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evalharness.gates.resolved_policy import BASELINE, resolved_text
 from evalharness.report import render_html, render_junit, render_markdown
 from evalharness.results.assemble import build, decided_again
 from evalharness.results.files import load_result
@@ -23,9 +24,13 @@ def finish(run: Run, policy: Policy) -> Result:
         result = build(run, estimates, decision, found)
     pages = _rendered(result)
     # From here on the run is not whole until it is sealed, so nothing slow comes between.
-    # The copy is for readers, and for when the original is gone; paths in it stay the original's.
-    run.update(policy=str(policy.path.resolve()))
-    run.write_text("policy.yaml", policy.path.read_text(encoding="utf-8"))
+    run.update(
+        policy=str(policy.path.resolve()),
+        policy_sources=[str(path.resolve()) for path in policy.sources],
+    )
+    run.write_text("policy.yaml", resolved_text(policy))
+    if policy.baseline is not None:
+        run.write_text(BASELINE, policy.baseline.read_text(encoding="utf-8"))
     run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
     for name, text in pages.items():
         run.write_text(name, text)

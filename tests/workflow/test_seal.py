@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
 from evalharness.workflow.seal import finish
 from tests.cli.command import cli
@@ -35,6 +36,32 @@ def test_the_finish_is_repeatable(project: Path) -> None:
     first = (run.path / "result.json").read_bytes()
     finish(run, job(project, "other").policy)
     assert (run.path / "result.json").read_bytes() == first
+
+
+def test_a_run_moved_away_from_its_policies_is_judged_as_before(project: Path) -> None:
+    """It keeps what they came to, and the baseline, and does not miss what they extended."""
+    _, first = compare(job(project, "first"))
+    stored = project / "stored.json"
+    assert cli("baseline", "save", first.path, "--to", stored)[0] == 0
+    (project / "own.yaml").write_text(
+        "extends: gates.yaml\nbaseline: stored.json\n"
+        "gates: [{metric: top1.agreement, min: -0.01, relative_to: baseline, decide: not-worse}]\n"
+    )
+    before, run = compare(job(project, gates=project / "own.yaml"))
+    for name in ("own.yaml", "gates.yaml", "stored.json"):
+        (project / name).unlink()
+    moved = run.path.rename(project / "elsewhere")
+    for _ in range(2):  # the second time by a copy that is decided by itself
+        code, out, _ = cli("gate", moved, "--format", "json")
+        after = Result.model_validate_json(out)
+        assert (code, after.verdict, after.headline) == (
+            before.exit_code,
+            before.verdict,
+            before.headline,
+        )
+        assert [(g.id, g.verdict, g.threshold) for g in after.gates] == [
+            (g.id, g.verdict, g.threshold) for g in before.gates
+        ]
 
 
 def test_gate_report_and_show_work_without_torch(project: Path) -> None:
