@@ -252,7 +252,7 @@ class DecidedItem(pytest.Item):
         error = excinfo.value
         if isinstance(error, GateError):
             return _shown(error.result)
-        if isinstance(error, EvalHarnessError):
+        if isinstance(error, EvalHarnessError | pytest.xfail.Exception):
             return str(error)
         return super().repr_failure(excinfo, style)
 

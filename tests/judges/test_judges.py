@@ -28,7 +28,7 @@ from tests.judges.policies import random_policy
 from tests.pytest_plugin.fake_api import PLUGIN
 
 pytest_plugins = ["pytester"]
-FUZZED = int(os.environ.get("EVALHARNESS_FUZZED", "8"))
+FUZZED = int(os.environ.get("EVALHARNESS_FUZZED", "5"))
 
 
 class Outcomes:
