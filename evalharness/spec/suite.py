@@ -248,7 +248,10 @@ def _absolute(file: YamlFile, entry: Any, at: tuple[str, int], keys: tuple[str, 
     entry = dict(entry)
     for key in keys:
         if isinstance(entry.get(key), str):
-            found = expand(Path(os.path.abspath(file.named(entry[key], (*at, key)))))
+            try:
+                found = expand(Path(os.path.abspath(file.named(entry[key], (*at, key)))))
+            except (ValueError, OSError) as error:
+                raise file.error(f"cannot be a file name ({error})", (*at, key)) from None
             if not found:
                 raise file.error(f"no such file: {file.named(entry[key], ())}", (*at, key))
             for path in found:
