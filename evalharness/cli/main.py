@@ -316,7 +316,9 @@ def _unexpected(error: Exception) -> int:
     known = isinstance(error, OSError) and error.errno in (*_NAMED_WRONG, *_NOT_WRITABLE)
     if isinstance(error, OSError) and known:
         name = "" if error.filename is None else f"{str(error.filename)[:200]}: "
-        complain(f"error: {name}{error.strerror}. What was recorded is kept.")
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        remedy = " Give a place, or a copy of the run, that you may write in." if denied else ""
+        complain(f"error: {name}{error.strerror}. What was recorded is kept.{remedy}")
         return InputError.exit_code if error.errno in _NAMED_WRONG else EvalHarnessError.exit_code
     for part in traceback.format_exception(error):
         for line in part.rstrip().split("\n"):

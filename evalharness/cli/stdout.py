@@ -81,13 +81,17 @@ def complain(text: object) -> None:
 
 def show(*parts: RenderableType) -> None:
     """Print tables and lines on stdout; nothing in them is markup."""
+    from evalharness.report.terminal import plain_text
+
     with reader_may_leave():
         console = PipeConsole(width=100)
         for part in parts:
             if isinstance(part, str):
                 console.print(printable(part), soft_wrap=True)
-            else:
+            elif console.is_terminal:
                 console.print(part)
+            else:
+                print(plain_text(part, console.width), end="")
 
 
 class PipeConsole(Console):

@@ -24,6 +24,7 @@ from evalharness.report.glossary import (
 from evalharness.report.safe_text import short, visible
 from evalharness.spec.estimate import Verdict
 from evalharness.spec.result import Result
+from evalharness.spec.visible_text import no_command
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -98,11 +99,14 @@ def plain_text(part: RenderableType, width: int) -> str:
         no_color=True,
         force_jupyter=False,
         force_interactive=False,
+        markup=False,
+        emoji=False,
         _environ={},
     )
     with console.capture() as captured:
         console.print(part, width=width, highlight=False)
-    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+    # A wrapped line may begin anywhere in a name.
+    return "".join(f"{no_command(line.rstrip())}\n" for line in captured.get().splitlines())
 
 
 def _parts(result: Result, width: int) -> list[RenderableType]:

@@ -57,5 +57,9 @@ def printable(text: str) -> str:
     >>> printable("::error::forged")
     ': :error::forged'
     """
-    text = visible(text).replace("##[", "# #[")
-    return re.sub(r"^(\s*):(?=:)", r"\1: ", text)
+    return no_command(visible(text))
+
+
+def no_command(line: str) -> str:
+    """Return a line that is ours, some words of which may be a file's, as no command to GitHub."""
+    return re.sub(r"^(\s*):(?=:)", r"\1: ", line.replace("##[", "# #["))

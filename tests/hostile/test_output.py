@@ -10,12 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 import evalharness
 from evalharness.cli.main import main
 from evalharness.cli.output import check_outputs, deliver
 from evalharness.errors import InputError
 from evalharness.progress import Progress
+from evalharness.report.terminal import plain_text
 from evalharness.spec.visible_text import printable
 from tests.cli.command import cli
 from tests.report.conftest import make_any
@@ -99,6 +102,17 @@ def test_names_are_no_markup(tmp_path: Path, capfd: pytest.CaptureFixture[str], 
     )
     code, out, _ = cli("plan", "p.yaml")
     assert (code, name in out) == (0, True)
+
+
+@pytest.mark.parametrize("width", range(1, 90, 11))
+def test_a_line_that_is_wrapped_begins_no_command(width: int) -> None:
+    """In a table, and in the summary."""
+    words = "a" * width + " ::error::x ##[error]y"
+    table = Table("gate", width=100)
+    table.add_row(words)
+    for text in (plain_text(table, 100), plain_text(Text(words), 80)):
+        assert commands_in(text) == []
+        assert "error]y" in text
 
 
 def test_progress_forges_nothing(capfd: pytest.CaptureFixture[str]) -> None:
@@ -186,8 +200,10 @@ def test_what_a_file_system_refuses_is_one_line(
     monkeypatch.setattr("evalharness.cli.main.app", refuse)
     with pytest.raises(SystemExit) as left:
         main()
-    said = f"error: run/result.json: {os.strerror(number)}. What was recorded is kept.\n"
-    assert (left.value.code, capsys.readouterr().err) == (code, said)
+    said = f"error: run/result.json: {os.strerror(number)}. What was recorded is kept."
+    denied = number in (errno.EACCES, errno.EROFS)
+    said += " Give a place, or a copy of the run, that you may write in." if denied else ""
+    assert (left.value.code, capsys.readouterr().err) == (code, said + "\n")
 
 
 def test_a_traceback_is_no_command(
