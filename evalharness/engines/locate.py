@@ -22,6 +22,7 @@ from typing import Any
 
 from evalharness.engines.file_headers import check_gguf, check_safetensors
 from evalharness.engines.hub import Resolved, require_cached
+from evalharness.engines.model_code import refuse_code
 from evalharness.engines.model_config import check_config
 from evalharness.errors import InputError, short
 from evalharness.spec.model import ModelSource, ModelSpec
@@ -111,7 +112,8 @@ def resolve_adapter(text: str, key: str = "adapter", *, allow_pickle: bool = Fal
             key=key,
             remedy="Give the directory that PEFT's save_pretrained wrote.",
         )
-    read_json(path / "adapter_config.json", key)
+    config = path / "adapter_config.json"
+    refuse_code(read_json(config, key), config, key)
     if "adapter_model.safetensors" in names:
         check_safetensors(path / "adapter_model.safetensors", key)
     elif "adapter_model.bin" in names and not allow_pickle:
@@ -129,6 +131,7 @@ def check_directory(path: Path, key: str, *, allow_pickle: bool = False) -> None
     if "config.json" not in names:
         raise _no_config(path, names, key)
     config = read_json(path / "config.json", key)
+    refuse_code(config, path / "config.json", key)
     _check_weights(path, names, key, allow_pickle=allow_pickle)
     check_config(path, config, key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ class HubData(Spec):
     @classmethod
     def _expression(cls, value: str | None) -> str | None:
         try:
-            re.compile(value or "")
+            with warnings.catch_warnings(action="ignore"):  # of what a later Python may read so
+                re.compile(value or "")
         except (re.error, RecursionError, OverflowError) as error:
             raise ValueError(f"must be a regular expression ({error})") from None
         return value

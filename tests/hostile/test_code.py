@@ -214,6 +214,36 @@ def test_a_pickled_adapter_is_refused(tmp_path: Path) -> None:
         resolve_adapter(str(tmp_path))
 
 
+CONFIGS = [
+    {"attn_implementation": "kernels-community/evil"},
+    {"attn_implementation": {"": "sdpa", "text_config": "a/evil@main:f"}},
+    {"text_config": {"_attn_implementation": "a/evil"}},
+    {"experts_implementation": "a/evil"},
+]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_configuration_names_no_kernels_of_the_hub(
+    tmp_path: Path, config: dict[str, object]
+) -> None:
+    """transformers would fetch and run them, unasked."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="names kernels of the hub under") as caught:
+        check_directory(tmp_path, "model.path")
+    assert REMEDY in str(caught.value)
+    (tmp_path / "config.json").write_text('{"attn_implementation": "sdpa"}')
+    with pytest.raises(InputError, match="no weights in"):
+        check_directory(tmp_path, "model.path")
+
+
+def test_an_adapter_names_no_module(tmp_path: Path) -> None:
+    """PEFT would import it."""
+    config = {"megatron_config": {"a": 1}, "megatron_core": "evil"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="names a module to import under 'megatron_config'"):
+        resolve_adapter(str(tmp_path))
+
+
 @pytest.mark.parametrize("key", ["allow_code", "confined", "trust_remote_code"])
 def test_a_suite_cannot_allow_it_to_itself(tmp_path: Path, key: str) -> None:
     """There is no such key."""

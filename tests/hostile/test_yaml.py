@@ -177,6 +177,7 @@ def test_a_model_file_that_names_nothing(tmp_path: Path, name: str) -> None:
 
 
 SUITES = {
+    "a text of 9,000 letters": (f"seed: {'x' * 9000}", "xxx…)"),
     "a seed below zero": ("seed: -1", "seed: should be greater than or equal to 0"),
     "an endless seed": (f"seed: {'9' * 200}", "seed: should be less than"),
     "a path too long": (f"corpora: [{{name: c, path: {'a' * 5000}}}]", "cannot be a file name"),
