@@ -265,6 +265,7 @@ def _kl(ref: Replay, side: Side, hidden: Tensor, target: Tensor) -> float:
     for piece in chunks(len(target), CHUNK):
         z = side.logits(hidden[piece])
         z_ref = ref.head(ref.clean[piece]) if ref.side.split else ref.clean[piece]
-        found = token_statistics(z_ref.to(z.device), z, target[piece])
+        z_ref = ref.side.finite_padding(z_ref).to(z.device)
+        found = token_statistics(z_ref, z, target[piece])
         total += float(found["kl"].double().sum())
     return total

@@ -103,9 +103,13 @@ def _tasks(job: Job) -> list[str]:
 
 def _memory(jobs: Sequence[Job]) -> list[str]:
     from evalharness.workflow.memory_plan import plan_memory
+    from evalharness.workflow.positions import check_positions
 
+    notes = dict.fromkeys(note for job in jobs for note in check_positions(job))
     plans = [plan_memory(j.reference, j.candidate, j.suite, j.device) for j in jobs]
-    return [f"memory     {line}" for line in dict.fromkeys(plan.lines[-1] for plan in plans)]
+    return [f"warning    {note}" for note in notes] + [
+        f"memory     {line}" for line in dict.fromkeys(plan.lines[-1] for plan in plans)
+    ]
 
 
 def _gates(job: Job) -> Table:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from evalharness.compat.silence import quiet
+
 if TYPE_CHECKING:
     import torch
 
@@ -16,4 +18,5 @@ def copy_block_by_block(model: Any, device: torch.device) -> None:
     """
     from accelerate import cpu_offload
 
-    cpu_offload(model, device)
+    with quiet():
+        cpu_offload(model, device)

@@ -23,6 +23,7 @@ _LIBRARIES = (
     "accelerate",
     "bitsandbytes",
     "torchao",
+    "compressed_tensors",
     "peft",
     "huggingface_hub",
     "gguf",
@@ -42,7 +43,12 @@ _HARMLESS = re.compile(
     r"|torch\.jit\.script\w*` is deprecated|Detected no triton"
     r"|^\w+ LOAD REPORT from: |ImageProcessor` requires torchvision"
     r"|NOTE: Redirects are currently not supported"
+    r"|^The global interpreter lock \(GIL\) has been enabled to load module"
+    r"|^(Dispatching|Decompressing) model"
 )
+
+# A RuntimeWarning that is about a module, not about numbers.
+_OF_IMPORTS = re.compile(r"^The global interpreter lock \(GIL\) has been enabled")
 
 
 class Messages:
@@ -121,11 +127,11 @@ class Warned:
     """Warnings that Python code gave, one line each, once."""
 
     def __init__(self) -> None:
-        self._numerical, self._others = Messages(), Messages()
+        self._numerical, self._others, self.logged = Messages(), Messages(), Messages()
 
     def add(self, text: str, category: type[Warning]) -> None:
         """Keep a warning; one about numbers, such as an overflow, is for whoever reads them."""
-        numerical = issubclass(category, RuntimeWarning)
+        numerical = issubclass(category, RuntimeWarning) and not _OF_IMPORTS.search(text)
         (self._numerical if numerical else self._others).add(text)
 
     @property
@@ -135,13 +141,13 @@ class Warned:
 
     @property
     def others(self) -> tuple[str, ...]:
-        """About anything else: they belong into the log."""
-        return self._others.lines
+        """About anything else, and what libraries logged: they belong into the log."""
+        return (*self._others.lines, *self.logged.lines)
 
 
 @contextmanager
 def warnings_kept() -> Iterator[Warned]:
-    """Keep warnings off the terminal while models run; nothing is ignored.
+    """Keep warnings and what is logged off the terminal while models run; nothing is ignored.
 
     bitsandbytes, say, warns at every forward pass of what it does by design: once is enough.
     """
@@ -150,7 +156,7 @@ def warnings_kept() -> Iterator[Warned]:
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         warned.add(str(message), category)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _logs_into(warned.logged):
         warnings.simplefilter("default")
         warnings.showwarning = show
         yield warned
@@ -171,10 +177,8 @@ def quiet() -> Iterator[Messages]:
 
     """
     messages = Messages()
-    collector = _Collector(messages)
     kept = (sys.stdout, sys.stderr)
     taps = (_Tap(messages, sys.stdout), _Tap(messages, sys.stderr))
-    before = {log: (log.handlers[:], log.propagate) for log in _with_handlers()}
 
     def show(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
         for_authors = issubclass(category, DeprecationWarning | PendingDeprecationWarning)
@@ -184,24 +188,35 @@ def quiet() -> Iterator[Messages]:
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         warnings.showwarning = show
-        sys.stdout, sys.stderr = taps
-        for log in before:
-            if log.name in _LIBRARIES:
-                log.handlers, log.propagate = [collector], False
-            elif log.name == "root" or any(_on_terminal(h) for h in log.handlers):
-                others = [h for h in log.handlers if not _on_terminal(h)]
-                log.handlers = [*others, collector]
-        try:
-            yield messages
-        finally:
-            sys.stdout, sys.stderr = kept
-            for tap in taps:
-                tap.finish()
-            for log, (handlers, propagate) in before.items():
-                # A library imported inside the block has set up its own logging: let it be.
-                fresh = [h for h in log.handlers if h is not collector and h not in handlers]
-                log.handlers = handlers + fresh
-                log.propagate = log.propagate if fresh else propagate
+        with _logs_into(messages):
+            sys.stdout, sys.stderr = taps
+            try:
+                yield messages
+            finally:
+                sys.stdout, sys.stderr = kept
+                for tap in taps:
+                    tap.finish()
+
+
+@contextmanager
+def _logs_into(messages: Messages) -> Iterator[None]:
+    """Within the block, what would be logged to the terminal goes to ``messages``."""
+    collector = _Collector(messages)
+    before = {log: (log.handlers[:], log.propagate) for log in _with_handlers()}
+    for log in before:
+        if log.name in _LIBRARIES:
+            log.handlers, log.propagate = [collector], False
+        elif log.name == "root" or any(_on_terminal(h) for h in log.handlers):
+            others = [h for h in log.handlers if not _on_terminal(h)]
+            log.handlers = [*others, collector]
+    try:
+        yield
+    finally:
+        for log, (handlers, propagate) in before.items():
+            # A library imported inside the block has set up its own logging: let it be.
+            fresh = [h for h in log.handlers if h is not collector and h not in handlers]
+            log.handlers = handlers + fresh
+            log.propagate = log.propagate if fresh else propagate
 
 
 def _with_handlers() -> list[logging.Logger]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import InputError
 
 MOST_CHUNK = 1024  # scored positions
+MASKED = -1e4  # the logit of a row of the vocabulary that is never said
 LOGITS_CPU = 256 << 20  # bytes of both sides' logits
 
 
@@ -44,7 +46,9 @@ class Side:
         self.head: nn.Module = head
         self.backbone: nn.Module = self.model.base_model
         self.vocab_size = _head_rows(head, self.model)
-        self.split = self.backbone is not self.model and self._head_is_exact()
+        # From this row on the vocabulary is padding that the model masks with −∞; None: it is not.
+        self.masked_from: int | None = None
+        self.split = self._head_is_exact() and self.backbone is not self.model
         self.released = False
 
     @property
@@ -67,7 +71,17 @@ class Side:
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """Logits (N, V) of N positions of `hidden`."""
         out: Tensor = self.head(hidden_NC) if self.split else hidden_NC
-        return out
+        return self.finite_padding(out)
+
+    def finite_padding(self, logits_NV: Tensor) -> Tensor:
+        """``logits_NV`` with a number for −∞ where the vocabulary is padding.
+
+        Of probability 0 either way; but the difference of two infinities is no number.
+        """
+        if self.masked_from is None:
+            return logits_NV
+        real, padding = logits_NV[:, : self.masked_from], logits_NV[:, self.masked_from :]
+        return torch.cat([real, padding.masked_fill(padding == -inf, MASKED)], -1)
 
     def head_on(self, device: torch.device) -> nn.Module | None:
         """A copy of the head on another device; None where there is none to make.
@@ -75,9 +89,9 @@ class Side:
         Hidden states are quick to move, logits are not: 4 kB against 256 kB a token for Llama-3 1B.
         A quantised head, whose module may be bound to its device, is not copied.
         """
-        if not self.split or device == self.device or type(self.head) is not nn.Linear:
+        if not self.split or device == self.device or self.masked_from is not None:
             return None
-        if self.head.weight.is_meta:
+        if type(self.head) is not nn.Linear or self.head.weight.is_meta:
             return None
         try:
             return copy.deepcopy(self.head).to(device)
@@ -98,11 +112,18 @@ class Side:
     def _head_is_exact(self) -> bool:
         ids = torch.arange(8, device=self.device)[None] % self.vocab_size
         try:
+            whole = self.model(input_ids=ids, use_cache=False).logits
+            self.masked_from = self._masked(whole)
             hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
-            split, whole = self.head(hidden), self.model(input_ids=ids, use_cache=False).logits
+            split = self.head(hidden)
         except (AttributeError, TypeError, RuntimeError):
             return False
         return split.shape == whole.shape and torch.equal(split, whole.to(split.dtype))
+
+    def _masked(self, logits_BTV: Tensor) -> int | None:
+        rows = len(self.loaded.tokenizer)
+        padding = logits_BTV[..., rows:]
+        return rows if padding.numel() and bool((padding == -inf).any()) else None
 
 
 def _head_rows(head: nn.Module, model: Any) -> int:

@@ -32,6 +32,7 @@ from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
 from evalharness.workflow.noise_floor import Floor
 from evalharness.workflow.plan import Job
+from evalharness.workflow.positions import check_positions
 from evalharness.workflow.record_tasks import record_tasks
 from evalharness.workflow.reference import Reference, load_side
 from evalharness.workflow.stopping import decided, look, look_shares
@@ -47,6 +48,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         memory = job.memory or plan_memory(job.reference, job.candidate, job.suite, job.device)
         for line in memory.lines:
             progress.detail(line)
+        beyond = check_positions(job)
         reference = reference or Reference(job, memory, progress)
         # Before the candidate takes its place, and before anything is written: a limit that
         # rounding alone could break is wrong input.
@@ -54,7 +56,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         if memory.mode == "in_turn":
             reference.go_alone(memory.batch_size, progress)
         candidate = load_side(job.candidate, job.device, memory, progress)
-        noted = check_pair(reference.side, candidate, job.suite)
+        noted = [*beyond, *check_pair(reference.side, candidate, job.suite)]
         work = Measurement(job, memory, reference, candidate, progress)
         run = begin(job, reference, candidate, watcher=work.watcher, floor=floor, noted=noted)
         try:

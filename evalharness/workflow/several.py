@@ -125,6 +125,7 @@ def compare_many(
     from evalharness.pair.faults import free_memory
     from evalharness.pair.tasks.kept_prompts import KeptPrompts
     from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
+    from evalharness.workflow.positions import check_positions
     from evalharness.workflow.reference import Reference
 
     # All plans first: once the reference is loaded, less memory is free.
@@ -134,6 +135,7 @@ def compare_many(
     planned: list[MemoryPlan | EvalHarnessError] = []
     for job in jobs:
         try:
+            check_positions(job)
             planned.append(
                 plan_memory(job.reference, job.candidate, job.suite, job.device, reserved=prompts)
             )

@@ -9,7 +9,7 @@ import warnings
 import pytest
 from tqdm import tqdm
 
-from evalharness.compat.silence import Messages, quiet
+from evalharness.compat.silence import Messages, quiet, warnings_kept
 
 
 def test_everything_said_is_collected_and_nothing_is_printed(capfd) -> None:
@@ -149,3 +149,18 @@ def test_a_bad_format_string_of_a_library_does_no_harm() -> None:
     with quiet() as said:
         logging.getLogger("transformers").warning("%d %d", 1)
     assert said.lines == ("%d %d",)
+
+
+def test_logging_while_models_run_is_kept_off_the_terminal(capfd) -> None:
+    """Of libraries and of others; what is printed there is the caller's."""
+    with warnings_kept() as warned:
+        logging.getLogger("torchao").warning("Failed to load a kernel")
+        logging.getLogger("somewhere").error("logged")
+        warnings.warn(
+            "The global interpreter lock (GIL) has been enabled", RuntimeWarning, stacklevel=1
+        )
+        warnings.warn("overflow", RuntimeWarning, stacklevel=1)
+        print("progress")
+    assert capfd.readouterr() == ("progress\n", "")
+    assert warned.numerical == ("overflow",)
+    assert warned.others[-2:] == ("Failed to load a kernel", "logged")
