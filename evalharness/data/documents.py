@@ -179,7 +179,7 @@ def _read_python(corpus: Corpus) -> Iterator[Text]:
         )
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
+    except (Exception, SystemExit) as error:  # whatever its code raises
         raise InputError(
             f"cannot import {module_name!r} ({error})", key=f"corpora.{corpus.name}.source"
         ) from None

@@ -14,7 +14,7 @@ from evalharness.errors import InputError
 from evalharness.spec import permissions
 from evalharness.spec.yamlfile import inspect_node
 
-_READS = ("include", "data_files", "data_dir", "dataset_path")
+_READS = ("include", "data_files", "data_dir", "dataset_path", "use_prompt")
 
 
 def guard_tasks() -> None:

@@ -71,7 +71,8 @@ class Corpus(Spec):
         for name in (*self.attributes, *self.labels):
             if name in RESERVED:
                 raise ValueError(f"an attribute may not be called {name!r}: every document has one")
-        if self.source is not None and not self.source.startswith("python:"):
+        kind, _, module = (self.source or "python:x").partition(":")
+        if kind != "python" or not all(part.isidentifier() for part in module.split(".")):
             raise ValueError(f"source must be python:MODULE (got {self.source!r})")
         return self
 

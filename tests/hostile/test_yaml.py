@@ -56,13 +56,13 @@ INPUTS = {
 def test_it_is_refused_at_once(name: str) -> None:
     """With the line where there is one, in little time and memory."""
     text, expected = INPUTS[name]
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(InputError) as caught:
         parse_yaml(text, Path("f"))
     expected = "holds more" if name == "a bomb" else expected
     assert expected in str(caught.value)
     assert str(caught.value).startswith("f:")
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 @pytest.mark.parametrize(
@@ -177,6 +177,10 @@ def test_a_model_file_that_names_nothing(tmp_path: Path, name: str) -> None:
 
 
 SUITES = {
+    "a relative module": (
+        "corpora: [{name: c, source: python:..x}]",
+        "corpora[0]: source must be python:MODULE (got 'python:..x')",
+    ),
     "a text of 9,000 letters": (f"seed: {'x' * 9000}", "xxx…)"),
     "a seed below zero": ("seed: -1", "seed: should be greater than or equal to 0"),
     "an endless seed": (f"seed: {'9' * 200}", "seed: should be less than"),
