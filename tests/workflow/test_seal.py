@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from evalharness.errors import InputError, Interrupted
+from evalharness.run.directory import Run
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
 from evalharness.workflow.seal import finish
@@ -78,3 +82,48 @@ def test_gate_report_and_show_work_without_torch(project: Path) -> None:
     assert done.returncode == 0, done.stderr
     codes = [line for line in done.stdout.splitlines() if line.startswith("exit ")]
     assert codes == ["exit 1", "exit 0", "exit 0"]
+
+
+def test_a_killed_comparison_is_judged_once_it_is_finished(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then every reader names the command that finishes it, and that command works."""
+    monkeypatch.setattr("evalharness.workflow.plan.BLOCK_TOKENS", 60)
+    write = Run.write_block
+
+    def dying(self: Run, block: str, tables: Any) -> None:
+        write(self, block, tables)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "write_block", dying)
+        with pytest.raises(Interrupted) as stopped:
+            compare(job(project))
+    resume = str(stopped.value).partition("Resume with: ")[2]
+    for command in ("gate", "report", "show"):
+        code, _, said = cli(command, project / "run")
+        assert (code, said.partition("Finish it: ")[2]) == (2, resume)
+    assert not (project / "run/result.json").exists()
+    monkeypatch.chdir(project)
+    code, out, _ = cli(*shlex.split(resume)[1:], "--format", "json")
+    assert json.loads(out)["exit_code"] == code
+    assert cli("gate", project / "run")[0] == code
+
+
+def test_a_policy_that_turns_out_wrong_costs_no_measurement(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured is sealed before it is judged, so that another policy can decide it."""
+
+    def refuse(*_: Any) -> None:
+        raise InputError("matches nothing that was measured")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("evalharness.workflow.seal.judge", refuse)
+        with pytest.raises(InputError, match=r"matches nothing.*evalharness gate .* decides it"):
+            compare(job(project))
+    code, _, said = cli("show", project / "run")
+    assert code == 2
+    assert "the run is measured, and has no verdict yet. Decide it: evalharness gate" in said
+    assert cli("gate", project / "run", "--gates", project / "gates.yaml")[0] == 1
+    assert cli("show", project / "run")[0] == 0
