@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +16,9 @@ from typing import TYPE_CHECKING
 from evalharness.errors import InputError
 from evalharness.progress import Progress
 from evalharness.results.judge import judge, policy_of
+from evalharness.run.differences import SIDES
 from evalharness.run.directory import Run
-from evalharness.run.finished import READ, require_finished
+from evalharness.run.finished import rewriting
 from evalharness.run.manifest import Manifest
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.policy import Policy
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from evalharness.pair.side import Side
 
 SEARCHED = 3  # one document in so many is searched on
+_PARTS = {
+    "fingerprint": "weights",
+    "configuration_fingerprint": "configuration",
+    "tokenizer_fingerprint": "tokenizer",
+}
 LEAST = 6  # documents: two to search on, four held out
 
 
@@ -47,21 +55,14 @@ class Sample:
         return len(a), len(b)
 
 
-def opened_for_bisect(path: Path, policy: Policy | None) -> tuple[Run, Suite, Policy]:
+@contextmanager
+def opened_for_bisect(path: Path, policy: Policy | None) -> Iterator[tuple[Run, Suite, Policy]]:
     """The run, locked, its suite and the policy; refuses what a search cannot help."""
-    opened = Run.open(path)
-    require_finished(opened)
-    run = Run.resume(path, opened.manifest["identity"])
-    try:
-        _drop_half_made(run)
-        run.verify(READ)
+    with rewriting(path) as run:
         suite = _searchable_suite(run)
         policy = policy or policy_of(run)
         _check_needed(run, policy)
-    except BaseException:
-        run.close()
-        raise
-    return run, suite, policy
+        yield run, suite, policy
 
 
 def _searchable_suite(run: Run) -> Suite:
@@ -73,13 +74,6 @@ def _searchable_suite(run: Run) -> Suite:
             remedy="Compare with a suite that has corpora and `tokenizers: same`.",
         )
     return suite
-
-
-def _drop_half_made(run: Run) -> None:
-    """Remove a ranking whose writing was cut off: it is in no manifest."""
-    for file in (*run.records.glob("sensitivity-*.parquet"), run.records / "done-sensitivity"):
-        if str(file.relative_to(run.path)) not in run.manifest["files"]:
-            file.unlink(missing_ok=True)
 
 
 def _check_needed(run: Run, policy: Policy) -> None:
@@ -165,13 +159,15 @@ def _loaded(run: Run, spec: ModelSpec, index: int, device: str | None, say: Prog
 
     with say.step(f"loading {spec.name}") as tell:
         loaded = load(spec, device=device, progress=tell)
-    if loaded.manifest.fingerprint != run.manifest["weights"][index]:
-        raise InputError(
-            f"the weights of {spec.name} are not those of the run",
-            path=run.path,
-            key="weights",
-            remedy="They have changed since: compare again.",
-        )
+    recorded = run.manifest["sides"][SIDES[index]]["manifest"]
+    for key, what in _PARTS.items():
+        if key in recorded and recorded[key] != getattr(loaded.manifest, key):
+            raise InputError(
+                f"the {what} of {spec.name} changed after the run",
+                path=run.path,
+                key=key,
+                remedy="Compare again.",
+            )
     return Side(loaded)
 
 

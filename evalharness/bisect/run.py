@@ -69,19 +69,15 @@ def bisect(
     if command is None:
         options = {"gates": policy and policy.path, "evaluations": evaluations, "device": device}
         command = Command("bisect", (path,), options)
-    run, suite, policy = opened_for_bisect(path, policy)
-    try:
-        with resumable(path, command):
-            repair = _bisect(run, suite, policy, device, evaluations, progress)
-            run.update(repair=repair.model_dump(mode="json"))
-            found = {"sensitivity": sensitivity(Evidence(run)), "repair": repair}
-            result = load_result(run.path).model_copy(update=found)
-            run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
-            render(run, result)
-            run.seal()
-            return repair
-    finally:
-        run.close()
+    with opened_for_bisect(path, policy) as (run, suite, policy), resumable(path, command):
+        repair = _bisect(run, suite, policy, device, evaluations, progress)
+        run.update(repair=repair.model_dump(mode="json"))
+        found = {"sensitivity": sensitivity(Evidence(run)), "repair": repair}
+        result = load_result(run.path).model_copy(update=found)
+        run.write_text("result.json", result.model_dump_json(indent=1) + "\n")
+        render(run, result)
+        run.seal()
+        return repair
 
 
 def replay(
@@ -93,8 +89,7 @@ def replay(
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], Tried]:
     """Make evaluation ``number`` (from 1) of a bisect's log again: its line, and what comes out."""
-    run, suite, policy = opened_for_bisect(path, policy)
-    try:
+    with opened_for_bisect(path, policy) as (run, suite, policy):
         lines = read_log(run.path / LOG)
         if not 1 <= number <= len(lines):
             raise InputError(
@@ -113,8 +108,6 @@ def replay(
             )
         beside = row["beside"] and lines[row["beside"] - 1]["restored"]
         return row, work.trials.attempt(row["restored"], beside)
-    finally:
-        run.close()
 
 
 def _bisect(

@@ -11,7 +11,9 @@ TSE 2002). Where all n members are needed this takes n evaluations, where m of n
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from evalharness.gates import Decision
+from evalharness.run.files import write_text
 
 Passes = Callable[[frozenset[str]], bool]
 
@@ -142,15 +145,14 @@ class TrialLog:
         self.known: dict[frozenset[str], bool] = {}
         self.numbers: dict[frozenset[str], int] = {}  # lines of the log, from 1
         self.lines = 0
-        if path.is_file():
-            text = path.read_text(encoding="utf-8")
-            if text and not text.endswith("\n"):  # killed while writing: what follows is a new line
-                with open(path, "a", encoding="utf-8") as file:
-                    file.write("\n")
-            for row in read_log(path):
-                self.lines += 1
-                if row["key"] == key:
-                    self._know(frozenset(row["restored"]), bool(row["passed"]))
+        whole = read_log(path)
+        if path.is_file() and len(path.read_text("utf-8", "replace").splitlines()) != len(whole):
+            # Cut off or damaged: what follows was tried after it, and is tried again.
+            write_text(path, "".join(json.dumps(row) + "\n" for row in whole))
+        for row in whole:
+            self.lines += 1
+            if row["key"] == key:
+                self._know(frozenset(row["restored"]), bool(row["passed"]))
         self.tell: Any = lambda text: None
 
     def search(self, ordered: Sequence[str], tell: Any) -> Found:
@@ -190,7 +192,9 @@ class TrialLog:
             "seconds": round(time.perf_counter() - started, 3),
         }
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(json.dumps({**row, "sha256": _digest(row)}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         self.lines += 1
         self._know(names, passed)
         return passed
@@ -201,13 +205,19 @@ class TrialLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The evaluations of a log, in order; half a line, of a search that was killed, is none."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    """The evaluations of a log, in order, up to the first line that is cut off or damaged."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_text("utf-8", "replace").splitlines() if path.is_file() else ():
         try:
             row = json.loads(line)
         except ValueError:
-            continue
-        if isinstance(row, dict) and row.keys() >= {"key", "restored", "passed", "beside"}:
-            found.append(row)
+            break
+        if not isinstance(row, dict) or row.get("sha256") != _digest(row):
+            break
+        found.append(row)
     return found
+
+
+def _digest(row: dict[str, Any]) -> str:
+    text = json.dumps({k: v for k, v in row.items() if k != "sha256"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -5,7 +5,12 @@
     RUN/result.json report.html summary.md junit.xml log.jsonl
 
 Every file is written to a temporary name and renamed, so that whatever is there is whole. A block's
-records count once ``done-BLOCK`` exists: it is written last. A lock keeps a second process out.
+records count once ``done-BLOCK`` exists: it is written last (`run.marks`). A lock keeps a second
+process out.
+
+A run that has its digests is changed by one step: what is new is written under ``staged/``, then
+the manifest is replaced, and only then does the new take the place of the old. Whoever opens the
+run in between finds it as it was before, or finishes what the manifest says (`Run.settle`).
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,13 +31,16 @@ import pyarrow.parquet as pq
 from filelock import BaseFileLock, FileLock, Timeout
 
 from evalharness.errors import InputError, RunError
-from evalharness.run.files import TEMPORARY, replacing
+from evalharness.run.differences import differences
+from evalharness.run.files import TEMPORARY, replacing, sync_folder
 from evalharness.run.manifest import Manifest
+from evalharness.run.marks import PREFIX, keep_whole, mark, sha256
 from evalharness.run.records import SCHEMAS
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
 RECORDS = "records/"
+STAGED = "staged"
 FORMAT = 1
 _DAMAGED = "Restore it from a copy, or run the comparison again."
 
@@ -44,6 +53,7 @@ class Run:
         self.records = path / "records"
         self._lock: BaseFileLock | None = None
         self._written: set[str] = set()  # by this process, so that seal() knows what is in them
+        self.damaged: list[str] = []  # blocks that were found damaged on resuming
 
     @classmethod
     def create(cls, path: Path, manifest: Manifest) -> Run:
@@ -61,22 +71,36 @@ class Run:
             ) from None
         run.acquire()
         run._save_manifest()
+        sync_folder(path.parent)
         return run
 
     @classmethod
-    def resume(cls, path: Path, identity: str) -> Run:
-        """Take up an unfinished run, whose identity must be ``identity``."""
+    def resume(cls, path: Path, inputs: Mapping[str, Any]) -> Run:
+        """Take up an unfinished run that was begun with ``inputs``, keys of the manifest.
+
+        What is not whole is removed; the blocks that were damaged are in ``damaged``.
+        """
         run = cls.open(path)
-        if run.manifest.get("identity") != identity:
-            raise InputError(
-                "this run was made from other inputs (models, suite or texts have changed)",
-                path=path / MANIFEST,
-                key="identity",
-                remedy="Start a new run with another --out.",
-            )
         run.acquire()
-        for stray in path.rglob(f"*{TEMPORARY}"):
-            stray.unlink()
+        try:
+            run.manifest = cls.open(path).manifest
+            run._check_manifest()
+            found = differences(run.manifest, inputs)
+            if found:
+                raise InputError(
+                    f"this run was begun with other inputs: {'; '.join(found)}",
+                    path=path / MANIFEST,
+                    remedy="Restore them, or start a new run with another --out.",
+                )
+            run.settle()
+            run.clear()
+            for key in ("files", "seconds"):  # measured to the end and judged by nobody
+                run.manifest.pop(key, None)  # type: ignore[misc]
+            run._save_manifest()
+            run.damaged = keep_whole(run.records)
+        except BaseException:
+            run.close()
+            raise
         return run
 
     @classmethod
@@ -92,7 +116,7 @@ class Run:
         try:
             manifest = json.loads(file.read_text(encoding="utf-8"))
         except (ValueError, RecursionError) as error:
-            raise InputError(f"not valid JSON ({error})", path=file) from None
+            raise InputError(f"not valid JSON ({error})", path=file, remedy=_DAMAGED) from None
         found = manifest.get("format", FORMAT) if isinstance(manifest, dict) else None
         if type(found) is not int or found < 1:
             raise InputError(
@@ -113,15 +137,17 @@ class Run:
 
     def write_block(self, block: str, tables: dict[str, pa.Table]) -> None:
         """Append one block's records; it counts, whole, or not at all."""
+        files = []
         for name, table in tables.items():
-            with self._writing(self.records / f"{name}-{block}.parquet") as file:
-                pq.write_table(table.cast(SCHEMAS[name]), file, compression="zstd")
-        with self._writing(self.records / f"done-{block}") as file:
-            file.touch()
+            at = self._place(f"{RECORDS}{name}-{block}.parquet")
+            with self._writing(at) as file, open(file, "wb") as sink:
+                pq.write_table(table.cast(SCHEMAS[name]), sink, compression="zstd")
+            files.append(at)
+        self.write_text(f"{RECORDS}{PREFIX}{block}", mark(files))
 
     def done(self) -> set[str]:
         """The blocks that are recorded."""
-        return {p.name.removeprefix("done-") for p in self.records.glob("done-*")}
+        return {p.name.removeprefix(PREFIX) for p in self.records.glob(f"{PREFIX}*")}
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """All rows of one kind of record, in block order."""
@@ -147,11 +173,10 @@ class Run:
     # -- whole files
 
     def write_text(self, name: str, text: str) -> Path:
-        """Write ``name`` in the run directory, in one step."""
-        path = self.path / name
-        with self._writing(path) as file:
+        """Write ``name`` in the run directory; where the run has digests, with the next `seal`."""
+        with self._writing(self._place(name)) as file:
             file.write_text(text, encoding="utf-8")
-        return path
+        return self.path / name
 
     def log(self, kind: str, message: str, **more: Any) -> None:
         """Append one line to log.jsonl."""
@@ -163,9 +188,10 @@ class Run:
             pass  # a full disk shows, and is told, where it costs records
 
     def update(self, **values: Unpack[Manifest]) -> None:
-        """Set keys of the manifest."""
+        """Set keys of the manifest; where the run has digests, with the next `seal`."""
         self.manifest.update(values)
-        self._save_manifest()
+        if "files" not in self.manifest:
+            self._save_manifest()
 
     def warn(self, texts: Iterable[str]) -> None:
         """Add to the warnings of the result, each once."""
@@ -193,11 +219,39 @@ class Run:
         written = self._written
         if listed is None:  # those of a process that was killed are this run's, too
             written = written | {RECORDS + p.name for p in self.records.iterdir()}
-        written = written - {MANIFEST}
-        new = {n: sha256(p) for n in sorted(written) if (p := self.path / n).is_file()}
+        new = {n: sha256(p) for n in sorted(written) if (p := self._place(n)).is_file()}
         kept = {n: d for n, d in files.items() if not n.endswith(".jsonl")}
-        self.update(files={**kept, **new})
+        self.manifest["files"] = {**kept, **new}
+        self._save_manifest()  # from here on the run is what is staged
+        self.settle()
         self._written = set()
+
+    def settle(self) -> None:
+        """Put in place what the manifest lists and a process, killed meanwhile, left staged."""
+        listed = self.manifest.get("files", {})
+        try:
+            moved = [p for p in sorted((self.path / STAGED).rglob("*")) if p.is_file()]
+            for path in moved:
+                name = path.relative_to(self.path / STAGED).as_posix()
+                if name in listed and sha256(path) == listed[name]:
+                    os.replace(path, self.path / name)
+            if moved:
+                sync_folder(self.records)
+                sync_folder(self.path)
+        except FileNotFoundError:
+            return  # another process does the same
+        except OSError as error:
+            raise InputError(
+                f"a change to this run was cut off and cannot be completed ({error.strerror})",
+                path=self.path,
+                remedy="Open it once where you may write in it.",
+            ) from None
+
+    def clear(self) -> None:
+        """Remove what a process that was cut off left behind; only the holder of the lock may."""
+        shutil.rmtree(self.path / STAGED, ignore_errors=True)
+        for stray in self.path.rglob(f"*{TEMPORARY}"):
+            stray.unlink(missing_ok=True)
 
     def verify(self, only: Iterable[str]) -> None:
         """Check the manifest by itself, and the files that it lists and that begin with ``only``.
@@ -216,12 +270,7 @@ class Run:
                     key=key,
                     remedy=_DAMAGED,
                 )
-        if self.manifest["sha256"] != self._digest():
-            raise InputError(
-                "was changed after the run (it does not have the SHA-256 that it ends with)",
-                path=self.path / MANIFEST,
-                remedy=_DAMAGED,
-            )
+        self._check_manifest()
         for name, digest in self.manifest["files"].items():
             if not name.startswith(tuple(only)):
                 continue
@@ -241,6 +290,27 @@ class Run:
                     path=path,
                     remedy=_DAMAGED,
                 )
+
+    @property
+    def intact(self) -> bool:
+        """Whether the manifest is as it was written."""
+        return self.manifest.get("sha256") == self._digest()
+
+    def _check_manifest(self) -> None:
+        if "sha256" not in self.manifest:
+            by = self.manifest.get("evalharness", "another version")
+            raise InputError(
+                f"was begun by evalharness {by}, which kept no SHA-256 of what it recorded",
+                path=self.path / MANIFEST,
+                key="sha256",
+                remedy="Start a new run with another --out.",
+            )
+        if not self.intact:
+            raise InputError(
+                "was changed after the run (it does not have the SHA-256 that it ends with)",
+                path=self.path / MANIFEST,
+                remedy=_DAMAGED,
+            )
 
     def _missing(self, name: str) -> InputError:
         return InputError("is missing from the run", path=self.path / name, remedy=_DAMAGED)
@@ -266,18 +336,25 @@ class Run:
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def _save_manifest(self) -> None:
-        if "files" in self.manifest:
-            self.manifest["sha256"] = self._digest()
+        self.manifest["sha256"] = self._digest()
         text = json.dumps(self.manifest, indent=1, ensure_ascii=False, sort_keys=True)
-        self.write_text(MANIFEST, text + "\n")
+        with self._writing(self.path / MANIFEST) as file:
+            file.write_text(text + "\n", encoding="utf-8")
+
+    def _place(self, name: str) -> Path:
+        """Where ``name`` is written: beside the files that the manifest has digests of."""
+        return (self.path / STAGED / name) if "files" in self.manifest else (self.path / name)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[Path]:
         """A temporary name for ``path``; a full disk is a `RunError` that says so."""
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 yield temporary
-            self._written.add(path.relative_to(self.path).as_posix())
+            if path.name != MANIFEST:
+                name = path.relative_to(self.path).as_posix()
+                self._written.add(name.removeprefix(f"{STAGED}/"))
         except OSError as error:
             why = error.strerror or error
             hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
@@ -333,9 +410,3 @@ def check_new(path: Path) -> None:
             key="--out",
             remedy="Give a new directory, or --resume to continue an unfinished run.",
         )
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hex."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

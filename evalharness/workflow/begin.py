@@ -46,7 +46,7 @@ def begin(
     identity = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     loaded = (reference.side.loaded, candidate.loaded)
     if job.resume:
-        run = Run.resume(job.out, identity)
+        run = Run.resume(job.out, {"identity": identity})
         if run.manifest.get("compiled_statistics") and not can_compile():
             run.close()
             raise RunError(

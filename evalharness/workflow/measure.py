@@ -139,6 +139,8 @@ class Measurement:
     def start(self, run: Run, interrupted: Callable[[], None]) -> None:
         """Record into ``run`` from here on; ``interrupted`` is called between blocks."""
         self.run, self.interrupted = run, interrupted
+        for block in run.damaged:
+            self._say(f"the records of block {block} were damaged or missing: measured again")
         for line in self.memory.lines:
             run.log("memory", line)
         if self.reference.cache is not None:
@@ -215,10 +217,10 @@ class Measurement:
                 continue
             with torch.inference_mode():
                 tables = measured(probe, own)
+            if own.facts:  # first: once its block is there the probe is not run again
+                self.run.update(**own.facts)
             if tables:
                 self.run.write_block(block, tables)
-            if own.facts:
-                self.run.update(**own.facts)
             self.interrupted()
 
     def _probe_run(self, probe: Probe) -> ProbeRun:

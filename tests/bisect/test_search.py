@@ -6,11 +6,12 @@ import itertools
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from evalharness.bisect.search import BudgetSpent, read_log, smallest_set
+from evalharness.bisect.search import BudgetSpent, TrialLog, read_log, smallest_set
 
 NAMES = [f"m{i}" for i in range(20)]
 
@@ -89,7 +90,39 @@ def test_a_member_is_needed_only_where_the_final_set_was_seen_to_fail_without_it
     assert found.restored == ("m0",)
 
 
-def test_half_a_line_of_a_killed_search_is_passed_over(tmp_path: Path) -> None:
-    whole = {"key": "k", "restored": ["a"], "passed": True, "beside": None}
-    (tmp_path / "log").write_text(json.dumps(whole) + '\n{"key": "k", "rest')
-    assert read_log(tmp_path / "log") == [whole]
+class Tries:
+    """What passes with ``c`` restored, counted."""
+
+    def __init__(self) -> None:
+        self.asked: list[list[str]] = []
+
+    def attempt(self, names: Any, beside: Any = None) -> Any:
+        self.asked.append(list(names))
+        verdict = "PASS" if "c" in names else "FAIL"
+        return SimpleNamespace(decision=SimpleNamespace(verdict=verdict, gates=[]), documents=1)
+
+
+@pytest.mark.parametrize("harm", ["cut off", "flipped", "verdict", "from an older version"])
+def test_a_search_goes_on_from_the_last_whole_line_of_its_log(tmp_path: Path, harm: str) -> None:
+    """What follows a damaged line is tried again, and comes out the same."""
+    path, names = tmp_path / "log", ["a", "b", "c"]
+    first = TrialLog(path, "k", Tries(), None)
+    expected = first.search(names, lambda _: None)
+    lines = path.read_text().splitlines()
+    assert len(lines) == len(read_log(path)) == len(first.known) > 2
+    third = {
+        "cut off": lines[2][:20],
+        "flipped": lines[2].replace("restored", "restorec"),
+        "verdict": lines[2].replace("true", "false").replace("FAIL", "PASS"),
+        "from an older version": '{"key": "k", "restored": ["b"], "passed": true, "beside": null}',
+    }[harm]
+    if harm == "verdict" and third == lines[2]:
+        third = lines[2].replace("false", "true")
+    path.write_text("\n".join([*lines[:2], third, *lines[3:]]))
+    assert len(read_log(path)) == 2
+    tries = Tries()
+    again = TrialLog(path, "k", tries, None)
+    assert again.search(names, lambda _: None) == expected
+    assert len(tries.asked) == len(lines) - 2
+    rows = [{k: v for k, v in r.items() if k not in ("seconds", "sha256")} for r in read_log(path)]
+    assert [r["restored"] for r in rows] == [json.loads(line)["restored"] for line in lines]

@@ -42,16 +42,16 @@ def test_a_second_writer_is_kept_out(tmp_path: Path) -> None:
     """Two processes never write one run."""
     run = Run.create(tmp_path / "run", {"identity": "x"})
     with pytest.raises(InputError, match="another process is writing this run"):
-        Run.resume(run.path, "x")
+        Run.resume(run.path, {"identity": "x"})
     run.close()
-    Run.resume(run.path, "x").close()
+    Run.resume(run.path, {"identity": "x"}).close()
 
 
 def test_resuming_with_other_inputs_is_refused(tmp_path: Path) -> None:
     """Blocks of two comparisons never mix."""
     Run.create(tmp_path / "run", {"identity": "x"}).close()
-    with pytest.raises(InputError, match="made from other inputs"):
-        Run.resume(tmp_path / "run", "y")
+    with pytest.raises(InputError, match=r"begun with other inputs: identity \(.x., now .y.\)"):
+        Run.resume(tmp_path / "run", {"identity": "y"})
 
 
 @pytest.mark.parametrize("harm", ["change", "remove", "add"])

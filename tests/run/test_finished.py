@@ -29,7 +29,7 @@ LOOK: dict[str, Callable[[Path], Any]] = {
     "init": lambda run: cli("init", run),
     "baseline save": lambda run: cli("baseline", "save", run, "--to", run.parent / "b.json"),
     "baseline bless": lambda run: cli("baseline", "bless", run, "--to", run.parent / "b.json"),
-    "bisect": lambda run: opened_for_bisect(run, None),
+    "bisect": lambda run: opened_for_bisect(run, None).__enter__(),
     "load_run, of Python and pytest": api.load_run,
 }
 readers = pytest.mark.parametrize("reader", LOOK)
@@ -73,7 +73,7 @@ def test_no_reader_takes_an_unfinished_run(tmp_path: Path, reader: str) -> None:
         f"{RESUME}" in refusal(reader, run)
     )
     assert {p.name: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
-    Run.resume(run.path, "x").close()
+    Run.resume(run.path, {"identity": "x"}).close()
 
 
 @readers

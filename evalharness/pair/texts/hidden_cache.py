@@ -112,7 +112,7 @@ class HiddenCache:
                 tokens=len(tensor),
                 bytes=tensor.nbytes,
             )
-            with replacing(path) as temporary:
+            with replacing(path, durable=False) as temporary:  # its digest tells
                 write(temporary, entry, tensor)
         except OSError as error:
             self.full = True
