@@ -296,5 +296,5 @@ def default_out(reference: str, other: str) -> Path:
 
 
 def tidy(name: str) -> str:
-    """``name`` as a directory may be called."""
-    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)
+    """``name`` as a directory may be called: no hidden one, none above, none too long."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name).lstrip(".")[:80] or "-"

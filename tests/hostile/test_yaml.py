@@ -14,6 +14,7 @@ from evalharness.spec.model import load_model_spec
 from evalharness.spec.slices import SlicedDocument, subsets
 from evalharness.spec.suite import load_suite
 from evalharness.spec.yamlfile import parse_yaml
+from evalharness.workflow.plan import tidy
 from tests.cli.command import cli
 
 TEN = ", ".join
@@ -211,3 +212,21 @@ def test_a_file_name_that_cannot_be(name: str) -> None:
     """On the command line."""
     code, _, said = cli("plan", "--", name)
     assert code == 2, said
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("int4[g32]", "int4-g32-"),
+        ("..", "-"),
+        (".", "-"),
+        ("../../up", "-..-up"),
+        (".hidden", "hidden"),
+        ("a" * 300, "a" * 80),
+        ("\x1b[31m\0", "-31m-"),
+        ("日本", "-"),
+    ],
+)
+def test_a_run_is_called_by_a_tame_name(name: str, folder: str) -> None:
+    """Whatever its model is called."""
+    assert tidy(name) == folder
