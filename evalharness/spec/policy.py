@@ -8,6 +8,7 @@ by `evalharness.gates.load_policy`, which knows metrics.
     extends: evalharness:recommended     # its gates first; one of the same id changes what it names
     confidence: 0.95                     # of each verdict, one-sided
     baseline: main.json                  # for gates that are relative_to: baseline
+    on_incomplete: block                 # where no gate is about what the candidate does
     defaults: {min_n: 30}
     gates:
       - metric: perplexity.ratio
