@@ -36,7 +36,9 @@ def test_the_same_weights_under_another_configuration_are_another_model(
 
 def found(**changed: str) -> Any:
     """The result of a run whose sides are alike but for these keys of the candidate's manifest."""
-    made = run(Pair(0.2, without=("tokens", "items", "item_tokens"), same=True, documents=6))
+    made = run(
+        Pair(0.2, blocks=1, without=("tokens", "items", "item_tokens"), same=True, documents=6)
+    )
     side = made.manifest["sides"]["reference"]
     other = {**side, "manifest": {**side["manifest"], **changed}}
     known = made.manifest | {"sides": {"reference": side, "candidate": other}}
@@ -56,14 +58,14 @@ def test_a_model_against_itself_is_the_same_in_everything(key: str | None) -> No
 
 def test_sides_that_differ_in_what_came_out_are_not_one_model() -> None:
     """Whatever their hashes say."""
-    made = run(Pair(0.2, same=True, documents=6))
+    made = run(Pair(0.2, blocks=1, same=True, documents=6))
     rules = policy_from(parse_yaml(RULES, Path("p.yaml")))
     assert not build(made, *judge(made, rules)).compared.same_model
 
 
 def test_what_was_wrong_on_loading_is_an_anomaly_of_the_run() -> None:
     """An exit of its own, whatever the gates say."""
-    made = run(Pair(0.2, documents=6))
+    made = run(Pair(0.2, blocks=1, documents=6))
     side = made.manifest["sides"]["candidate"] | {"anomalies": ["int4: the head was replaced"]}
     known = made.manifest | {"sides": made.manifest["sides"] | {"candidate": side}}
     rules = policy_from(parse_yaml(RULES, Path("p.yaml")))
