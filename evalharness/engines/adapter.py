@@ -15,13 +15,17 @@ from transformers import PreTrainedModel
 
 from evalharness.compat import peft
 from evalharness.compat.transformers import is_quantized
+from evalharness.engines.adapter_base import check_base
+from evalharness.engines.hub import Resolved
 from evalharness.engines.locate import resolve_adapter
 from evalharness.engines.shared_weights import give_own_weights, note_untied
 from evalharness.errors import InputError
 from evalharness.spec.model import ModelSpec
 
 
-def add_adapter(model: PreTrainedModel, spec: ModelSpec, messages: list[str]) -> PreTrainedModel:
+def add_adapter(
+    model: PreTrainedModel, spec: ModelSpec, base: Resolved, messages: list[str]
+) -> PreTrainedModel:
     """Add ``spec.adapter`` to ``model``; says in ``messages`` whether it was merged.
 
     Raises
@@ -39,6 +43,8 @@ def add_adapter(model: PreTrainedModel, spec: ModelSpec, messages: list[str]) ->
     pickle = spec.model.allow_pickle
     found = resolve_adapter(spec.adapter, allow_pickle=pickle)
     place = found.path or _fetch(str(found.hub_id), pickle)
+    if note := check_base(place, spec, base):
+        messages.append(note)
     quantised = is_quantized(model)
     safe: dict[str, Any] = {} if pickle else {"use_safetensors": True}
     try:

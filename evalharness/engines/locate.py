@@ -27,7 +27,7 @@ from evalharness.engines.model_config import check_config
 from evalharness.errors import InputError, short
 from evalharness.spec.model import ModelSource, ModelSpec
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _FORMS = (
     "Give a directory (an absolute path, or one that starts with ./), a .gguf file, "
     "package:NAME/FILE, or a hub id such as org/name."
@@ -206,7 +206,7 @@ def _locate(text: str, revision: str | None, key: str) -> Resolved:
     path = Path(text).expanduser()
     if path.is_absolute() or text.startswith((".", "~")) or text.endswith(".gguf"):
         return _local(path, text, revision, key)
-    if not _HUB_ID.fullmatch(text) or "--" in text or ".." in text:
+    if not HUB_ID.fullmatch(text) or "--" in text or ".." in text:
         raise InputError(f"not a model: {text!r}", key=key, remedy=_FORMS)
     return Resolved("hub", hub_id=text, revision=revision)
 

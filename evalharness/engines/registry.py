@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evalharness import engines
+from evalharness.engines.adapter_base import check_base
 from evalharness.engines.base import Engine
 from evalharness.engines.hub import Resolved
 from evalharness.engines.locate import resolve_spec
@@ -71,11 +72,15 @@ def find_model(spec: ModelSpec, file: str | Path | None = None) -> Resolved:
 
 def _located(spec: ModelSpec) -> Resolved:
     name = spec.model.engine
+    found: Resolved
     if name in own_engines():
-        return resolve_spec(spec)  # without importing the engine, and torch with it
+        found = resolve_spec(spec)  # without importing the engine, and torch with it
+        if spec.adapter is not None and Path(spec.adapter).is_dir():
+            check_base(Path(spec.adapter), spec, found)
+        return found
     locate = getattr(engine_named(name), "locate", resolve_spec)
     try:
-        found: Resolved = locate(spec)
+        found = locate(spec)
     except EvalHarnessError:
         raise
     except Exception as error:  # whatever the package raises

@@ -56,7 +56,7 @@ def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) 
                 note_untied(model)  # or what is done to it next may tie the head again
             if spec.adapter is not None:
                 progress(f"adding the adapter of {spec.name}")
-                model = add_adapter(model, spec, messages)
+                model = add_adapter(model, spec, found, messages)
         except EvalHarnessError:
             raise
         except Exception as error:

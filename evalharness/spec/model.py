@@ -90,6 +90,11 @@ class ModelSpec(Spec):
     name: str = Field(min_length=1)
     model: ModelSource
     adapter: str | None = Field(default=None, description="A PEFT adapter directory.")
+    adapter_base: str | None = Field(
+        default=None,
+        description="The base that the adapter's configuration names, where model.path is a copy "
+        "of it under another name.",
+    )
     quantization: dict[str, Any] | None = Field(
         None,
         description="Handed to transformers: {method: bitsandbytes, load_in_4bit: true, …} or "

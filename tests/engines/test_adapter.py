@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,13 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from evalharness.compat.silence import quiet
+from evalharness.engines.adapter_base import check_base
+from evalharness.engines.hub import Resolved
 from evalharness.engines.loading import load
+from evalharness.errors import InputError
 from tests.engines.conftest import (
     NF4,
     Make,
     byte_tokenizer,
     logits,
     refused,
+    rewrite,
     tiny,
 )
 
@@ -89,3 +95,57 @@ def test_an_adapter_with_missing_weights_is_refused(
     assert f"the adapter in {tmp_path} lacks 4 of its weights: " in refused(
         spec(saved, adapter=str(tmp_path))
     )
+
+
+def of_base(adapter: Path, path: Path, base: object) -> str:
+    """A copy of the adapter whose configuration names ``base``."""
+    shutil.copytree(adapter, path, dirs_exist_ok=True)
+    config = json.loads((path / "adapter_config.json").read_text())
+    changed = json.dumps(config | {"base_model_name_or_path": base})
+    (path / "adapter_config.json").write_text(changed)
+    return str(path)
+
+
+def test_an_adapter_of_another_base_is_refused(
+    saved: Path, copy: Path, adapter: Path, spec: Make, tmp_path: Path
+) -> None:
+    """It would fit: only its configuration says that it is not for these weights."""
+    other = of_base(adapter, tmp_path / "adapter", str(copy))
+    assert load(spec(saved, adapter=other)).anomalies == ()  # a copy of the same weights
+    rewrite(copy, lambda t: t.update({n: v + 1 for n, v in t.items()}))
+    message = refused(spec(saved, adapter=other))
+    assert message.startswith(f"adapter: {other}/adapter_config.json says that the adapter was")
+    assert message.count("adapter_base: ") == 1
+    load(spec(saved, adapter=other, adapter_base=str(copy)))
+
+
+@pytest.mark.parametrize(
+    ("base", "found", "same"),
+    [
+        ("org/a", Resolved("hub", hub_id="org/a"), True),
+        ("org/a", Resolved("hub", hub_id="Org/A"), True),
+        ("org/a", Resolved("hub", hub_id="org/b"), False),
+        ("org/a", Resolved("directory", path=Path("/models/a")), True),
+        ("org/a", Resolved("directory", path=Path("/hub/models--org--a/snapshots/1")), True),
+        ("org/a", Resolved("directory", path=Path("/models/b")), None),
+        ("/nowhere/a", Resolved("hub", hub_id="org/a"), None),
+    ],
+)
+def test_a_base_is_known_by_its_name(
+    base: str, found: Resolved, same: bool | None, adapter: Path, spec: Make, tmp_path: Path
+) -> None:
+    """Refused where it is another, said where the names do not tell."""
+    place, model = Path(of_base(adapter, tmp_path, base)), spec("org/x")
+    if same is False:
+        with pytest.raises(InputError, match="is another model"):
+            check_base(place, model, found)
+    else:
+        assert (check_base(place, model, found) is None) == bool(same)
+
+
+def test_a_base_that_is_no_name_is_refused(
+    saved: Path, adapter: Path, spec: Make, tmp_path: Path
+) -> None:
+    """With what stands there."""
+    message = refused(spec(saved, adapter=of_base(adapter, tmp_path, [1])))
+    assert "base_model_name_or_path must be text (got [1])" in message
