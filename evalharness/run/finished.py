@@ -53,8 +53,10 @@ def open_finished(path: Path, *, judged: bool = True) -> Run:
 @contextmanager
 def rewriting(path: Path, *, judged: bool = True) -> Iterator[Run]:
     """As `open_finished`, for whoever writes into the run: no other process does meanwhile."""
-    open_finished(path, judged=judged)  # what is refused is not even locked
     run = Run.open(path)
+    if _being_written(path):
+        refuse_writer(path)
+    require_finished(run, judged=judged)  # what is refused is not even locked
     run.acquire()
     try:
         run.manifest = Run.open(path).manifest
@@ -71,18 +73,18 @@ def require_finished(run: Run, *, judged: bool = True) -> None:
     manifest, path = run.manifest, run.path
     if ("files" in manifest) != ("sha256" in manifest) and not run.intact:
         run.verify(())  # says which of the two was taken out
+    finish = manifest.get("resume") or f"add --resume {path} to the command that began it."
     if not is_finished(manifest):
-        begun = f"add --resume {path} to the command that began it."
         raise InputError(
             "the run is not finished: not all that it was to measure is recorded",
             path=path,
-            remedy=f"Finish it: {manifest.get('resume') or begun}",
+            remedy=f"Finish it: {finish}",
         )
     if judged and not is_judged(manifest):
         raise InputError(
             "the run is measured, and has no verdict yet",
             path=path,
-            remedy=f"Decide it: evalharness gate {path} --gates FILE.",
+            remedy=f"Decide it: evalharness gate {path} --gates FILE. Or finish it: {finish}",
         )
 
 
