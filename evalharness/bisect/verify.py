@@ -55,7 +55,7 @@ def repaired_decision(
     reference, candidate = sides
     kept, skipped = _decidable(policy)
     if spec is not None:
-        loaded = load(load_model_spec(run.path / "repair.yaml"), device=str(candidate.device))
+        loaded = load(load_model_spec(run.place("repair.yaml")), device=str(candidate.device))
         repaired = Side(loaded)
         bits = loaded.manifest.bits_per_weight
         tables = _pass(suite, policy, (reference, repaired), sample)

@@ -139,7 +139,7 @@ class Run:
         """Append one block's records; it counts, whole, or not at all."""
         files = []
         for name, table in tables.items():
-            at = self._place(f"{RECORDS}{name}-{block}.parquet")
+            at = self.place(f"{RECORDS}{name}-{block}.parquet")
             with self._writing(at) as file, open(file, "wb") as sink:
                 pq.write_table(table.cast(SCHEMAS[name]), sink, compression="zstd")
             files.append(at)
@@ -174,7 +174,7 @@ class Run:
 
     def write_text(self, name: str, text: str) -> Path:
         """Write ``name`` in the run directory; where the run has digests, with the next `seal`."""
-        with self._writing(self._place(name)) as file:
+        with self._writing(self.place(name)) as file:
             file.write_text(text, encoding="utf-8")
         return self.path / name
 
@@ -219,7 +219,7 @@ class Run:
         written = self._written
         if listed is None:  # those of a process that was killed are this run's, too
             written = written | {RECORDS + p.name for p in self.records.iterdir()}
-        new = {n: sha256(p) for n in sorted(written) if (p := self._place(n)).is_file()}
+        new = {n: sha256(p) for n in sorted(written) if (p := self.place(n)).is_file()}
         kept = {n: d for n, d in files.items() if not n.endswith(".jsonl")}
         self.manifest["files"] = {**kept, **new}
         self._save_manifest()  # from here on the run is what is staged
@@ -341,8 +341,8 @@ class Run:
         with self._writing(self.path / MANIFEST) as file:
             file.write_text(text + "\n", encoding="utf-8")
 
-    def _place(self, name: str) -> Path:
-        """Where ``name`` is written: beside the files that the manifest has digests of."""
+    def place(self, name: str) -> Path:
+        """Where ``name`` is written: apart, until the next `seal`, where the run has digests."""
         return (self.path / STAGED / name) if "files" in self.manifest else (self.path / name)
 
     @contextmanager

@@ -231,8 +231,9 @@ def test_a_killed_bisect_goes_on_to_the_same_answer(run: Callable[..., Path]) ->
 def test_a_ranking_that_was_cut_off_is_made_again(run: Callable[..., Path]) -> None:
     """Killed between writing it and listing it in the manifest."""
     path = run()
-    (path / "records" / "sensitivity-sensitivity.parquet").write_bytes(b"half")
-    (path / "records" / "done-sensitivity").write_text("")
+    (path / "staged" / "records").mkdir(parents=True)
+    (path / "staged" / "records" / "sensitivity-sensitivity.parquet").write_bytes(b"half")
+    (path / "staged" / "records" / "done-sensitivity").write_text("")
     assert bisect(path).restored
 
 
@@ -288,7 +289,22 @@ def test_another_model_in_the_same_place_is_refused(
     )
     path = run()
     shutil.copy(tiny(5) / "model.safetensors", here)
-    with pytest.raises(InputError, match="the weights of base are not those of the run"):
+    with pytest.raises(InputError, match="the weights of base changed after the run"):
+        bisect(path)
+
+
+def test_another_configuration_of_the_same_weights_is_refused(
+    run: Callable[..., Path], project: Path, tiny: Callable[..., Path]
+) -> None:
+    here = project / "weights"
+    shutil.copytree(tiny(), here)
+    (project / "base.yaml").write_text(
+        f"version: 1\nname: base\nmodel: {{path: {here}, dtype: float32, device: cpu}}\n"
+    )
+    path = run()
+    config = json.loads((here / "config.json").read_text())
+    (here / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
+    with pytest.raises(InputError, match="the configuration of base changed after the run"):
         bisect(path)
 
 
