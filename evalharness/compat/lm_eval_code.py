@@ -37,6 +37,7 @@ def guard(
     sandbox : whether templates are rendered in Jinja's immutable sandbox.
 
     """
+    import lm_eval.api.metrics  # noqa: F401 (fills the registry, which says what is known)
     from lm_eval import utils
     from lm_eval.api import registry
     from lm_eval.api import task as task_module

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -162,6 +161,7 @@ def test_a_corpus_is_no_module_of_the_working_directory(
         read_texts(suite)
 
 
+@pytest.mark.e2e
 def test_python_m_does_not_import_from_the_working_directory(tmp_path: Path) -> None:
     """A file called like a library that is imported later."""
     for name in ("numpy", "pandas", "lm_eval", "rich"):
@@ -179,12 +179,10 @@ def test_python_m_does_not_import_from_the_working_directory(tmp_path: Path) -> 
         ("allow_pickle", "loads pickled weights, which can run any code"),
     ],
 )
-def test_a_model_file_cannot_trust_itself(
-    tmp_path: Path, tiny: Callable[..., Path], key: str, what: str
-) -> None:
+def test_a_model_file_cannot_trust_itself(tmp_path: Path, key: str, what: str) -> None:
     """The file asks and the user allows; a file that it is based on is no user either."""
     path = tmp_path / "m.yaml"
-    path.write_text(f"name: m\nmodel:\n  path: {tiny()}\n  {key}: true\n")
+    path.write_text(f"name: m\nmodel:\n  path: gpt2\n  {key}: true\n")
     with pytest.raises(InputError) as caught:
         load_model_spec(path)
     assert str(caught.value) == f"{path}:4: model.{key}: {what}. {REMEDY}"

@@ -142,6 +142,7 @@ def test_nothing_is_printed_past_the_escaping() -> None:
     assert found == []
 
 
+@pytest.mark.e2e
 @pytest.mark.parametrize("shell", ["| true", "> /dev/full", ">&-", "2>&-", "2>/dev/full"])
 @pytest.mark.parametrize(
     "words", ["schema policy", "--help", "plan strict", "plan no.yaml", "baseline show no.json"]
