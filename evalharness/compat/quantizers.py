@@ -65,6 +65,21 @@ def int8_scales(module: nn.Module, weight: Tensor) -> Tensor | None:
     return scales
 
 
+# --- compressed-tensors ---------------------------------------------------------------------------
+
+
+def compressed_group(module: nn.Module) -> int | None:
+    """Columns that share a scale in a module of compressed-tensors; None: a row, or another one."""
+    weights = getattr(getattr(module, "quantization_scheme", None), "weights", None)
+    size = getattr(weights, "group_size", None)
+    return size if isinstance(size, int) and size > 0 else None
+
+
+def are_packed_zero_points(names: list[str]) -> bool:
+    """Whether tensors of these names are the zero points of asymmetric compressed-tensors."""
+    return bool(names) and all(name.endswith("weight_zero_point") for name in names)
+
+
 # --- torchao --------------------------------------------------------------------------------------
 
 

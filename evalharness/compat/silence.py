@@ -15,7 +15,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Any, TextIO
 
 _LIBRARIES = (
     "transformers",
@@ -38,7 +38,7 @@ _MOST = 500  # characters of one message
 
 # Said at every import or load whatever the model is; nothing a reader could act on.
 _HARMLESS = re.compile(
-    r"^Failed to load \S*torchao/|register_constant\(\) on Enum subclasses is deprecated"
+    r"^Failed to load .*(\.so\b|kernels)|register_constant\(\) on Enum subclasses is deprecated"
     r"|^Skipping import of cpp extensions|^Offline mode: forcing local_files_only"
     r"|torch\.jit\.script\w*` is deprecated|Detected no triton"
     r"|^\w+ LOAD REPORT from: |ImageProcessor` requires torchvision"
@@ -209,14 +209,33 @@ def _logs_into(messages: Messages) -> Iterator[None]:
         elif log.name == "root" or any(_on_terminal(h) for h in log.handlers):
             others = [h for h in log.handlers if not _on_terminal(h)]
             log.handlers = [*others, collector]
+    _loguru_to_logging()
     try:
         yield
     finally:
+        _loguru_to_logging()  # imported inside the block, it is bound to a stream of it
         for log, (handlers, propagate) in before.items():
             # A library imported inside the block has set up its own logging: let it be.
             fresh = [h for h in log.handlers if h is not collector and h not in handlers]
             log.handlers = handlers + fresh
             log.propagate = log.propagate if fresh else propagate
+
+
+def _loguru_to_logging() -> None:
+    """Have loguru, where a library brought it, log as everything else does, not to the terminal."""
+    loguru = sys.modules.get("loguru")
+    if loguru is None:
+        return
+    logger = loguru.logger
+    for number, handler in list(logger._core.handlers.items()):
+        stream = getattr(getattr(handler, "_sink", None), "_stream", None)
+        if isinstance(stream, _Tap) or _is_terminal(stream):
+            logger.remove(number)
+            logger.add(_to_logging, level="WARNING", format="{message}")
+
+
+def _to_logging(message: Any) -> None:
+    logging.getLogger("compressed_tensors").log(message.record["level"].no, str(message).rstrip())
 
 
 def _with_handlers() -> list[logging.Logger]:
@@ -228,6 +247,9 @@ def _with_handlers() -> list[logging.Logger]:
 
 
 def _on_terminal(handler: logging.Handler) -> bool:
-    stream = getattr(handler, "stream", None)
+    return _is_terminal(getattr(handler, "stream", None))
+
+
+def _is_terminal(stream: object) -> bool:
     streams = (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
     return stream is not None and any(stream is s for s in streams)

@@ -46,6 +46,8 @@ def stored_tensors(model: nn.Module, simulated: dict[str, Quantized]) -> Iterato
         if packed is not None:
             yield packed
         for name, value in module.named_parameters(prefix, recurse=False):
+            if packed is not None and not name.endswith("bias"):
+                continue  # codes and scales, counted as one
             at = (str(value.device), _address(value))
             if at in seen and value.numel():
                 continue
@@ -75,6 +77,8 @@ def _measured(name: str, value: Tensor, module: nn.Module) -> StoredTensor:
         return _subclass(name, value)
     bits = value.numel() * value.element_size() * 8
     plain = StoredTensor(name, _dtype(value.dtype), value.numel(), bits)
+    if value.is_floating_point() and value.element_size() == 1:
+        return replace(plain, code_bits=8)  # float8, for which little is implemented
     if value.dim() < 2 or not value.is_floating_point():
         return plain
     grid = effective_bits(value, transposed=is_conv1d(module))
@@ -125,15 +129,16 @@ def _subclass(name: str, value: Tensor) -> StoredTensor:
 
 
 def _packed(prefix: str, module: nn.Module) -> StoredTensor | None:
-    """A module that holds its weights in integer buffers, as GPTQ and AWQ do."""
+    """A module that holds its weights packed in integers: GPTQ, AWQ, compressed-tensors."""
     buffers = dict(module.named_buffers(recurse=False))
+    buffers |= {n: p for n, p in module.named_parameters(recurse=False) if n != "bias"}
     found = next((n for n in _PACKED if n in buffers), None)
     size = [getattr(module, n, None) for n in ("in_features", "out_features")]
     if found is None or not all(isinstance(n, int) for n in size):
         return None
     count = math.prod(n for n in size if isinstance(n, int))
     code_bits = _bits(buffers[found]) / count
-    group = getattr(module, "group_size", None)
+    group = getattr(module, "group_size", None) or quantizers.compressed_group(module)
     group = group if isinstance(group, int) and group > 0 else None
     share = f"group {group}" if group else "per channel"
     kind = f"{code_bits:g} bits {share} ({type(module).__name__})"

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from transformers import PreTrainedTokenizerBase as Tokenizer
 
 from evalharness.compat import gguf
+from evalharness.compat.quantizers import are_packed_zero_points
 from evalharness.compat.transformers import Loading, is_buffer_of_old, load_causal_model
 from evalharness.engines.adapter import add_adapter
 from evalharness.engines.base import Parts, Say
@@ -157,6 +159,13 @@ def _checked(
             f"{type(model).__name__}: {_some(loading.missing)}; they would be random",
             key="model.path",
             remedy="Give complete weights, or the architecture that config.json should name.",
+        )
+    if are_packed_zero_points([name for name, _, _ in loading.mismatched]):
+        raise InputError(
+            f"{place} holds packed zero points (asymmetric compressed-tensors), which transformers "
+            f"{version('transformers')} does not unpack",
+            key="model.path",
+            remedy="Give a symmetric checkpoint, or dense weights that it was decompressed to.",
         )
     if loading.mismatched:
         shapes = [f"{name} {held} for {needed}" for name, held, needed in loading.mismatched]

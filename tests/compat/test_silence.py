@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+import types
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from tqdm import tqdm
@@ -164,3 +167,36 @@ def test_logging_while_models_run_is_kept_off_the_terminal(capfd) -> None:
     assert capfd.readouterr() == ("progress\n", "")
     assert warned.numerical == ("overflow",)
     assert warned.others[-2:] == ("Failed to load a kernel", "logged")
+
+
+def test_loguru_goes_where_logging_goes(monkeypatch: pytest.MonkeyPatch, capfd) -> None:
+    """compressed-tensors brings it; its handler is bound to a stream when it is imported."""
+
+    class Logger:
+        """As much of loguru's as is asked of it."""
+
+        def __init__(self) -> None:
+            sink = types.SimpleNamespace(_stream=sys.stderr)
+            handlers = {0: types.SimpleNamespace(_sink=sink)}
+            self._core = types.SimpleNamespace(handlers=handlers)
+            self.sinks: list[Callable[..., None]] = []
+
+        def remove(self, number: int) -> None:
+            del self._core.handlers[number]
+
+        def add(self, sink: Callable[..., None], **_: str) -> None:
+            self.sinks.append(sink)
+
+    class Message(str):
+        record: dict[str, Any]
+
+    module, message = types.ModuleType("loguru"), Message("Dispatched\n")
+    module.logger = logger = Logger()  # type: ignore[attr-defined]
+    message.record = {"level": types.SimpleNamespace(no=logging.WARNING)}
+    with quiet() as said:
+        monkeypatch.setitem(sys.modules, "loguru", module)
+    assert (logger._core.handlers, len(logger.sinks)) == ({}, 1)
+    with quiet() as said:
+        logger.sinks[0](message)
+    assert said.lines == ("Dispatched",)
+    assert capfd.readouterr() == ("", "")

@@ -220,6 +220,32 @@ def test_packed_integer_buffers_are_weights() -> None:
     assert found[0].bits / found[0].parameters == 4 + 20 / 32
 
 
+def test_packed_integer_parameters_are_weights() -> None:
+    """compressed-tensors registers codes and scales as parameters of a plain linear layer."""
+    from types import SimpleNamespace
+
+    layer: Any = nn.Linear(64, 48)
+    del layer.weight
+    held = {"weight_packed": torch.zeros(48, 8, dtype=torch.int32)}
+    held |= {"weight_scale": torch.zeros(48, 2, dtype=torch.bfloat16)}
+    for name, value in held.items():
+        setattr(layer, name, nn.Parameter(value, requires_grad=False))
+    layer.quantization_scheme = SimpleNamespace(weights=SimpleNamespace(group_size=32))
+    found = list(stored_tensors(nn.Sequential(layer), {}))
+    assert [(t.name, t.kind, t.parameters, t.bits) for t in found] == [
+        ("0.weight_packed", "4 bits group 32 (Linear)", 64 * 48, 64 * 48 * 4.5),
+        ("0.bias", "float32", 48, 48 * 32),
+    ]
+
+
+def test_float8_weights_are_counted_as_eight_bits() -> None:
+    """Few operations exist for them, not even counting zeros."""
+    layer: Any = nn.Linear(4, 4, bias=False)
+    layer.weight = nn.Parameter(torch.zeros(4, 4).to(torch.float8_e4m3fn), requires_grad=False)
+    (found,) = stored_tensors(nn.Sequential(layer), {})
+    assert (found.kind, found.bits, found.code_bits) == ("float8_e4m3fn", 128, 8)
+
+
 def test_groups_come_largest_first() -> None:
     """The order does not depend on the order of the modules."""
     tensors = list(stored_tensors(tiny(), {}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from evalharness.compat import transformers as compat
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import weight_bytes
 from evalharness.engines.fingerprint import weights_fingerprint
@@ -125,6 +127,20 @@ def test_weights_without_a_place_are_refused(name: str, copy: Path, spec: Make) 
     assert load(spec(copy, allow_unused=["model.layers.*"])).messages == (
         f"m: not loaded, as model.allow_unused says: {name}",
     )
+
+
+def test_packed_zero_points_are_called_what_they_are(
+    copy: Path, spec: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not weights of another shape: the format is what is not supported."""
+    plain = compat.load_causal_model
+    wrong = [("model.layers.0.mlp.up_proj.weight_zero_point", [16, 2], [128, 2])]
+    monkeypatch.setattr(
+        "evalharness.engines.transformers.load_causal_model",
+        lambda *a, **k: replace(plain(*a, **k), mismatched=wrong),
+    )
+    message = refused(spec(copy))
+    assert f"{copy} holds packed zero points (asymmetric compressed-tensors), which" in message
 
 
 def test_buffers_of_older_releases_are_no_weights(copy: Path, spec: Make) -> None:
