@@ -83,6 +83,9 @@ def check_config(place: Path, config: Mapping[str, Any], key: str) -> None:
     """Raise `InputError` for sizes beyond the tensors of ``place``, or an unknown quantisation."""
     file = place / "config.json"
     shapes = tensor_shapes(place, key)
+    inner = config.get("text_config")
+    if not isinstance(inner, Mapping | None):
+        raise InputError(f"{file}: text_config must be a mapping (got {short(inner)})", key=key)
     _check_quantization(place, config, shapes, key)
     if not shapes:
         return

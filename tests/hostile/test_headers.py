@@ -158,6 +158,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
         "num_hidden_layers is 1000000, and the weights beside it are 1 tensors",
     ),
     "layers further in": ({"text_config": {"n_layer": 999}}, "n_layer is 999, and the weights"),
+    "no configuration of a text": ({"text_config": [1]}, "text_config must be a mapping (got [1])"),
     "a huge width": ({"hidden_size": 10**9}, "hidden_size is 1000000000, and the weights beside"),
     "a huge vocabulary": ({"vocab_size": 10**18}, "are a largest tensor of 4 numbers"),
     "a negative size": ({"hidden_size": -1}, "hidden_size is -1"),
