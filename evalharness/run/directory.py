@@ -33,11 +33,11 @@ from filelock import BaseFileLock, FileLock, Timeout
 from evalharness.errors import InputError, RunError
 from evalharness.run.differences import differences
 from evalharness.run.files import TEMPORARY, replacing, sync_folder
-from evalharness.run.manifest import Manifest
+from evalharness.run.manifest import MANIFEST, Manifest
 from evalharness.run.marks import PREFIX, keep_whole, mark, sha256
+from evalharness.run.new_folder import check_new
 from evalharness.run.records import SCHEMAS
 
-MANIFEST = "manifest.json"
 LOCK = "lock"
 RECORDS = "records/"
 STAGED = "staged"
@@ -380,33 +380,3 @@ def refuse_writer(path: Path) -> NoReturn:
         path=path,
         remedy="Wait for it, or give another --out.",
     ) from None
-
-
-def check_new(path: Path) -> None:
-    """Refuse an output directory that holds anything, or that cannot be made."""
-    try:
-        there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    except OSError as error:
-        raise InputError(
-            f"cannot be made ({error.strerror})", path=str(path)[:200], key="--out"
-        ) from None
-    usable = there.is_dir() and os.access(there, os.W_OK) and there.parts[1:2] != ("proc",)
-    if there != path and not usable:
-        raise InputError(f"cannot be made in {there}", path=path, key="--out")
-    # What a process leaves behind that dies before it has written its manifest.
-    left = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    begun = {n for n in left if n.startswith(MANIFEST) and n.endswith(TEMPORARY)}
-    if (
-        left <= {"records", "lock", *begun}
-        and not any((path / "records").glob("*"))
-        and not path.is_file()
-    ):
-        return
-    if path.exists():
-        what = "holds another run" if (path / MANIFEST).exists() else "is not empty"
-        raise InputError(
-            what,
-            path=path,
-            key="--out",
-            remedy="Give a new directory, or --resume to continue an unfinished run.",
-        )

@@ -21,6 +21,9 @@ class RecordedSlice(TypedDict):
     where: dict[str, str]
 
 
+MANIFEST = "manifest.json"
+
+
 class Manifest(TypedDict, total=False):
     """The keys of ``manifest.json``. A run that was begun has those of the first three groups."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from evalharness.errors import Interrupted, RunError
 from evalharness.run.command import Command
-from evalharness.run.directory import MANIFEST
+from evalharness.run.manifest import MANIFEST
 
 
 @contextmanager

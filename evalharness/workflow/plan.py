@@ -25,8 +25,9 @@ from evalharness.metrics import Estimates, Evidence, Spread
 from evalharness.probes.registry import check_probes, probes_of
 from evalharness.run import assets
 from evalharness.run.command import Command
-from evalharness.run.directory import Run, check_new
+from evalharness.run.directory import Run
 from evalharness.run.finished import is_judged, open_finished
+from evalharness.run.new_folder import check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.slices import MOST, SlicedDocument, subsets
 from evalharness.spec.suite import Suite, load_suite

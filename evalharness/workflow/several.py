@@ -22,9 +22,11 @@ from evalharness.probes.registry import probes_of
 from evalharness.progress import Progress
 from evalharness.results.files import load_result
 from evalharness.run.command import Command
-from evalharness.run.directory import MANIFEST, Run, check_new
+from evalharness.run.directory import Run
 from evalharness.run.files import write_text
 from evalharness.run.finished import is_judged, open_finished
+from evalharness.run.manifest import MANIFEST
+from evalharness.run.new_folder import check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
