@@ -21,6 +21,8 @@ from typing import Any
 FEWSHOT_SEED = 1234
 NO_FILTER = "none"  # the filter's name in "metric,filter" where a task has none
 
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the name of a function without a source
+
 Loaded = tuple[dict[str, Any], dict[str, Any]]  # tasks and groups by name, children first
 Scores = dict[str, float | None]  # by "metric,filter"
 
@@ -151,6 +153,14 @@ def fewshot_of(task: Any) -> int | None:
     """The number of few-shot examples that a task sets; None: it sets none."""
     number = task.get_config("num_fewshot")
     return None if number is None else int(number)
+
+
+def configuration(task: Any) -> dict[str, Any]:
+    """What a task's file says, its functions by their source."""
+    config = task.dump_config()
+    return {
+        key: _ADDRESS.sub("", repr(value)) for key, value in config.items() if key != "metadata"
+    }
 
 
 def set_fewshot(task: Any, number: int) -> None:

@@ -140,6 +140,13 @@ def deciding_settings(model: Any) -> dict[str, Any]:
     return kept | {"class": type(model).__name__, "attention": attention_of(model)}
 
 
+def generation_settings(model: Any) -> dict[str, Any]:
+    """Everything in a model's generation configuration that is not the default."""
+    config = getattr(model, "generation_config", None)
+    found = {} if config is None else dict(config.to_diff_dict())
+    return {k: v for k, v in found.items() if not k.startswith("_") and k != "transformers_version"}
+
+
 def hidden_size(model: Any) -> int | None:
     """Return the width C of the hidden states; None for a model that does not say."""
     config = getattr(model, "config", None)

@@ -41,6 +41,13 @@ class PreparedTask:
     num_fewshot: int
     fingerprint: str  # SHA-256 of every document and request
 
+    @property
+    def identity(self) -> str:
+        """SHA-256 of the documents, the requests, and how they are scored."""
+        config = lm_eval.configuration(self.task)
+        text = json.dumps([self.fingerprint, self.num_fewshot, config], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
     def fresh(self) -> Any:
         """lm-eval's task with no answers in its requests, ready for one model."""
         lm_eval.forget_answers(self.task)

@@ -8,9 +8,7 @@ Every file is written to a temporary name and renamed, so that whatever is there
 records count once ``done-BLOCK`` exists: it is written last (`run.marks`). A lock keeps a second
 process out.
 
-A run that has its digests is changed by one step: what is new is written under ``staged/``, then
-the manifest is replaced, and only then does the new take the place of the old. Whoever opens the
-run in between finds it as it was before, or finishes what the manifest says (`Run.settle`).
+A run that has its digests is changed in one step: see `run.staging`.
 """
 
 from __future__ import annotations
@@ -18,8 +16,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,8 +27,9 @@ import pyarrow.parquet as pq
 from filelock import BaseFileLock, FileLock, Timeout
 
 from evalharness.errors import InputError, RunError
+from evalharness.run import staging
 from evalharness.run.differences import differences
-from evalharness.run.files import TEMPORARY, replacing, sync_folder
+from evalharness.run.files import replacing, sync_folder
 from evalharness.run.manifest import MANIFEST, Manifest
 from evalharness.run.marks import PREFIX, keep_whole, mark, sha256
 from evalharness.run.new_folder import check_new
@@ -40,7 +37,6 @@ from evalharness.run.records import SCHEMAS
 
 LOCK = "lock"
 RECORDS = "records/"
-STAGED = "staged"
 FORMAT = 1
 _DAMAGED = "Restore it from a copy, or run the comparison again."
 
@@ -228,30 +224,11 @@ class Run:
 
     def settle(self) -> None:
         """Put in place what the manifest lists and a process, killed meanwhile, left staged."""
-        listed = self.manifest.get("files", {})
-        try:
-            moved = [p for p in sorted((self.path / STAGED).rglob("*")) if p.is_file()]
-            for path in moved:
-                name = path.relative_to(self.path / STAGED).as_posix()
-                if name in listed and sha256(path) == listed[name]:
-                    os.replace(path, self.path / name)
-            if moved:
-                sync_folder(self.records)
-                sync_folder(self.path)
-        except FileNotFoundError:
-            return  # another process does the same
-        except OSError as error:
-            raise InputError(
-                f"a change to this run was cut off and cannot be completed ({error.strerror})",
-                path=self.path,
-                remedy="Open it once where you may write in it.",
-            ) from None
+        staging.settle(self.path, self.manifest.get("files", {}))
 
     def clear(self) -> None:
         """Remove what a process that was cut off left behind; only the holder of the lock may."""
-        shutil.rmtree(self.path / STAGED, ignore_errors=True)
-        for stray in self.path.rglob(f"*{TEMPORARY}"):
-            stray.unlink(missing_ok=True)
+        staging.clear(self.path)
 
     def verify(self, only: Iterable[str]) -> None:
         """Check the manifest by itself, and the files that it lists and that begin with ``only``.
@@ -343,7 +320,9 @@ class Run:
 
     def place(self, name: str) -> Path:
         """Where ``name`` is written: apart, until the next `seal`, where the run has digests."""
-        return (self.path / STAGED / name) if "files" in self.manifest else (self.path / name)
+        return (
+            (self.path / staging.FOLDER / name) if "files" in self.manifest else (self.path / name)
+        )
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[Path]:
@@ -354,7 +333,7 @@ class Run:
                 yield temporary
             if path.name != MANIFEST:
                 name = path.relative_to(self.path).as_posix()
-                self._written.add(name.removeprefix(f"{STAGED}/"))
+                self._written.add(name.removeprefix(f"{staging.FOLDER}/"))
         except OSError as error:
             why = error.strerror or error
             hint = ": free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""

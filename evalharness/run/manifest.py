@@ -33,11 +33,18 @@ class Manifest(TypedDict, total=False):
     reference: dict[str, Any]  # a `spec.model.ModelSpec` with every default, as is `candidate`
     candidate: dict[str, Any]
     suite: dict[str, Any]  # a `spec.suite.Suite` with every default
+    texts: str  # SHA-256 of all documents, with their attributes, and of the calibration text
+    task_data: dict[str, str]  # SHA-256 of documents, requests and configuration, by task
     token_stream: str  # SHA-256 of the tokens of all documents
+    windows: str  # SHA-256 of the windows that they are cut into
     block_tokens: int  # about so many tokens of whole documents are a block of records
     weights: list[str]  # fingerprints: reference, candidate
     tokenizers: list[str]
+    templates: list[str]  # SHA-256 of the chat templates
+    settings: dict[str, dict[str, Any]]  # configuration and generation settings, by side
+    versions: dict[str, str]  # of what computes, with the hardware
     stopping: dict[str, Any] | None  # the rule by which the pass may end early, as it was asked for
+    stopping_policy: str | None  # SHA-256 of the policy, where it may end the pass early
 
     # How it began.
     identity: str  # SHA-256 of the inputs
@@ -46,6 +53,7 @@ class Manifest(TypedDict, total=False):
     command: str
     resume: str  # the command that takes it up again
     sides: dict[str, RecordedSide]  # by "reference" and "candidate"
+    model_files: dict[str, dict[str, list[int]]]  # size and time of change, by side and name
     slices: list[RecordedSlice]
     noise_floor: dict[str, float]  # by metric
     noise_floor_ways: dict[str, dict[str, float]]  # by what was changed, and metric

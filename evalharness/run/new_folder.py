@@ -21,14 +21,7 @@ def check_new(path: Path) -> None:
     usable = there.is_dir() and os.access(there, os.W_OK) and there.parts[1:2] != ("proc",)
     if there != path and not usable:
         raise InputError(f"cannot be made in {there}", path=path, key="--out")
-    # What a process leaves behind that dies before it has written its manifest.
-    left = {p.name for p in path.iterdir()} if path.is_dir() else set()
-    begun = {n for n in left if n.startswith(MANIFEST) and n.endswith(TEMPORARY)}
-    if (
-        left <= {"records", "lock", *begun}
-        and not any((path / "records").glob("*"))
-        and not path.is_file()
-    ):
+    if holds_nothing(path):
         return
     if path.exists():
         what = "holds another run" if (path / MANIFEST).exists() else "is not empty"
@@ -38,3 +31,12 @@ def check_new(path: Path) -> None:
             key="--out",
             remedy="Give a new directory, or --resume to continue an unfinished run.",
         )
+
+
+def holds_nothing(path: Path) -> bool:
+    """Whether ``path`` holds at most what a process leaves that dies before its first manifest."""
+    if path.is_file():
+        return False
+    left = {p.name for p in path.iterdir()} if path.is_dir() else set()
+    begun = {n for n in left if n.startswith(MANIFEST) and n.endswith(TEMPORARY)}
+    return left <= {"records", "lock", *begun} and not any((path / "records").glob("*"))

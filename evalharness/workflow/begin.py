@@ -7,16 +7,16 @@ import hashlib
 import json
 from typing import Any
 
-from evalharness.data import documents
 from evalharness.errors import RunError
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import can_compile, worth_compiling
 from evalharness.pair.watcher import Watcher
 from evalharness.run.directory import Run
 from evalharness.run.environment import environment
-from evalharness.run.manifest import Manifest, RecordedSide, RecordedSlice
+from evalharness.run.manifest import RecordedSide, RecordedSlice
 from evalharness.spec.slices import SlicedDocument, subsets
 from evalharness.version import __version__
+from evalharness.workflow.inputs import decisive, model_files
 from evalharness.workflow.noise_floor import Floor
 from evalharness.workflow.plan import Job
 from evalharness.workflow.reference import Reference
@@ -42,11 +42,11 @@ def begin(
 
     """
     sides = _sides(job, reference.side, candidate)
-    inputs = _inputs(job, reference, sides)
+    inputs = decisive(job, reference, candidate)
     identity = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     loaded = (reference.side.loaded, candidate.loaded)
     if job.resume:
-        run = Run.resume(job.out, {"identity": identity})
+        run = Run.resume(job.out, inputs)
         if run.manifest.get("compiled_statistics") and not can_compile():
             run.close()
             raise RunError(
@@ -65,6 +65,7 @@ def begin(
                 "command": str(job.command),
                 "resume": str(job.resume_command),
                 "sides": sides,
+                "model_files": model_files(job),
                 "slices": _slices(job, reference),
                 "noise_floor": floor.values,
                 "noise_floor_ways": floor.ways,
@@ -99,20 +100,6 @@ def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, RecordedSide
             "anomalies": list(side.loaded.anomalies),
         }
         for name, side, spec in named
-    }
-
-
-def _inputs(job: Job, reference: Reference, sides: dict[str, RecordedSide]) -> Manifest:
-    """What decides a record's bits: a run of other inputs cannot be resumed into."""
-    return {
-        "reference": job.reference.model_dump(mode="json", by_alias=True),
-        "candidate": job.candidate.model_dump(mode="json", by_alias=True),
-        "suite": job.suite.model_dump(mode="json"),
-        "token_stream": documents.fingerprint(reference.documents),
-        "block_tokens": reference.block_tokens,
-        "weights": [s["manifest"]["fingerprint"] for s in sides.values()],
-        "tokenizers": [s["manifest"]["tokenizer_fingerprint"] for s in sides.values()],
-        "stopping": job.stopping,
     }
 
 

@@ -20,13 +20,13 @@ from evalharness.engines.registry import find_model
 from evalharness.errors import EvalHarnessError, InputError, Interrupted
 from evalharness.probes.registry import probes_of
 from evalharness.progress import Progress
-from evalharness.results.files import load_result
 from evalharness.run.command import Command
+from evalharness.run.differences import differences
 from evalharness.run.directory import Run
 from evalharness.run.files import write_text
-from evalharness.run.finished import is_judged, open_finished
+from evalharness.run.finished import is_judged, rewriting
 from evalharness.run.manifest import MANIFEST
-from evalharness.run.new_folder import check_new
+from evalharness.run.new_folder import check_new, holds_nothing
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
@@ -38,6 +38,7 @@ from evalharness.workflow.plan import (
     plan_shared,
     tidy,
 )
+from evalharness.workflow.seal import finish
 
 WORST = (4, 2, 1, 3, 0)
 COMBINED = "combined.html"
@@ -158,8 +159,7 @@ def compare_many(
         progress.tell(f"candidate {number + 1} of {len(jobs)}: {job.candidate.name}")
         try:
             if job.resume and is_judged(Run.open(job.out).manifest):
-                open_finished(job.out)
-                outcome = Outcome(job, load_result(job.out))
+                outcome = Outcome(job, _judged_again(job))
             elif isinstance(memory, EvalHarnessError):
                 outcome = Outcome(job, error=memory)
             else:
@@ -183,6 +183,28 @@ def compare_many(
     ordered = [outcome for _, outcome in sorted(outcomes, key=lambda pair: pair[0])]
     _write_table(folder, [o.result for o in ordered if o.result is not None])
     return ordered
+
+
+def _judged_again(job: Job) -> Result:
+    """The result of a finished run of the same inputs, by the policy of now; nothing is loaded.
+
+    Raises
+    ------
+    InputError : the run was made from other inputs, or a model's files may have changed since.
+
+    """
+    from evalharness.workflow.inputs import model_files, planned
+
+    with rewriting(job.out) as run:
+        now = {**planned(job), "model_files": model_files(job)}
+        changed = differences(run.manifest, now)
+        if changed:
+            raise InputError(
+                f"this run is finished, and was made from other inputs: {'; '.join(changed)}",
+                path=job.out,
+                remedy="Restore them, remove the run to make it again, or give another --out.",
+            )
+        return finish(run, job.policy)
 
 
 def _room_for_prompts(jobs: Sequence[Job]) -> int:
@@ -214,7 +236,7 @@ def _folder(
     reference: ModelSpec, count: int, out: str | Path | None, resume: str | Path | None
 ) -> Path:
     if resume is not None:
-        if not any(Path(resume).glob(f"*/{MANIFEST}")):
+        if not (any(Path(resume).glob(f"*/{MANIFEST}")) or _only_begun(Path(resume))):
             raise InputError(
                 "holds no run to resume",
                 path=resume,
@@ -223,6 +245,12 @@ def _folder(
             )
         return Path(resume)
     if out is not None:
-        check_new(Path(out))
+        if not _only_begun(Path(out)):
+            check_new(Path(out))
         return Path(out)
     return default_out(reference.name, f"{count}-candidates")
+
+
+def _only_begun(folder: Path) -> bool:
+    """Whether a comparison left ``folder`` that died before it had written a manifest."""
+    return folder.is_dir() and all(p.is_dir() and holds_nothing(p) for p in folder.iterdir())

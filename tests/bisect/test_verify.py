@@ -17,8 +17,7 @@ from tests.workflow.jobs import job
 def test_the_repaired_model_passes_where_the_candidate_fails(project: Path) -> None:
     """By its own file and in memory alike: every module restored is the reference."""
     _, finished = compare(job(project))
-    run, suite, policy = opened_for_bisect(finished.path, None)
-    try:
+    with opened_for_bisect(finished.path, None) as (run, suite, policy):
         work = prepared(run, suite, policy, "cpu", Progress())
         given = (run, suite, policy, work.sides, work.sample)
         assert held_out_decision(*given).verdict == "FAIL"
@@ -38,5 +37,3 @@ def test_the_repaired_model_passes_where_the_candidate_fails(project: Path) -> N
         assert notes == []
         assert decision.verdict != "PASS"
         assert fewer < bits
-    finally:
-        run.close()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from evalharness.errors import InputError, RunError
-from evalharness.run.directory import STAGED, Run
+from evalharness.run.directory import Run
 from evalharness.run.finished import open_finished, rewriting
+from evalharness.run.staging import FOLDER
 
 FILES = ("policy.yaml", "result.json", "report.html")
 
@@ -60,7 +61,7 @@ def test_every_kill_leaves_the_old_run_or_the_new_one(
         assert state == ({"new"} if run.manifest.get("policy") else {"old"})
         seen |= state
         rewrite(path)
-        assert not (path / STAGED).exists() or not any((path / STAGED).iterdir())
+        assert not (path / FOLDER).exists() or not any((path / FOLDER).iterdir())
     assert seen == {"old", "new"}
 
 
@@ -82,8 +83,8 @@ def test_a_full_disk_leaves_the_old_run(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_is_staged_and_not_committed_is_not_taken(tmp_path: Path) -> None:
     """Nor is what somebody puts there."""
     path = sealed(tmp_path)
-    (path / STAGED).mkdir(exist_ok=True)
-    (path / STAGED / "result.json").write_text("forged")
+    (path / FOLDER).mkdir(exist_ok=True)
+    (path / FOLDER / "result.json").write_text("forged")
     open_finished(path)
     assert (path / "result.json").read_text() == "old"
     (path / "result.json").write_text("forged")
