@@ -102,7 +102,7 @@ from evalharness.run.environment import peak_memory
 run = Run.create(Path(sys.argv[1]) / "run", {"identity": "x"})
 run.update(key=1)
 run.close()
-print(Run.resume(run.path, "x").manifest["key"], peak_memory())
+print(Run.resume(run.path, {"identity": "x"}).manifest["key"], peak_memory())
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)],

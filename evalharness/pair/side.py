@@ -113,7 +113,10 @@ class Side:
         ids = torch.arange(8, device=self.device)[None] % self.vocab_size
         try:
             whole = self.model(input_ids=ids, use_cache=False).logits
-            self.masked_from = self._masked(whole)
+        except (AttributeError, TypeError, RuntimeError):
+            return False
+        self.masked_from = self._masked(whole)
+        try:
             hidden = self.backbone(input_ids=ids, use_cache=False).last_hidden_state
             split = self.head(hidden)
         except (AttributeError, TypeError, RuntimeError):

@@ -33,7 +33,8 @@ def side(seed: int, device: str, dtype: torch.dtype) -> PackedSide:
     )
     model = LlamaForCausalLM(config).to(device, dtype).eval()
     nothing: Any = None
-    return PackedSide(LoadedModel(f"random {seed}", model, nothing, torch.device(device), nothing))
+    tokens: Any = range(VOCABULARY)  # only how many there are is asked
+    return PackedSide(LoadedModel(f"random {seed}", model, tokens, torch.device(device), nothing))
 
 
 def requests() -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
