@@ -126,6 +126,7 @@ def plan_job(
     if resume is not None:
         path = Path(resume)
         if is_judged(Run.open(path).manifest):
+            open_finished(path)  # what a process killed at the very end left is put in place
             raise InputError(
                 "this run is complete: there is nothing to resume",
                 path=path,

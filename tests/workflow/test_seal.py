@@ -127,3 +127,13 @@ def test_a_policy_that_turns_out_wrong_costs_no_measurement(
     assert "the run is measured, and has no verdict yet. Decide it: evalharness gate" in said
     assert cli("gate", project / "run", "--gates", project / "gates.yaml")[0] == 1
     assert cli("show", project / "run")[0] == 0
+
+
+def test_a_run_killed_while_its_report_is_put_in_place_is_whole(project: Path) -> None:
+    """--resume says that it is complete, and by then it is."""
+    _, run = compare(job(project))
+    (run.path / "staged").mkdir(exist_ok=True)
+    (run.path / "result.json").rename(run.path / "staged" / "result.json")
+    with pytest.raises(InputError, match="this run is complete"):
+        job(project, None, resume=run.path)
+    assert (run.path / "result.json").is_file()
