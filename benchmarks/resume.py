@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalharness.run.finished import is_judged
+
 ROOT = Path(__file__).resolve().parents[1]
 ENVIRONMENT = os.environ | {
     "HF_HUB_OFFLINE": "1",
@@ -126,9 +128,9 @@ def finished(run: Path) -> dict[str, float]:
 
 
 def sealed(run: Path) -> bool:
-    """Whether the run is complete."""
+    """Whether the run is complete: measured, and judged."""
     file = run / "manifest.json"
-    return file.exists() and bool(json.loads(file.read_text()).get("files"))
+    return file.exists() and is_judged(json.loads(file.read_text()))
 
 
 def undisturbed(arguments: list[str], folder: Path) -> tuple[Whole, int]:

@@ -32,7 +32,7 @@ def resumable(run: Path, command: Command) -> Iterator[None]:
 
 @contextmanager
 def finishing_blocks() -> Iterator[Callable[[], None]]:
-    """The first Ctrl-C lets the block in hand finish; a second one stops at once.
+    """The first Ctrl-C or SIGTERM lets the block in hand finish; a second one stops at once.
 
     What is yielded is called between blocks, and raises `KeyboardInterrupt` if one was asked for.
     """
@@ -49,13 +49,15 @@ def finishing_blocks() -> Iterator[Callable[[], None]]:
         if asked:
             raise KeyboardInterrupt
 
-    previous = signal.getsignal(signal.SIGINT)
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        signal.signal(signal.SIGINT, on_signal)
+        for number in previous:
+            signal.signal(number, on_signal)
     except ValueError:  # not the main thread: whoever runs us handles signals
         yield check
         return
     try:
         yield check
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -115,8 +115,9 @@ def test_a_killed_process_resumes_to_the_same_result(project: Path, small_blocks
     assert stable(project / "run") == stable(project / "whole")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_writer_is_refused_and_ctrl_c_finishes_the_block(
-    project: Path, small_blocks: None
+    project: Path, small_blocks: None, number: signal.Signals
 ) -> None:
     """Exit 130, with the command that takes the run up again."""
     process = start(project, "--out", "run", pause=1)
@@ -124,7 +125,7 @@ def test_a_second_writer_is_refused_and_ctrl_c_finishes_the_block(
     process.stdout.readline()
     with pytest.raises(InputError, match="another process is writing this run"):
         compare(job(project, None, resume=project / "run"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, err = process.communicate()
     assert process.returncode == 130, err
     assert "--resume run" in err
