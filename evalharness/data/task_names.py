@@ -49,8 +49,13 @@ def mentioned(name: str, folder: Path) -> bool:
     return any(
         word in path.read_bytes()
         for path in folder.rglob("*")
-        if "yaml" in path.name and path.is_file()
+        if _may_declare(path.name) and path.is_file()
     )
+
+
+def _may_declare(name: str) -> bool:
+    """Whether a file is YAML by its name, or a template to include, often without suffix."""
+    return "yaml" in name or "." not in name
 
 
 @cache
@@ -62,7 +67,7 @@ def read_names(folder: Path) -> TaskNames:
     for directory, folders, names in os.walk(folder):
         folders[:] = sorted(f for f in folders if f not in ("__pycache__", ".ipynb_checkpoints"))
         for name in sorted(names):
-            if "yaml" not in name:
+            if not _may_declare(name):
                 continue
             path = Path(directory, name)
             text = path.read_bytes()

@@ -239,7 +239,9 @@ def test_every_name_found_by_reading_is_the_task_that_lm_eval_finds() -> None:
     assert len(quick) > 10_000
     assert {n: str(index[n].yaml_path) for n in quick} == {n: str(p) for n, p in quick.items()}
     assert {index[n].kind.name for n in quick} <= {"TASK", "PY_TASK"}
-    assert all(mentioned(n, task_folder()) for n in list(set(index) - set(quick))[::200])
+    # A tag that only a template without suffix has is one of them.
+    rest = ["mafand_tasks", *sorted(set(index) - set(quick))[::200]]
+    assert [n for n in rest if not mentioned(n, task_folder())] == []
 
 
 @pytest.mark.e2e
