@@ -111,7 +111,7 @@ def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> di
     from evalharness.data.items import prepare_tasks
     from evalharness.pair.tasks.run import run_tasks, task_tables
 
-    prepared = prepare_tasks(suite.tasks, seed=suite.seed)
+    prepared = prepare_tasks(suite.tasks, seed=suite.seed, tokenizer=reference.loaded.tokenizer)
     made = [
         task_tables(task)
         for task in run_tasks(

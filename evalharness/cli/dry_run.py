@@ -21,6 +21,7 @@ from evalharness.workflow.plan import sizes
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from evalharness.run.manifest import RecordedPrompts
     from evalharness.spec.model import ModelSpec
     from evalharness.workflow.plan import Job
 
@@ -96,9 +97,15 @@ def _tasks(job: Job) -> list[str]:
         return ["tasks      none"]
     return [
         f"task       {t.name}: {t.items:,} items, {t.num_fewshot}-shot, {t.requests:,} requests a "
-        f"side, prompts {t.fingerprint[:16]}"
+        f"side, prompts {t.fingerprint[:16]}{_asked(t.asked)}"
         for t in job.tasks.tasks
     ]
+
+
+def _asked(how: RecordedPrompts) -> str:
+    named = how["chat_template"]
+    template = "" if named is None else f", in the chat template {printable(named)!r}"
+    return template + (", with a system message" if how["system"] else "")
 
 
 def _memory(jobs: Sequence[Job]) -> list[str]:

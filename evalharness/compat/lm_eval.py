@@ -17,8 +17,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-# lm-eval's own default: the few-shot examples are those that its command draws.
-FEWSHOT_SEED = 1234
 NO_FILTER = "none"  # the filter's name in "metric,filter" where a task has none
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the name of a function without a source
@@ -166,23 +164,6 @@ def configuration(task: Any) -> dict[str, Any]:
 def set_fewshot(task: Any, number: int) -> None:
     """Ask for ``number`` examples a prompt."""
     task.set_config(key="num_fewshot", value=number)
-
-
-def build_requests(task: Any, samples: Sequence[int] | None) -> list[Any]:
-    """Build a task's requests, once: both models get these very ones, few-shot draws and all.
-
-    Parameters
-    ----------
-    samples : ids of documents in ascending order; None: all documents.
-
-    """
-    task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    task.build_all_requests(
-        limit=None, samples=None if samples is None else list(samples), rank=0, world_size=1
-    )
-    task.build_all_requests = lambda **_: None  # the evaluator would build them again
-    requests: list[Any] = task.instances
-    return requests
 
 
 def forget_answers(task: Any) -> None:

@@ -21,11 +21,14 @@ from typing import Any
 import numpy as np
 
 from evalharness.compat import lm_eval
+from evalharness.compat.lm_eval_prompts import build_requests
 from evalharness.compat.silence import quiet
+from evalharness.data.chat_templates import chat_of
 from evalharness.data.task_code import guard_tasks
 from evalharness.data.task_errors import explain
 from evalharness.data.task_names import SHIPPED, mentioned, read_names
-from evalharness.errors import InputError, nearest
+from evalharness.errors import InputError, nearest, short
+from evalharness.run.manifest import RecordedPrompts
 from evalharness.spec.suite import Task
 
 
@@ -40,12 +43,14 @@ class PreparedTask:
     requests: int
     num_fewshot: int
     fingerprint: str  # SHA-256 of every document and request
+    asked: RecordedPrompts
 
     @property
     def identity(self) -> str:
         """SHA-256 of the documents, the requests, and how they are scored."""
         config = lm_eval.configuration(self.task)
-        text = json.dumps([self.fingerprint, self.num_fewshot, config], sort_keys=True, default=str)
+        parts = [self.fingerprint, self.num_fewshot, self.asked, config]
+        text = json.dumps(parts, sort_keys=True, default=str)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
     def fresh(self) -> Any:
@@ -79,13 +84,14 @@ class PreparedTasks:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def prepare_tasks(tasks: tuple[Task, ...], *, seed: int) -> PreparedTasks:
+def prepare_tasks(tasks: tuple[Task, ...], *, seed: int, tokenizer: Any = None) -> PreparedTasks:
     """Resolve tasks and build their requests; no model is needed.
 
     Parameters
     ----------
     tasks : of the suite. ``limit`` holds for each leaf task of a group or tag, as in lm-eval.
     seed : of the sample. The sample of a smaller limit is part of that of a larger one.
+    tokenizer : the reference's, whose chat template tasks may ask for.
 
     Raises
     ------
@@ -110,7 +116,7 @@ def prepare_tasks(tasks: tuple[Task, ...], *, seed: int) -> PreparedTasks:
                     )
                 _check_name(name, key)
                 with _reported(entry, key, name):
-                    prepared[name] = _prepare(name, leaf, entry, seed, messages)
+                    prepared[name] = _prepare(name, leaf, entry, seed, tokenizer, messages)
     return PreparedTasks(tuple(prepared.values()), groups, tuple(dict.fromkeys(messages)))
 
 
@@ -174,7 +180,9 @@ def _load_group(path: Path) -> lm_eval.Loaded:
     return (beside if local else lm_eval.TaskIndex(path.parent)).load(group.name)
 
 
-def _prepare(name: str, leaf: Any, entry: Task, seed: int, messages: list[str]) -> PreparedTask:
+def _prepare(
+    name: str, leaf: Any, entry: Task, seed: int, tokenizer: Any, messages: list[str]
+) -> PreparedTask:
     if lm_eval.reads_images_or_sound(leaf):
         raise InputError(f"task {name!r} needs images or sound, which no text model reads")
     if lm_eval.runs_written_code(leaf):
@@ -190,7 +198,25 @@ def _prepare(name: str, leaf: Any, entry: Task, seed: int, messages: list[str]) 
     elif fixed is None:
         lm_eval.set_fewshot(leaf, 0)
     samples = draw(name, len(leaf.eval_docs), entry.limit, seed)
-    requests = lm_eval.build_requests(leaf, samples)
+    chat = chat_of(entry, tokenizer)
+    multiturn = entry.fewshot_as_multiturn
+    asked: RecordedPrompts = {
+        "chat_template": entry.template,
+        "system": entry.system,
+        "fewshot_as_multiturn": chat is not None if multiturn is None else multiturn,
+    }
+    requests = build_requests(
+        leaf,
+        samples,
+        chat=chat,
+        system=entry.system,
+        multiturn=asked["fewshot_as_multiturn"],
+    )
+    for text in chat.left_out if chat is not None else ():
+        messages.append(
+            f"task {name!r}: the chat template does not take the system message {short(text)}, "
+            "which is in no prompt or not in all of them"
+        )
     return PreparedTask(
         name=name,
         task=leaf,
@@ -199,6 +225,7 @@ def _prepare(name: str, leaf: Any, entry: Task, seed: int, messages: list[str]) 
         requests=sum(lm_eval.repeats(r) for r in requests),
         num_fewshot=lm_eval.fewshot_of(leaf) or 0,
         fingerprint=_fingerprint(requests),
+        asked=asked,
     )
 
 

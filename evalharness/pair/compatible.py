@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evalharness.compat.transformers import deciding_settings
+from evalharness.data.chat_templates import templates_of
 from evalharness.engines.base import LoadedModel
 from evalharness.errors import InputError, short
 from evalharness.pair.side import Side
@@ -16,9 +17,12 @@ STILL = "Bits per byte and tasks still run: set `tokenizers: different` in the s
 
 def check_pair(reference: Side, candidate: Side, suite: Suite) -> list[str]:
     """Raise `InputError` where token by token comparison is impossible; return warnings."""
-    return _other_settings(reference.loaded, candidate.loaded) + _tokens(
-        reference, candidate, suite
-    )
+    a, b = reference.loaded, candidate.loaded
+    return [
+        *_other_settings(a, b),
+        *_tokens(reference, candidate, suite),
+        *_other_templates(a, b, suite),
+    ]
 
 
 def _other_settings(a: LoadedModel, b: LoadedModel) -> list[str]:
@@ -37,6 +41,28 @@ def _other_settings(a: LoadedModel, b: LoadedModel) -> list[str]:
         f"{a.name} and {b.name} hold the same weights under different configurations "
         f"({'; '.join(changed)}), and so are not the same model"
     ]
+
+
+def _other_templates(a: LoadedModel, b: LoadedModel, suite: Suite) -> list[str]:
+    """Tasks are asked once, in the reference's chat template: where the candidate's is another."""
+    asked = dict.fromkeys(t.template for t in suite.tasks if t.template is not None)
+    if not asked:
+        return []
+    ours, theirs = templates_of(a.tokenizer), templates_of(b.tokenizer)
+    both = f"both sides are asked in the one of {a.name}"
+    found = []
+    for name in asked:
+        if name not in theirs:
+            found.append(f"{b.name} has no chat template {name!r}: {both}")
+        elif ours.get(name) != theirs[name]:
+            found.append(f"the chat template {name!r} of {b.name} is not that of {a.name}: {both}")
+    special = [getattr(s.tokenizer, "special_tokens_map", None) for s in (a, b)]
+    if not found and special[0] != special[1]:
+        found.append(
+            f"{b.name} has other special tokens than {a.name}, which chat templates may write: "
+            f"{both}"
+        )
+    return found
 
 
 def _tokens(reference: Side, candidate: Side, suite: Suite) -> list[str]:

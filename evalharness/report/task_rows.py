@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from evalharness.errors import short
 from evalharness.metrics import REGISTRY
 from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
@@ -68,12 +69,17 @@ def task_rows(result: Result) -> list[TaskRow]:
 
 
 def _note(t: TaskResult) -> str:
-    """Say what a group brings together, or which items count as one; else nothing."""
+    """Say what a group brings together, how a task was asked, which items count as one."""
     if t.leaves:
         return f"group of {plural(len(t.leaves), 'task')}"
+    notes = []
+    if t.chat_template:
+        notes.append(f"in the chat template {t.chat_template!r}")
+    if t.system:
+        notes.append(f"system message {short(t.system)}")
     if t.clusters_by:
-        return f"items with the same {t.clusters_by} are one cluster: {t.clusters:,}"
-    return ""
+        notes.append(f"items with the same {t.clusters_by} are one cluster: {t.clusters:,}")
+    return "; ".join(notes)
 
 
 def _score(x: float | None) -> str:

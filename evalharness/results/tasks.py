@@ -17,10 +17,20 @@ SHOWN_FLIPS = 40
 def tasks(evidence: Evidence) -> list[TaskResult]:
     """One row a task and lm-eval metric, then one a group and metric."""
     items = evidence.items
+    asked = evidence.run.manifest.get("task_prompts") or {}
     results = []
     for row in evidence.frame("tasks").to_dict("records"):
         own = items[(items["task"] == row["task"]) & (items["metric"] == row["metric"])]
-        results.append(TaskResult(items=len(own), **_aggregate(row), **_of_items(own)))
+        how: Mapping[str, Any] = asked.get(row["task"], {})
+        results.append(
+            TaskResult(
+                items=len(own),
+                chat_template=how.get("chat_template"),
+                system=how.get("system"),
+                **_aggregate(row),
+                **_of_items(own),
+            )
+        )
     for row in evidence.frame("groups").to_dict("records"):
         leaves = [str(name) for name in row["leaves"]]
         results.append(TaskResult(items=int(row["items"]), leaves=leaves, **_aggregate(row)))

@@ -21,6 +21,14 @@ class RecordedSlice(TypedDict):
     where: dict[str, str]
 
 
+class RecordedPrompts(TypedDict):
+    """How the items of a task are made into prompts."""
+
+    chat_template: str | None  # the name of the reference's
+    system: str | None
+    fewshot_as_multiturn: bool
+
+
 MANIFEST = "manifest.json"
 
 
@@ -35,6 +43,7 @@ class Manifest(TypedDict, total=False):
     suite: dict[str, Any]  # a `spec.suite.Suite` with every default
     texts: str  # SHA-256 of all documents, with their attributes, and of the calibration text
     task_data: dict[str, str]  # SHA-256 of documents, requests and configuration, by task
+    task_prompts: dict[str, RecordedPrompts]  # by task
     token_stream: str  # SHA-256 of the tokens of all documents
     windows: str  # SHA-256 of the windows that they are cut into
     block_tokens: int  # about so many tokens of whole documents are a block of records

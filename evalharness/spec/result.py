@@ -78,6 +78,8 @@ class TaskResult(Part):
     right_to_wrong: int | None = None
     wrong_to_right: int | None = None
     num_fewshot: int | None = None
+    chat_template: str | None = None  # the reference's of this name, in which both were asked
+    system: str | None = None  # the system message that both were asked with
     binary: bool | None = None  # each item is right or wrong; null where no item has a score
     clusters: int | None = None  # independent items: those that share a passage are one
     clusters_by: str | None = None  # the field of an item that holds the passage; null: none does

@@ -100,6 +100,9 @@ class Windowing(Spec):
         return self.stride or self.tokens
 
 
+DEFAULT_TEMPLATE = "default"  # what transformers calls a tokenizer's only chat template
+
+
 class Task(Spec):
     """An lm-eval task by name, or a task YAML by path."""
 
@@ -107,12 +110,33 @@ class Task(Spec):
     path: str | None = None
     limit: int | None = Field(None, ge=1, description="A seeded sample of this many items.")
     num_fewshot: int | None = Field(None, ge=0)
+    apply_chat_template: bool | str = Field(
+        False,
+        description="Ask in the reference's chat template, both sides; of several, the one so "
+        "named.",
+    )
+    system: str | None = Field(
+        None, min_length=1, description="A system message; without a template, text before all."
+    )
+    fewshot_as_multiturn: bool | None = Field(
+        None,
+        description="Few-shot examples as turns of the conversation rather than one message; "
+        "default: wherever a chat template is used.",
+    )
 
     @model_validator(mode="after")
     def _one(self) -> Task:
         if (self.name is None) == (self.path is None):
             raise ValueError("exactly one of name and path must be given")
+        if self.fewshot_as_multiturn and self.apply_chat_template is False:
+            raise ValueError("fewshot_as_multiturn: true asks for apply_chat_template")
         return self
+
+    @property
+    def template(self) -> str | None:
+        """The name of the chat template that prompts are put in; None: in none."""
+        named = self.apply_chat_template
+        return (DEFAULT_TEMPLATE if named else None) if isinstance(named, bool) else named
 
 
 class Slice(Spec):

@@ -42,6 +42,7 @@ def planned(job: Job) -> Manifest:
             ]
         ),
         "task_data": {} if job.tasks is None else {t.name: t.identity for t in job.tasks.tasks},
+        "task_prompts": {} if job.tasks is None else {t.name: t.asked for t in job.tasks.tasks},
         "stopping": job.stopping,
         # Where it ends the pass early, the policy decides which documents are measured.
         "stopping_policy": _policy(job.policy) if job.stopping else None,

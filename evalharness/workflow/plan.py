@@ -32,6 +32,7 @@ from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.slices import MOST, SlicedDocument, subsets
 from evalharness.spec.suite import Suite, load_suite
 from evalharness.spec.yamlfile import load_yaml
+from evalharness.workflow.chat_templates import tokenizer_of_tasks
 from evalharness.workflow.stopping import stopping, unwatched
 
 if TYPE_CHECKING:
@@ -186,7 +187,8 @@ def plan_shared(
     if chosen.tasks:
         from evalharness.data.items import prepare_tasks
 
-        tasks = prepare_tasks(chosen.tasks, seed=chosen.seed)
+        tokenizer = tokenizer_of_tasks(reference, chosen, load_yaml(suite_file))
+        tasks = prepare_tasks(chosen.tasks, seed=chosen.seed, tokenizer=tokenizer)
         notes += tasks.messages
     check_probes(chosen, load_yaml(suite_file))
     notes += check_slices(chosen, texts, suite_file, limited=limit is not None)

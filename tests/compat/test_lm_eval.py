@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from evalharness.compat import lm_eval
+from evalharness.compat.lm_eval_prompts import FEWSHOT_SEED, build_requests
 from tests.pair.tasks.lm_sides import TASKS, side
 
 Tiny = Callable[..., Path]
@@ -114,7 +115,7 @@ def test_requests_are_built_once_and_can_be_asked_again(load: Callable[[str], An
     assert lm_eval.fewshot_of(task) is None
     lm_eval.set_fewshot(task, 1)
     assert lm_eval.fewshot_of(task) == 1
-    built = lm_eval.build_requests(task, [1, 3])
+    built = build_requests(task, [1, 3])
     assert [lm_eval.repeats(r) for r in built] == [1] * 6
     assert {r.doc["answer"] for r in built} == {"under the oak", "a sphinx"}
     task.build_all_requests(limit=None)
@@ -129,7 +130,7 @@ def test_the_seed_of_few_shot_examples_is_that_of_its_command() -> None:
     from lm_eval.evaluator import simple_evaluate
 
     default = inspect.signature(simple_evaluate).parameters["fewshot_random_seed"].default
-    assert default == lm_eval.FEWSHOT_SEED
+    assert default == FEWSHOT_SEED
 
 
 def test_a_task_says_its_type_metrics_and_directions(load: Callable[[str], Any]) -> None:
@@ -194,7 +195,7 @@ def test_evaluating_gives_aggregates_and_a_sample_a_document(
     """``evaluate``: keys "metric,filter", and per sample what pairs and shows an item."""
     task = load("choose")
     lm_eval.set_fewshot(task, 0)
-    lm_eval.build_requests(task, [0, 2])
+    build_requests(task, [0, 2])
     told: list[int] = []
     scores, samples = lm_eval.evaluate_task(model(side(tiny), told.append), "choose", task, [0, 2])
     assert {"acc,none", "acc_norm,none", "brier_score,none"} <= set(scores)
@@ -254,7 +255,7 @@ def test_generation_from_broken_logits_is_counted(
             loaded.model.lm_head.weight[7] = math.nan
     task = load("write")
     lm_eval.set_fewshot(task, 0)
-    lm_eval.build_requests(task, None)
+    build_requests(task, None)
     lm = lm_eval.model_class()(
         loaded.model, loaded.tokenizer, batch_size=2, max_length=512, answered=lambda n: None
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from evalharness.metrics import Evidence
+from evalharness.report.task_rows import _note
 from evalharness.results.tasks import flipped, tasks
 from evalharness.run import records
 from evalharness.run.directory import InMemory
@@ -85,3 +86,16 @@ def test_a_group_stands_after_the_tasks_with_its_leaves() -> None:
     assert (found.task, found.leaves, found.items) == ("all", ["quiz"], 60)
     assert (found.reference, found.candidate) == (0.5, None)
     assert found.binary is found.clusters is None
+
+
+def test_a_task_says_how_it_was_asked() -> None:
+    """The chat template and the system message, in the result and in the report's note."""
+    tables = synthetic()
+    name = tables["items"]["task"].iloc[0]
+    how = {"chat_template": "default", "system": "Be\nbrief.", "fewshot_as_multiturn": True}
+    asked = Evidence(InMemory({"task_prompts": {name: how}}, Arrow(tables)))
+    row = only(tasks(asked))
+    assert (row.chat_template, row.system) == ("default", "Be\nbrief.")
+    row = row.model_copy(update={"clusters_by": None})
+    assert _note(row) == "in the chat template 'default'; system message 'Be\\nbrief.'"
+    assert only(tasks(evidence(tables))).chat_template is None

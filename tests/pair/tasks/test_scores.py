@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from evalharness.pair.tasks.scores import group_scores
-from tests.pair.tasks.lm_sides import prepare, run
+from tests.pair.tasks.lm_sides import TASKS, prepare, run
+from tests.pair.tasks.test_lm_eval_scores import plain_lm_eval
 
 
 def test_a_group_has_lm_evals_aggregate_of_its_leaves(pair: tuple[Any, Any]) -> None:
@@ -23,3 +26,14 @@ def test_a_group_has_lm_evals_aggregate_of_its_leaves(pair: tuple[Any, Any]) -> 
     (group,) = group_scores(prepared, undefined)
     assert group.candidate is None
     assert group_scores(prepared, [s for s in scores if s.task == "choose"]) == ()
+
+
+def test_a_groups_scores_are_those_that_lm_eval_reports(
+    pair: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its command's ``groups``, on either side."""
+    monkeypatch.chdir(TASKS)  # where lm-eval itself finds the task's relative data_files
+    scores = [s for t in run(*pair, "both.yaml") for s in t.scores]
+    (group,) = group_scores(prepare("both.yaml"), scores)
+    expected = [plain_lm_eval(side, "both", 2)["groups"]["both"] for side in pair]
+    assert [e["acc,none"] for e in expected] == [group.reference, group.candidate]
