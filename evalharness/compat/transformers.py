@@ -187,6 +187,37 @@ def attention_reach(model: Any) -> int | None:
     return min((int(s) for s in sizes if isinstance(s, int)), default=None)
 
 
+def is_own_architecture(model: Any) -> bool:
+    """Whether the code of ``model`` is part of transformers; else it came with the files."""
+    return type(model).__module__.startswith("transformers.models.")
+
+
+# Sizes and ids. What else is a whole number may be how far attention reaches.
+_SIZE = re.compile(
+    r"vocab|hidden|intermediate|embd|embed|inner|ffn|mlp|head|layer|dim|rank|expert|state|group"
+    r"|max_|_max|position|n_ctx|max_seq|d_model|d_ff|d_kv|_id$|_ids$|conv|bits|dtype|pretraining|beam|version"
+)
+_LEAST_WINDOW = 8  # tokens; a smaller number is a count of layers or the like, and is tried anyway
+
+
+def possible_windows(model: Any) -> list[int]:
+    """Whole numbers of the configuration that may be a window of attention, whatever their key."""
+    found: set[int] = set()
+
+    def look(key: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for name, part in value.items():
+                look(str(name), part)
+        elif isinstance(value, list | tuple):
+            for part in value:
+                look(key, part)
+        elif type(value) is int and value > _LEAST_WINDOW and not _SIZE.search(key):
+            found.add(value)
+
+    look("", settings_of(model))
+    return sorted(found)
+
+
 # --- modules --------------------------------------------------------------------------------------
 
 _EXPERTS = re.compile(r"(?:^|\.)experts$")

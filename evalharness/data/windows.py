@@ -115,6 +115,11 @@ def padded(batch: Sequence[Window]) -> Ids:
     return ids
 
 
+def longest(windows: Sequence[Window]) -> int:
+    """Tokens of the longest of ``windows``; 0: there are none."""
+    return max((len(w.ids) for w in windows), default=0)
+
+
 def batches(block: list[Window], batch_size: int) -> list[list[Window]]:
     """Batches of similar length; probed windows go together, since they run in lock-step."""
     result: list[list[Window]] = []

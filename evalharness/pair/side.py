@@ -21,6 +21,7 @@ from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import keep_freed_memory
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import InputError
+from evalharness.pair.rows_alone import alone_because
 
 MOST_CHUNK = 1024  # scored positions
 MASKED = -1e4  # the logit of a row of the vocabulary that is never said
@@ -67,6 +68,18 @@ class Side:
             return out
         logits: Tensor = self.model(input_ids=ids_BT, use_cache=False).logits
         return logits
+
+    def alone_because(self, longest: int) -> str | None:
+        """Why rows of up to ``longest`` tokens must be fed alone and unpadded; None: they need not.
+
+        Of a side whose backbone is released it knows what was asked before.
+        """
+        return alone_because(self.loaded, longest)
+
+    def hidden_alone(self, ids_BT: Tensor, lengths: Sequence[int]) -> Tensor:
+        """As `hidden`, of rows fed one at a time and unpadded; 0 in the padding."""
+        rows = [self.hidden(ids[None, :n])[0] for ids, n in zip(ids_BT, lengths, strict=True)]
+        return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """Logits (N, V) of N positions of `hidden`."""

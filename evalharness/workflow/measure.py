@@ -16,6 +16,7 @@ import torch
 
 from evalharness.compat.silence import Warned, warnings_kept
 from evalharness.data.calibration import calibration_windows
+from evalharness.data.windows import longest
 from evalharness.gates import check_layers, refuse_noise
 from evalharness.pair.compatible import check_pair
 from evalharness.pair.side import Side
@@ -27,6 +28,7 @@ from evalharness.probes.registry import measured, probes_of
 from evalharness.progress import Progress
 from evalharness.run.directory import Run
 from evalharness.run.environment import peak_memory
+from evalharness.spec.suite import Suite
 from evalharness.workflow.begin import begin
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
@@ -57,6 +59,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
             reference.go_alone(memory.batch_size, progress)
         candidate = load_side(job.candidate, job.device, memory, progress)
         noted = [*beyond, *check_pair(reference.side, candidate, job.suite)]
+        noted += _fed_alone(reference, candidate, job.suite)
         work = Measurement(job, memory, reference, candidate, progress)
         run = begin(job, reference, candidate, watcher=work.watcher, floor=floor, noted=noted)
         try:
@@ -80,6 +83,17 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
             run.close()
             raise
     return run
+
+
+def _fed_alone(reference: Reference, candidate: Side, suite: Suite) -> list[str]:
+    """Of which side windows are fed one at a time, and why."""
+    tokens = longest(reference.windows)
+    if suite.tokenizers == "different":
+        tokens = suite.window.tokens  # the candidate's windows are others
+    found = [side.alone_because(tokens) for side in (reference.side, candidate)]
+    return [
+        f"{why}: windows are fed one at a time, unpadded" for why in dict.fromkeys(found) if why
+    ]
 
 
 @contextmanager

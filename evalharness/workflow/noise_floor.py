@@ -60,8 +60,9 @@ class Otherwise(Side):
     def hidden(self, ids_BT: Tensor) -> Tensor:
         """As `Side.hidden`, but for rounding."""
         width = ids_BT.shape[1]
+        padding = PAD if self.alone_because(width + PAD) is None else 0
         with attention(self.model, self.kernel) if self.kernel else nullcontext():
-            rows = [super(Otherwise, self).hidden(pad(row[None], (0, PAD))) for row in ids_BT]
+            rows = [super(Otherwise, self).hidden(pad(row[None], (0, padding))) for row in ids_BT]
         return torch.cat(rows)[:, :width]
 
 

@@ -8,11 +8,14 @@ same length.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from evalharness.compat.lm_eval import context_length, model_class
 from evalharness.engines.base import LoadedModel
 from evalharness.errors import RunError
+from evalharness.pair.rows_alone import alone_because
 
 _Model: Any = model_class()
 
@@ -22,10 +25,30 @@ class PlainLM(_Model):  # type: ignore[misc]  # lm-eval ships no types
 
     def __init__(self, loaded: LoadedModel, **options: Any) -> None:
         super().__init__(loaded.model, loaded.tokenizer, **options)
+        self._loaded = loaded
 
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
         require_fit(requests, self.max_length)
-        return super()._loglikelihood_tokens(requests, **options)
+        with self._exact(max((len(c) + len(k) for _, c, k in requests), default=0)):
+            return super()._loglikelihood_tokens(requests, **options)
+
+    def generate_until(self, requests: Any, **options: Any) -> Any:
+        """As lm-eval's own."""
+        prompts = (len(self.tok_encode(r.args[0])) for r in requests)
+        new = (int(r.args[1].get("max_gen_toks", self.max_gen_toks)) for r in requests)
+        with self._exact(max(prompts, default=0) + max(new, default=0)):
+            return super().generate_until(requests, **options)
+
+    @contextmanager
+    def _exact(self, longest: int) -> Iterator[None]:
+        """One request at a time where rows of ``longest`` tokens depend on those beside them."""
+        size: Any = self.batch_size_per_gpu  # type: ignore[has-type]
+        if alone_because(self._loaded, min(longest, self.max_length)) is not None:
+            self.batch_size_per_gpu = 1
+        try:
+            yield
+        finally:
+            self.batch_size_per_gpu = size
 
 
 def require_fit(requests: Any, max_length: int) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy.typing as npt
 
 from evalharness.engines.base import LoadedModel
+from evalharness.pair.rows_alone import alone_because
 from evalharness.pair.tasks.hflm import PlainLM, require_fit
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
-from evalharness.pair.tasks.packing_trial import unsupported, window
+from evalharness.pair.tasks.packing_trial import reached, unsupported
 
 
 class PackedLM(PlainLM):
@@ -66,7 +67,9 @@ class PackedScorer:
         ]
         self.usable = not self.notes
         self.asked: list[tuple[int, Key]] = []  # (item by its place in the sample, request)
-        self._window = min((w for s in sides if (w := window(s)) is not None), default=None)
+        self._sides = sides
+        self._tried = 0  # tokens of the longest request that was asked after
+        self._window: int | None = None  # of the narrowest attention
         self._names = " and ".join(dict.fromkeys(s.side.loaded.name for s in sides))
         self.paired = PairedPass(
             sides,
@@ -99,12 +102,24 @@ class PackedScorer:
         if not self.usable:
             return False
         longest = max((len(c) + len(k) for _, c, k in requests), default=0)
+        longest = min(longest, self.paired.max_length)  # contexts are cut to it
+        alone = [why for s in self._sides if (why := alone_because(s.side.loaded, longest))]
+        for why in alone:
+            self._note(f"{why}: tasks are scored one request at a time, and without KL")
+        if alone:
+            return False
+        if longest > self._tried:
+            self._tried = longest
+            windows = [w for s in self._sides if (w := reached(s, longest)) is not None]
+            self._window = min(windows, default=None)
         if self._window is None or longest <= self._window:
             return True
-        note = (
+        self._note(
             f"{self._names}: requests of more than {self._window} tokens, which attention here "
             "does not reach back over, are scored request by request, and without KL"
         )
-        if note not in self.notes:
-            self.notes.append(note)
         return False
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)

@@ -18,6 +18,7 @@ from evalharness.compat.transformers import (
     carries_state,
     has_alibi,
     is_encoder_decoder,
+    possible_windows,
 )
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.pair.tasks.packed_pass import Batch, Key, PackedSide
@@ -27,6 +28,7 @@ TOLERANCE = 1e-3  # nats a request, in float32
 # In 16 bits rounding alone moves more than that. Letting the branches see each other moves logits
 # far more still: the packed form may be off by this share of what such a leak does.
 LEAK_SHARE = 0.25
+SHORT = 16  # tokens of the first probe's longest request: it costs time in every run
 
 
 def unsupported(side: PackedSide) -> str | None:
@@ -45,16 +47,27 @@ def unsupported(side: PackedSide) -> str | None:
     return probe(side)
 
 
-def window(side: PackedSide) -> int | None:
-    """Tokens that the model's narrowest attention reaches back; None: all of them."""
-    return attention_reach(side.side.model)
+def reached(side: PackedSide, longest: int) -> int | None:
+    """Tokens beyond which requests of up to ``longest`` are not exact when packed; None: all are.
+
+    Attention may be local by a key that nobody has listed. Requests longer than any number of the
+    configuration that may be its window are tried.
+    """
+    known = attention_reach(side.side.model)
+    within = [w for w in possible_windows(side.side.model) if w < min(longest, known or longest)]
+    if within and probe(side, min(longest, 2 * max(within))) is not None:
+        return min(within)
+    return known
 
 
 @torch.inference_mode()
-def probe(side: PackedSide) -> str | None:
-    """Score a probe packed and request by request; returns why it may not be packed, or None."""
+def probe(side: PackedSide, tokens: int = SHORT) -> str | None:
+    """Score a probe packed and request by request; returns why it may not be packed, or None.
+
+    ``tokens`` : in its longest request, at least 16.
+    """
     kind, full = type(side.side.model).__name__, side.dtype == torch.float32
-    requests = _requests(side.side.vocab_size)
+    requests = _requests(side.side.vocab_size, tokens)
     try:
         alone = _alone(side, requests)
         packed, *leaky = _packed(side, requests, (False,) if full else (False, True))
@@ -77,17 +90,14 @@ def probe(side: PackedSide) -> str | None:
     return None if exact else f"{kind} scores a packed probe differently, by {worst:.2g} nats"
 
 
-def _requests(vocabulary: int) -> list[Key]:
-    """Two contexts on one prefix, each with two continuations that share their first token.
-
-    Short: the probe costs time in every run.
-    """
+def _requests(vocabulary: int, tokens: int) -> list[Key]:
+    """Two contexts on one prefix, each with two continuations that share their first token."""
     random = np.random.default_rng(0)
 
     def draw(count: int) -> list[int]:
         return [int(i) for i in random.integers(0, vocabulary, count)]
 
-    prefix, found = draw(8), []
+    prefix, found = draw(tokens - 8), []
     for _ in range(2):
         context, first = prefix + draw(3), draw(1)
         found += [(context, first + draw(3)), (context, first + draw(4))]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from evalharness.data.documents import Document
-from evalharness.data.windows import Window, batches, padded
+from evalharness.data.windows import Window, batches, longest, padded
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import RunError
 from evalharness.pair.clock import Clock
@@ -98,7 +98,7 @@ class TokenPass:
     def remember(self, block: list[Window]) -> None:
         """Put the reference's hidden states of a block into the cache, where they are not there."""
         assert self.cache is not None
-        for batch in batches(block, self.batch_size):
+        for batch in batches(block, self._size(block)):
             if not self.cache.has(batch):
                 ids, row, col = _laid_out(batch)
                 hidden = self.reference.hidden(torch.from_numpy(ids).to(self.reference.device))
@@ -140,7 +140,7 @@ class TokenPass:
             self.probe.begin(numbers)
         rows: dict[str, list[np.ndarray[Any, Any]]] = defaultdict(list)
         clocks: list[tuple[int, Clock, Clock]] = []
-        for batch in batches(block, self.batch_size):
+        for batch in batches(block, self._size(block)):
             clock = (Clock(self.reference.device), Clock(self.candidate.device))
             for name, values in self._batch(batch, numbers, clock).items():
                 rows[name].append(values)
@@ -174,6 +174,14 @@ class TokenPass:
         if self.probe is not None:
             tables |= self.probe.tables()
         return tables
+
+    def _size(self, block: list[Window]) -> int:
+        """Windows a batch: one where a row depends on the rows beside it."""
+        sides = [self.reference]
+        if not self.reference.released:  # else batches are those that `remember` has made
+            sides.append(self.candidate)
+        alone = any(s.alone_because(longest(block)) is not None for s in sides)
+        return 1 if alone else self.batch_size
 
     def _batch(
         self, batch: list[Window], numbers: list[int], clock: tuple[Clock, Clock]
@@ -209,7 +217,7 @@ class TokenPass:
                     "an entry that was just written is gone from the cache of hidden states"
                 )
             ids_ref = None if kept_NC is not None else torch.from_numpy(ids).to(ref.device)
-            h_ref, h_cand = self._hidden(ids_ref, ids_cand, clock)
+            h_ref, h_cand = self._hidden(ids_ref, ids_cand, [len(s.ids) for s in batch], clock)
 
         if h_ref is not None and (cache is not None or self.head_there is not None):
             kept_NC = h_ref.flatten(0, 1)[at_ref]
@@ -247,7 +255,11 @@ class TokenPass:
         }
 
     def _hidden(
-        self, ids_ref: Tensor | None, ids_cand: Tensor, clock: tuple[Clock, Clock]
+        self,
+        ids_ref: Tensor | None,
+        ids_cand: Tensor,
+        lengths: list[int],
+        clock: tuple[Clock, Clock],
     ) -> tuple[Tensor | None, Tensor]:
         """Both sides' hidden states; the reference's are None where they are not asked for."""
 
@@ -257,8 +269,11 @@ class TokenPass:
                 return self.reference.hidden(ids_ref)
 
         def candidate() -> Tensor:
+            side = self.candidate
             with clock[1].running():
-                return self.candidate.hidden(ids_cand)
+                if len(lengths) > 1 and side.alone_because(max(lengths)) is not None:
+                    return side.hidden_alone(ids_cand, lengths)  # the batch is the cache's
+                return side.hidden(ids_cand)
 
         if ids_ref is None:
             return None, candidate()

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from evalharness.cli.main import app
 from evalharness.data.documents import Document
-from evalharness.data.windows import Window, cut
+from evalharness.data.windows import Window, cut, longest
 from evalharness.errors import EvalHarnessError
 from evalharness.pair.texts.hidden_cache import HiddenCache, default_root, entries
 from evalharness.pair.texts.token_pass import TokenPass
@@ -51,6 +51,8 @@ class Measured:
         work = TokenPass(
             reference, candidate, documents, batch_size=batch_size, probe=probe, cache=self.cache
         )
+        for side in (reference, candidate):
+            side.alone_because(longest(windows))  # tried once a model, by calls of its own
         handle = reference.backbone.register_forward_hook(self._count)
         self.tables = {k: t.to_pandas() for k, t in work.run(windows).items()}
         handle.remove()
