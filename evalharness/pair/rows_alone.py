@@ -17,7 +17,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from evalharness.compat.transformers import is_own_architecture, vocabulary_size
+from evalharness.compat.transformers import vocabulary_size
+from evalharness.compat.transformers_kinds import is_own_architecture
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.out_of_memory import is_out_of_memory
 

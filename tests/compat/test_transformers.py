@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MixtralConfig
 
 from evalharness.compat import transformers as compat
+from evalharness.compat import transformers_kinds as kinds
 from tests.engines.conftest import tiny
 
 SMALL = {
@@ -124,10 +125,10 @@ def test_what_is_read_of_a_configuration(llama: Any) -> None:
     assert compat.hidden_size(llama) == 16
     assert compat.hidden_size(nn.Linear(2, 2)) is None
     assert compat.vocabulary_size(llama) == 64
-    assert not compat.is_encoder_decoder(llama)
-    assert not compat.carries_state(llama)
-    assert not compat.has_alibi(llama)
-    assert compat.attention_reach(llama) is None
+    assert not kinds.is_encoder_decoder(llama)
+    assert not kinds.carries_state(llama)
+    assert not kinds.has_alibi(llama)
+    assert kinds.attention_reach(llama) is None
 
 
 @pytest.mark.parametrize(
@@ -136,13 +137,13 @@ def test_what_is_read_of_a_configuration(llama: Any) -> None:
 )
 def test_a_recurrent_model_says_so(name: str, settings: dict[str, Any]) -> None:
     """Packing would hand one branch's state to the next."""
-    assert compat.carries_state(built(getattr(transformers, name)(**settings)))
+    assert kinds.carries_state(built(getattr(transformers, name)(**settings)))
 
 
 def test_a_model_with_alibi_is_known() -> None:
     """A packed mask does not carry its positions."""
     config = transformers.BloomConfig(vocab_size=64, hidden_size=16, n_layer=1, n_head=4)
-    assert compat.has_alibi(built(config))
+    assert kinds.has_alibi(built(config))
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_a_model_with_alibi_is_known() -> None:
 )
 def test_a_sliding_window_is_known(config: Any, reach: int | None) -> None:
     """A request longer than it may not be packed."""
-    assert compat.attention_reach(built(config)) == reach
+    assert kinds.attention_reach(built(config)) == reach
 
 
 def test_settings_are_what_changes_numbers_and_not_where_a_model_was(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.exactness import ARCHITECTURES, LOCAL, ORIGINAL, Found, measure, model, tokenizer
 from evalharness.compat.silence import quiet
-from evalharness.compat.transformers import possible_windows
+from evalharness.compat.transformers_kinds import possible_windows
 from evalharness.pair.rows_alone import Rest, alone_because
 
 

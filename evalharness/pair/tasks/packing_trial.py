@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from evalharness.compat.transformers import (
-    attention_of,
+from evalharness.compat.transformers import attention_of
+from evalharness.compat.transformers_kinds import (
     attention_reach,
     carries_state,
     has_alibi,
