@@ -6,7 +6,8 @@ installed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +41,15 @@ class Chat:
         return text
 
 
+@dataclass(frozen=True)
+class Built:
+    """The requests of a task, and what is to be known of its items."""
+
+    requests: list[Any]
+    shown: tuple[int, ...]  # documents that are among their own few-shot examples
+    repeats: dict[int, int]  # documents that ask what an earlier one asks, and which one
+
+
 def build_requests(
     task: Any,
     samples: Sequence[int] | None,
@@ -47,7 +57,7 @@ def build_requests(
     chat: Chat | None = None,
     system: str | None = None,
     multiturn: bool = False,
-) -> list[Any]:
+) -> Built:
     """Build a task's requests, once: both models get these very ones, few-shot draws and all.
 
     Parameters
@@ -59,16 +69,95 @@ def build_requests(
 
     """
     task.set_fewshot_seed(seed=FEWSHOT_SEED)
-    task.build_all_requests(
-        limit=None,
-        samples=None if samples is None else list(samples),
-        rank=0,
-        world_size=1,
-        system_instruction=system,
-        apply_chat_template=chat is not None,
-        fewshot_as_multiturn=multiturn,
-        chat_template=chat,
-    )
+    items: list[_Item] = []
+    with _watched(task, items):
+        task.build_all_requests(
+            limit=None,
+            samples=None if samples is None else list(samples),
+            rank=0,
+            world_size=1,
+            system_instruction=system,
+            apply_chat_template=chat is not None,
+            fewshot_as_multiturn=multiturn,
+            chat_template=chat,
+        )
     task.build_all_requests = lambda **_: None  # the evaluator would build them again
     requests: list[Any] = task.instances
-    return requests
+    return Built(
+        requests,
+        tuple(_id(samples, n) for n, item in enumerate(items) if item.shown),
+        _repeats(requests, items, samples),
+    )
+
+
+def _id(samples: Sequence[int] | None, place: int) -> int:
+    return place if samples is None else samples[place]
+
+
+class _Item:
+    """One document as lm-eval makes its prompt: the turns of its examples, then its own."""
+
+    def __init__(self) -> None:
+        self._examples: list[tuple[Any, Any]] = []  # question and choices
+        self._own: list[tuple[Any, Any, Any]] = []  # and the beginning of the answer
+
+    def turn(self, parts: dict[str, Any]) -> None:
+        """Note one turn: of an example, with its answer, or of the document."""
+        question, choices = parts.get("q"), parts.get("c")
+        if parts.get("a") is None:
+            self._own.append((question, choices, parts.get("gen_prefix")))
+        else:
+            self._examples.append((question, choices))
+
+    @property
+    def shown(self) -> bool:
+        """Whether an example asks the same, of the same choices."""
+        own = [(question, choices) for question, choices, _ in self._own]
+        return any((q or c) and (q, c) in own for q, c in self._examples)
+
+    @property
+    def key(self) -> str | None:
+        """What the document asks, whatever its examples; None: nothing without them."""
+        asked = any(question or choices for question, choices, _ in self._own)
+        return repr(self._own) if asked and self._examples else None
+
+
+@contextmanager
+def _watched(task: Any, items: list[_Item]) -> Iterator[None]:
+    """Note what the prompts of ``task`` are made of, where it makes them as tasks in YAML do."""
+    make, turn = getattr(task, "fewshot_context", None), getattr(task, "build_qa_turn", None)
+    if make is None or turn is None:
+        yield
+        return
+
+    def watched_make(*args: Any, **options: Any) -> Any:
+        items.append(_Item())
+        return make(*args, **options)
+
+    def watched_turn(**parts: Any) -> Any:
+        if items:
+            items[-1].turn(parts)
+        return turn(**parts)
+
+    task.fewshot_context, task.build_qa_turn = watched_make, watched_turn
+    try:
+        yield
+    finally:
+        del task.fewshot_context, task.build_qa_turn
+
+
+def _repeats(
+    requests: Sequence[Any], items: Sequence[_Item], samples: Sequence[int] | None
+) -> dict[int, int]:
+    """By document the first one that asks the same; without examples that is the same requests."""
+    asked: dict[int, list[Any]] = {}
+    for request in requests:
+        asked.setdefault(request.doc_id, []).append(request.args)
+    first: dict[str, int] = {}
+    found = {}
+    for place, (number, made) in enumerate(asked.items()):
+        key = items[place].key if place < len(items) else None
+        known = first.setdefault(key or repr(made), number)
+        if known != number:
+            found[_id(samples, number)] = _id(samples, known)
+    return found

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from evalharness.compat import lm_eval
-from evalharness.compat.lm_eval_prompts import build_requests
+from evalharness.compat.lm_eval_prompts import Built, Chat, build_requests
 from evalharness.compat.silence import quiet
 from evalharness.data.chat_templates import chat_of
 from evalharness.data.task_code import guard_tasks
@@ -30,6 +30,8 @@ from evalharness.data.task_names import SHIPPED, mentioned, read_names
 from evalharness.errors import InputError, nearest, short
 from evalharness.run.manifest import RecordedPrompts
 from evalharness.spec.suite import Task
+
+MOST_NAMED = 10  # items in a message
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class PreparedTask:
     num_fewshot: int
     fingerprint: str  # SHA-256 of every document and request
     asked: RecordedPrompts
+    repeats: Mapping[int, int] = field(default_factory=dict)  # items that ask what an earlier does
 
     @property
     def identity(self) -> str:
@@ -117,6 +120,7 @@ def prepare_tasks(tasks: tuple[Task, ...], *, seed: int, tokenizer: Any = None) 
                 _check_name(name, key)
                 with _reported(entry, key, name):
                     prepared[name] = _prepare(name, leaf, entry, seed, tokenizer, messages)
+            messages += _beyond(entry, {n: len(prepared[n].task.eval_docs) for n in leaves})
     return PreparedTasks(tuple(prepared.values()), groups, tuple(dict.fromkeys(messages)))
 
 
@@ -205,28 +209,65 @@ def _prepare(
         "system": entry.system,
         "fewshot_as_multiturn": chat is not None if multiturn is None else multiturn,
     }
-    requests = build_requests(
+    built = build_requests(
         leaf,
         samples,
         chat=chat,
         system=entry.system,
         multiturn=asked["fewshot_as_multiturn"],
     )
-    for text in chat.left_out if chat is not None else ():
-        messages.append(
-            f"task {name!r}: the chat template does not take the system message {short(text)}, "
-            "which is in no prompt or not in all of them"
-        )
+    items = len({r.doc_id for r in built.requests})
+    messages += [f"task {name!r}{text}" for text in _noticed(built, items, chat)]
     return PreparedTask(
         name=name,
         task=leaf,
         samples=samples,
-        items=len({r.doc_id for r in requests}),
-        requests=sum(lm_eval.repeats(r) for r in requests),
+        items=items,
+        requests=sum(lm_eval.repeats(r) for r in built.requests),
         num_fewshot=lm_eval.fewshot_of(leaf) or 0,
-        fingerprint=_fingerprint(requests),
+        fingerprint=_fingerprint(built.requests),
         asked=asked,
+        repeats=built.repeats,
     )
+
+
+def _noticed(built: Built, items: int, chat: Chat | None) -> Iterator[str]:
+    """What a reader of the scores should know of the prompts."""
+    for text in chat.left_out if chat is not None else ():
+        yield (
+            f": the chat template does not take the system message {short(text)}, which is in no "
+            "prompt or not in all of them"
+        )
+    if built.shown:
+        yield (
+            f": {len(built.shown)} of {items} items are among their own few-shot examples, answer "
+            f"and all ({_named(built.shown)})"
+        )
+    if built.repeats:
+        yield (
+            f": {len(built.repeats)} of {items} items ask what another one asks "
+            f"({_named(built.repeats)}); those that ask the same are one cluster"
+        )
+
+
+def _named(items: Iterable[int]) -> str:
+    found = list(items)
+    return f"item{'s' * (len(found) > 1)} {', '.join(map(str, found[:MOST_NAMED]))}" + (
+        ", …" if len(found) > MOST_NAMED else ""
+    )
+
+
+def _beyond(entry: Task, sizes: Mapping[str, int]) -> list[str]:
+    """Say that ``limit`` asks for more items than there are."""
+    if entry.limit is None:
+        return []
+    fewer = {name: size for name, size in sizes.items() if size < entry.limit}
+    if not fewer:
+        return []
+    most = list(fewer.items())[:MOST_NAMED]
+    named = ", ".join(f"{name!r} ({size})" for name, size in most)
+    more = ", …" if len(fewer) > len(most) else ""
+    return [f"limit {entry.limit} is above the items of {named}{more}: all of them are measured"]
 
 
 def draw(name: str, size: int, limit: int | None, seed: int) -> tuple[int, ...] | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +15,7 @@ from evalharness import stats
 from evalharness.metrics.evidence import TASK_KEYS, Evidence, task_scopes, undefined
 from evalharness.metrics.families import TASK
 from evalharness.metrics.registry import Measured, Spread, metric
+from evalharness.run.records import SAME_TEXT
 from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
 
@@ -96,7 +99,8 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     scope_keys=TASK_KEYS,
     records="items",
     source="paired mean of candidate − reference, signed so that higher is better; binary items: "
-    "Tango 1998; other scores, and items that share a passage: skewness-adjusted cluster t",
+    "Tango 1998; other scores, and items that share a passage or a text: skewness-adjusted cluster "
+    "t",
 )
 def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope)
@@ -109,10 +113,14 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
     if len(rows) and moved.min() < 0:
         first = rows.iloc[int(moved.argmin())]
         worst = f"task {scope['task']}, item {first['doc_id']}"
-    if bool(rows["binary"].all()) and rows["cluster"].is_unique:
-        up, down = int((moved > 0).sum()), int((moved < 0).sum())
-        return Measured(stats.tango(up, down, len(rows), confidence), worst)
-    return Measured(_clustered(rows, moved, confidence), worst)
+    if not bool(rows["binary"].all()):
+        return Measured(_clustered(rows, moved, confidence), worst)
+    up, down = int((moved > 0).sum()), int((moved < 0).sum())
+
+    def exact(share: float) -> Interval:
+        return stats.tango(share * up, share * down, share * len(rows), confidence)
+
+    return Measured(_of_binary(rows, moved, confidence, exact), worst)
 
 
 @metric(
@@ -136,9 +144,46 @@ def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     if bad is not None:
         return Measured(bad)
     changed = (rows["score_cand"] != rows["score_ref"]).to_numpy()
-    if rows["cluster"].is_unique:
-        return Measured(stats.clopper_pearson(int(changed.sum()), len(rows), confidence))
-    return Measured(_clustered(rows, changed.astype(float), confidence))
+    count = int(changed.sum())
+
+    def exact(share: float) -> Interval:
+        return stats.clopper_pearson(share * count, share * len(rows), confidence)
+
+    return Measured(_of_binary(rows, changed.astype(float), confidence, exact))
+
+
+def _of_binary(
+    rows: pd.DataFrame, values: Any, confidence: float, exact: Callable[[float], Interval]
+) -> Interval:
+    """The interval of right-or-wrong items: exact where each stands for itself.
+
+    Else that of clusters, which knows nothing of a change that no cluster shows, and little of
+    items that are repeated: there it is no narrower than the exact one of as many items as there
+    are independent ones (Kish 1965).
+
+    Parameters
+    ----------
+    rows, values : the items and what is averaged over them.
+    exact : of the share of the items that are independent.
+
+    """
+    sizes = rows.groupby("cluster").size()
+    if len(sizes) == len(rows):
+        return exact(1.0)
+    found = _clustered(rows, values, confidence)
+    same = np.array([str(c).startswith(f"{SAME_TEXT}:") for c in sizes.index])
+    if found.low is None or found.high is None or not (found.se == 0 or same.any()):
+        return found
+    counted = sizes.to_numpy(float) ** np.where(same | (found.se == 0), 2, 1)
+    least = exact(len(rows) / float(counted.sum()))
+    if least.low is None or least.high is None:
+        return found
+    return replace(
+        found,
+        low=min(found.low, least.low),
+        high=max(found.high, least.high),
+        method=f"{found.method}; no narrower than {least.method}",
+    )
 
 
 def _clustered(rows: pd.DataFrame, values: Any, confidence: float) -> Interval:

@@ -46,6 +46,8 @@ TOKENS = pa.schema(
     ]
 )
 
+SAME_TEXT = "text"  # the FIELD of items that ask the same; what follows is the first one's id
+
 ITEMS = pa.schema(
     [
         ("task", pa.string()),

@@ -19,14 +19,18 @@ _NO_ITEMS = "no items"
 _ONE_ITEM = ONE_CLUSTER.replace("document", "item")
 
 
-def tango(b: int, c: int, n: int, confidence: float) -> Interval:
+_ROUNDING = 1e-12  # of counts that were scaled
+
+
+def tango(b: float, c: float, n: float, confidence: float) -> Interval:
     """Return (b − c)/n, a difference of paired proportions, with Tango's score interval.
 
     Parameters
     ----------
     b, c : discordant pairs: with b = wrong → right and c = right → wrong the value is the
         candidate's score minus the reference's.
-    n : all pairs, concordant ones included. Each is its own cluster.
+    n : all pairs, concordant ones included. Each is its own cluster; where some are not, all
+        three scaled by one factor to an effective number of pairs.
     confidence : two-sided, in (0, 1).
 
     Returns
@@ -47,7 +51,7 @@ def tango(b: int, c: int, n: int, confidence: float) -> Interval:
 
     """
     check_confidence(confidence)
-    if min(b, c, n) < 0 or b + c > n:
+    if min(b, c, n) < 0 or b + c > n * (1 + _ROUNDING):
         raise ValueError(f"b, c, n: must be at least 0 with b + c <= n (got {b}, {c}, {n})")
     method = "Tango score"
     if n == 0:
@@ -59,10 +63,10 @@ def tango(b: int, c: int, n: int, confidence: float) -> Interval:
     low = _bisect(lambda delta: _tango_score(b, c, n, delta) - z, -1.0, value)
     high = _bisect(lambda delta: _tango_score(b, c, n, delta) + z, value, 1.0)
     se = math.sqrt(max(b + c - n * value**2, 0.0)) / n
-    return Interval(value, low, high, confidence, n, n, method, se)
+    return Interval(value, low, high, confidence, round(n), round(n), method, se)
 
 
-def _tango_score(b: int, c: int, n: int, delta: float) -> float:
+def _tango_score(b: float, c: float, n: float, delta: float) -> float:
     """Return Tango's statistic (b − c − nΔ)/√(n(2q̃ + Δ(1 − Δ))), which falls as Δ grows."""
     linear = -b - c + (2 * n - b + c) * delta
     constant = -c * delta * (1 - delta)
@@ -91,12 +95,13 @@ def _bisect(falling: Callable[[float], float], low: float, high: float) -> float
     return (low + high) / 2
 
 
-def clopper_pearson(k: int, n: int, confidence: float) -> Interval:
+def clopper_pearson(k: float, n: float, confidence: float) -> Interval:
     """Return k/n with Clopper and Pearson's exact interval.
 
     Ends are the α/2 quantile of Beta(k, n − k + 1) and the 1 − α/2 quantile of
     Beta(k + 1, n − k); coverage is at least ``confidence`` for every true share. ``n`` counts
-    independent documents or items; one of them gives no interval, as everywhere.
+    independent documents or items; one of them gives no interval, as everywhere. Both may be
+    scaled by one factor to an effective number.
 
     Raises
     ------
@@ -121,4 +126,4 @@ def clopper_pearson(k: int, n: int, confidence: float) -> Interval:
     low = float(betaincinv(k, n - k + 1, tail)) if k > 0 else 0.0
     high = float(betaincinv(k + 1, n - k, 1 - tail)) if k < n else 1.0
     se = math.sqrt(value * (1 - value) / n)
-    return Interval(value, low, high, confidence, n, n, method, se)
+    return Interval(value, low, high, confidence, round(n), round(n), method, se)

@@ -226,7 +226,8 @@ def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None
 
 def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
     """How many documents and items there will be to decide on."""
-    items = {t.name: t.items for t in tasks.tasks} if tasks is not None else {}
+    found = tasks.tasks if tasks is not None else ()
+    items = {t.name: t.items - len(t.repeats) for t in found}
     docs = [SlicedDocument(t.corpus, t.id, t.attributes) for t in texts]
     named = subsets(suite.model_dump()["slices"], docs)
     slices = {s.name: None if "length" in s.where else sum(s.takes(d) for d in docs) for s in named}

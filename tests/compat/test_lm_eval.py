@@ -115,7 +115,7 @@ def test_requests_are_built_once_and_can_be_asked_again(load: Callable[[str], An
     assert lm_eval.fewshot_of(task) is None
     lm_eval.set_fewshot(task, 1)
     assert lm_eval.fewshot_of(task) == 1
-    built = build_requests(task, [1, 3])
+    built = build_requests(task, [1, 3]).requests
     assert [lm_eval.repeats(r) for r in built] == [1] * 6
     assert {r.doc["answer"] for r in built} == {"under the oak", "a sphinx"}
     task.build_all_requests(limit=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,86 @@ def test_few_shot_examples_are_shared_and_never_the_item_itself() -> None:
     assert all(q not in heads[d] for d, (_, q) in prompts.items() if d < 5)
     assert heads[10].count("Question: ") == 5
     assert task.num_fewshot == 5
+
+
+# -- what is to be known of the prompts
+
+ROWS = """task: own
+dataset_path: json
+dataset_kwargs: {data_files: {test: test.jsonl, examples: examples.jsonl}}
+test_split: test
+fewshot_split: examples
+fewshot_config: {sampler: first_n}
+"""
+FORMS = {
+    "choices": """output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_choice: ["yes", "no"]
+doc_to_target: "{{a}}"
+""",
+    "blank": """output_type: multiple_choice
+doc_to_text: "{{a}}"
+doc_to_choice: "{{[q + ' yes', q + ' no']}}"
+doc_to_target: " indeed"
+""",
+    "generated": """output_type: generate_until
+doc_to_text: "{{q}}"
+doc_to_target: "{{a}}"
+""",
+}
+
+
+def own_task(folder: Path, form: str, test: list[str], examples: list[str]) -> str:
+    """A task of these questions; ids tell rows apart that ask the same."""
+    for name, questions in (("test", test), ("examples", examples)):
+        rows = [{"id": f"{name}{n}", "q": q, "a": len(q) % 2} for n, q in enumerate(questions)]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (folder / f"{name}.jsonl").write_text(text)
+    (folder / "own.yaml").write_text(ROWS + FORMS[form])
+    return str(folder / "own.yaml")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_items_that_are_their_own_examples_are_named(tmp_path: Path, form: str) -> None:
+    """By what is asked, whatever else a row holds; lm-eval leaves them in from another split."""
+    path = own_task(tmp_path, form, ["is it so", "was it so", "is he", "is it so?"], ["x", "is he"])
+    prepared = prepare({"path": path, "num_fewshot": 2})
+    assert prepared.messages == (
+        "task 'own': 1 of 4 items are among their own few-shot examples, answer and all (item 2)",
+    )
+    assert prepare({"path": path, "num_fewshot": 1}).messages == ()
+    assert prepare({"path": path}).messages == ()
+
+
+@pytest.mark.parametrize("shots", [0, 1])
+@pytest.mark.parametrize("form", FORMS)
+def test_items_that_ask_the_same_are_known(tmp_path: Path, form: str, shots: int) -> None:
+    """With and without examples, by their ids in the data where they are a sample."""
+    questions = ["one", "two", "three", "one", "four", "two", "one"]
+    path = own_task(tmp_path, form, questions, ["x"])
+    entry = {"path": path, "num_fewshot": shots}
+    (task,) = prepare(entry).tasks
+    assert task.repeats == {3: 0, 5: 1, 6: 0}
+    assert prepare(entry).messages == (
+        "task 'own': 3 of 7 items ask what another one asks (items 3, 5, 6); those that ask the "
+        "same are one cluster",
+    )
+    (part,) = prepare({**entry, "limit": 5}).tasks
+    assert part.samples is not None
+    kept = [questions[i] for i in part.samples]
+    assert {questions[i] for i in part.repeats} == {q for q in kept if kept.count(q) > 1}
+    for later, first in part.repeats.items():
+        assert (questions[later], first in part.samples) == (questions[first], True)
+
+
+def test_a_limit_above_the_data_is_said(tmp_path: Path) -> None:
+    """Once for an entry; all that there is is measured."""
+    assert prepare(local("both", limit=5)).messages == ()
+    prepared = prepare(local("both", limit=6))
+    assert prepared.messages == (
+        "limit 6 is above the items of 'choose' (5), 'finish' (5): all of them are measured",
+    )
+    assert [t.items for t in prepared.tasks] == [5, 5]
 
 
 # -- names and paths

@@ -26,9 +26,10 @@ class PlainLM(_Model):  # type: ignore[misc]  # lm-eval ships no types
     def __init__(self, loaded: LoadedModel, **options: Any) -> None:
         super().__init__(loaded.model, loaded.tokenizer, **options)
         self._loaded = loaded
+        self.prompts: dict[str, int] = {}  # and how many tokens each lost at its beginning
 
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
-        require_fit(requests, self.max_length)
+        self.fit(requests)
         with self._exact(max((len(c) + len(k) for _, c, k in requests), default=0)):
             return super()._loglikelihood_tokens(requests, **options)
 
@@ -49,6 +50,47 @@ class PlainLM(_Model):  # type: ignore[misc]  # lm-eval ships no types
             yield
         finally:
             self.batch_size_per_gpu = size
+
+    def fit(self, requests: Any) -> None:
+        """Note what is cut of each prompt; raise `RunError` where an answer alone is too long."""
+        require_fit(requests, self.max_length)
+        for texts, context, answer in requests:
+            if texts is not None:  # a window of a text is no prompt
+                self._note(texts[0], len(context) + len(answer) - self.max_length - 1)
+
+    def tok_batch_encode(
+        self,
+        strings: Any,
+        padding_side: str = "left",
+        left_truncate_len: Any = None,
+        **options: Any,
+    ) -> Any:
+        ids, mask = super().tok_batch_encode(strings, padding_side=padding_side, **options)
+        if not left_truncate_len:
+            return ids, mask
+        for text, length in zip(strings, mask.sum(dim=1).tolist(), strict=True):
+            self._note(text, length - left_truncate_len)
+        return ids[:, -left_truncate_len:], mask[:, -left_truncate_len:]
+
+    def _note(self, prompt: str, beyond: int) -> None:
+        self.prompts[prompt] = max(self.prompts.get(prompt, 0), beyond, 0)
+
+
+def cut_prompts(task: str, *sides: PlainLM) -> list[str]:
+    """Say which side lost how much of the prompts of ``task``; empty where neither did."""
+    found: dict[str, list[str]] = {}
+    for lm in sides:
+        lost = [n for n in lm.prompts.values() if n]
+        if lost:
+            text = (
+                f"{len(lost):,} of {len(lm.prompts):,} prompts are longer than the "
+                f"{lm.max_length:,} tokens that both models read, with room for the answer, and "
+                f"lost up to {max(lost):,} tokens at their beginning"
+            )
+            found.setdefault(text, []).append(lm._loaded.name)
+    if len(found) == 1 and len(*found.values()) == len(sides):
+        return [f"task {task}: {text}" for text in found]
+    return [f"task {task}, {name}: {text}" for text, names in found.items() for name in names]
 
 
 def require_fit(requests: Any, max_length: int) -> None:

@@ -26,7 +26,7 @@ from evalharness.compat import lm_eval
 from evalharness.data.items import PreparedTask
 from evalharness.errors import RunError
 from evalharness.pair.tasks.multiple_choice import Choice, read_choice
-from evalharness.run.records import ITEM_TOKENS, ITEMS
+from evalharness.run.records import ITEM_TOKENS, ITEMS, SAME_TEXT
 
 _ACCURACY = re.compile(r"(^|_)(acc|accuracy|em|exact_match|exact|match|correct|pass(@\d+)?)(_|,|$)")
 _PER_ITEM = ("brier_score", "bits_per_byte")  # tuples that lm-eval's aggregation takes one by one
@@ -76,7 +76,7 @@ def pair_samples(prepared: PreparedTask, reference: Scored, candidate: Scored) -
     _require_same(name, ref, cand)
     bad_ref, bad_cand = _unusable(ref.values(), reference), _unusable(cand.values(), candidate)
     docs = {doc_id: s["doc"] for (doc_id, _), s in ref.items()}
-    clusters = _clusters(docs)
+    clusters = _merged(_clusters(docs), prepared.repeats)
     keys = _metrics(ref, cand)
     choices = [
         {key: read_choice(prepared.task, s) for key, s in side.items()} for side in (ref, cand)
@@ -295,6 +295,18 @@ def _clusters(docs: dict[int, Any]) -> dict[int, str]:
         if len(known) > len(set(known)):
             return {i: f"{key}:{_hash(t)}" if t else str(i) for i, t in texts.items()}
     return {i: str(i) for i in docs}
+
+
+def _merged(clusters: dict[int, str], repeats: Mapping[int, int]) -> dict[int, str]:
+    """Items that ask the same are one cluster, with whatever shares a passage with one of them."""
+    found = dict(clusters)
+    for later, first in repeats.items():
+        old, new = found[later], found[first]
+        if ":" not in new:  # the first of these, and no passage of several
+            new = f"{SAME_TEXT}:{new}"
+        joined = {old, found[first]}
+        found |= {i: new for i, cluster in found.items() if cluster in joined}
+    return found
 
 
 def _passage(doc: Any, key: str) -> str:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from evalharness.engines.base import LoadedModel
 from evalharness.pair.rows_alone import alone_because
-from evalharness.pair.tasks.hflm import PlainLM, require_fit
+from evalharness.pair.tasks.hflm import PlainLM
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
 from evalharness.pair.tasks.packing_trial import reached, unsupported
@@ -38,7 +38,7 @@ class PackedLM(PlainLM):
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
         if not self._scorer.takes(requests):
             return super()._loglikelihood_tokens(requests, **options)
-        require_fit(requests, self.max_length)
+        self.fit(requests)
         keys: list[Key] = [(tuple(c), tuple(k)) for _, c, k in requests]
         # The windows of rolling requests come without their items, a few at a time.
         if self._items is not None and self._number == 0:

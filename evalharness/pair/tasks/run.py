@@ -82,6 +82,8 @@ def run_tasks(
         return
     count = RequestCount(2 * sum(t.requests for t in pending), progress)
     loaded = (reference, candidate)
+    from evalharness.pair.tasks.hflm import cut_prompts
+
     with quiet():
         try:
             scorer = _scorer(loaded, batch_size, count, kept)
@@ -97,7 +99,8 @@ def run_tasks(
                 who = side.name if scored or not scorer.usable else both
                 scored.append(_score(task, side.name, lm, seed, who))
                 count.end()
-            notes = tuple(n for n in scorer.notes if n not in said)
+            found = [*scorer.notes, *cut_prompts(task.name, *scorer.lms)]
+            notes = tuple(n for n in found if n not in said)
             said.update(notes)
             run = _task_run(task, scored[0], scored[1], scorer.positions(), notes)
             scorer.forget()
@@ -139,6 +142,7 @@ def _scorer(
 def _score(task: PreparedTask, name: str, lm: Any, seed: int, who: str) -> Scored:
     """Run lm-eval's evaluator on one side; ``who`` computes meanwhile."""
     lm.nonfinite_generations = 0
+    lm.prompts.clear()
     try:
         with _seeded(seed):
             scores, samples = evaluate_task(lm, task.name, task.fresh(), task.samples)

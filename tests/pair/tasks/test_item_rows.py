@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
 from evalharness.errors import RunError
-from evalharness.pair.tasks.item_rows import Scored, pair_samples
+from evalharness.pair.tasks.item_rows import Scored, _merged, pair_samples
 from evalharness.pair.tasks.run import run_tasks
 from evalharness.run.records import ITEMS
 from tests.pair.tasks.lm_sides import LOCAL, prepare, run
@@ -49,6 +49,19 @@ def test_items_that_share_a_passage_are_one_cluster(pair: tuple[Any, Any]) -> No
     assert clusters[0] == clusters[1]
     assert len(set(clusters)) == 4
     assert clusters[0].startswith("passage:")
+
+
+def test_items_that_ask_the_same_are_one_cluster_with_what_shares_their_passage() -> None:
+    """The later ones join the first; a passage that one of them has brings the others."""
+    ids = {i: str(i) for i in range(6)}
+    assert _merged(ids, {}) == ids
+    assert _merged(ids, {3: 1, 5: 1}) == ids | {1: "text:1", 3: "text:1", 5: "text:1"}
+    passages = ids | {0: "passage:a", 1: "passage:a", 2: "passage:b", 3: "passage:b"}
+    assert _merged(passages, {2: 1}) == ids | dict.fromkeys(range(4), "passage:a")
+    assert _merged(passages, {2: 1, 5: 4}) == (
+        dict.fromkeys(range(4), "passage:a") | dict.fromkeys((4, 5), "text:4")
+    )
+    assert len(set(_merged(passages, {2: 1, 4: 3}).values())) == 2  # all but item 5
 
 
 def test_items_without_a_passage_are_their_own_cluster(pair: tuple[Any, Any]) -> None:
@@ -91,6 +104,7 @@ class FakeTask:
 class FakePrepared:
     name = "fake"
     task = FakeTask()
+    repeats: ClassVar[dict[int, int]] = {}
 
 
 def sample(doc_id: int, gold: int, lls: tuple[float, float], **changes: Any) -> dict[str, Any]:
