@@ -16,6 +16,7 @@ from evalharness.data.windows import cut
 from evalharness.engines.registry import find_model
 from evalharness.gates import needs as needs_of
 from evalharness.spec.visible_text import printable
+from evalharness.workflow.own_tokens import ANY_ID, check_own_tokens
 from evalharness.workflow.plan import sizes
 
 if TYPE_CHECKING:
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from evalharness.run.manifest import RecordedPrompts
     from evalharness.spec.model import ModelSpec
     from evalharness.workflow.plan import Job
-
-_ANY_ID = 1 << 62  # the embedding's rows are known once the weights are
 
 
 def describe(jobs: Sequence[Job]) -> list[Table | str]:
@@ -73,7 +72,7 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
                 (job.candidate.name, other),
                 job.candidate.model.path,
             )
-        docs = documents.tokenize(first.texts, first.suite, tokenizer, _ANY_ID)
+        docs = documents.tokenize(first.texts, first.suite, tokenizer, ANY_ID)
         windows = cut(docs, first.suite, documents.bos_token(tokenizer))
     scored = sum(s.scored for s in windows)
     lines = [
@@ -89,7 +88,7 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
         )
     if short := len(first.texts) - len(docs):
         lines.append(f"  {short:,} documents are too short to score and left out")
-    return lines
+    return lines + [f"  {note}" for job in jobs for note in check_own_tokens(job)]
 
 
 def _tasks(job: Job) -> list[str]:

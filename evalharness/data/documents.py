@@ -1,7 +1,8 @@
 """Documents: the independent pieces of text that a suite names, and that intervals resample.
 
 Tokenised once, by the reference's tokenizer; both sides are fed these ids. Documents come in a
-seeded random order over all corpora, so that any prefix of them is a fair sample.
+seeded random order over all corpora, so that any prefix of them is a fair sample. What they are
+called is for readers and for slices: names may repeat, and documents are known by number.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import json
 import re
 import site
 import sysconfig
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ import numpy.typing as npt
 
 from evalharness.errors import InputError
 from evalharness.spec import permissions
-from evalharness.spec.suite import Corpus, Suite, expand
+from evalharness.spec.suite import Corpus, Suite, expand, folder_of
 
 Ids = npt.NDArray[np.int64]
 ROWS = (".json", ".jsonl", ".ndjson")  # files whose rows are documents
@@ -51,11 +54,12 @@ class Document:
     tokens: Ids  # (n,)
     byte_ends: Ids | None  # (n + 1,) UTF-8 bytes of the text before token i; None: unknown
     attributes: dict[str, str]
+    text: int = -1  # its place among the texts that were tokenised
 
 
 def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
     """Read every corpus and draw its documents; returns them in seeded order, and warnings."""
-    texts: list[Text] = []
+    drawn: list[tuple[bytes, Text]] = []
     warnings: list[str] = []
     for corpus in suite.corpora:
         found = [
@@ -69,23 +73,25 @@ def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
                 key=f"corpora.{corpus.name}",
                 remedy="Give a source that holds at least one document with text.",
             )
-        # The order depends on the seed and the documents' names alone, not on how files are listed.
-        found.sort(key=lambda t: _draw(suite.seed, t))
         if corpus.documents is not None and len(found) < corpus.documents:
             warnings.append(
                 f"corpus {corpus.name!r} has {len(found)} documents; {corpus.documents} were "
                 "asked for"
             )
-        texts += found[: corpus.documents]
-    texts.sort(key=lambda t: _draw(suite.seed, t))
-    return texts, warnings
+        drawn += sorted(_draws(suite.seed, found), key=itemgetter(0))[: corpus.documents]
+    return [text for _, text in sorted(drawn, key=itemgetter(0))], warnings
 
 
-def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -> list[Document]:
-    """Tokenise with ``tokenizer``, leaving out documents too short to score a token of."""
+def tokenize(
+    texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int, *, reader: str | None = None
+) -> list[Document]:
+    """Tokenise with ``tokenizer``, leaving out documents too short to score a token of.
+
+    ``reader`` is the name of the model whose tokenizer it is, where the other side has another.
+    """
     documents: list[Document] = []
     longest = dict.fromkeys((c.name for c in suite.corpora), 0)
-    for text in texts:
+    for place, text in enumerate(texts):
         ids, byte_ends = _encode(text, tokenizer)
         wrong = ids[(ids < 0) | (ids >= vocab_size)]
         if len(wrong):
@@ -98,13 +104,16 @@ def tokenize(texts: list[Text], suite: Suite, tokenizer: Any, vocab_size: int) -
         longest[text.corpus] = max(longest[text.corpus], len(ids))
         if len(ids) >= shortest(suite):
             documents.append(
-                Document(len(documents), text.corpus, text.id, ids, byte_ends, text.attributes)
+                Document(
+                    len(documents), text.corpus, text.id, ids, byte_ends, text.attributes, place
+                )
             )
     for corpus in suite.corpora:
         if not any(d.corpus == corpus.name for d in documents):
             raise InputError(
                 f"corpus {corpus.name!r} has no document of {shortest(suite)} tokens or more "
-                f"(longest: {longest[corpus.name]})",
+                + (f"as {reader} reads it " if reader is not None else "")
+                + f"(longest: {longest[corpus.name]})",
                 key=f"corpora.{corpus.name}",
                 remedy="Shorten window.tokens or min_tokens, or give longer documents.",
             )
@@ -136,8 +145,17 @@ def fingerprint(documents: list[Document]) -> str:
     return digest.hexdigest()
 
 
-def _draw(seed: int, text: Text) -> bytes:
-    return hashlib.sha256(f"{seed}\0{text.corpus}\0{text.id}".encode()).digest()
+def _draws(seed: int, texts: list[Text]) -> Iterator[tuple[bytes, Text]]:
+    """The texts of one corpus, each with the key that it is sorted by.
+
+    It depends on the seed and the documents' names alone, not on how files are listed; namesakes
+    are told apart by their order.
+    """
+    seen = Counter[str]()
+    for text in texts:
+        parts = [str(seed), text.corpus, text.id, *([str(seen[text.id])] if seen[text.id] else [])]
+        seen[text.id] += 1
+        yield hashlib.sha256("\0".join(parts).encode()).digest(), text
 
 
 def _encode(text: Text, tokenizer: Any) -> tuple[Ids, Ids | None]:
@@ -262,15 +280,22 @@ def _kept(row: dict[str, Any], corpus: Corpus) -> dict[str, str]:
     return {k: _whole(str(row[k])) for k in corpus.attributes if row.get(k) is not None}
 
 
+def _name(row: dict[str, Any], number: int) -> str:
+    given = row.get("id")
+    return _whole(str(number if given is None else given))
+
+
 def _whole(text: str) -> str:
     """``text`` with each half of a character, which JSON may hold, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _read_files(corpus: Corpus) -> Iterator[Text]:
+    folder = folder_of(Path(str(corpus.path)))
     for path in expand(Path(str(corpus.path))):
         if path.is_dir():
             continue
+        file = path.relative_to(folder).as_posix()
         if path.suffix in ROWS:
             for number, row in _rows(path, corpus):
                 text = row.get(corpus.text_key)
@@ -284,10 +309,9 @@ def _read_files(corpus: Corpus) -> Iterator[Text]:
                         key=f"corpora.{corpus.name}.text_key",
                     )
                 kept = _kept(row, corpus)
-                name = _whole(str(row.get("id", number)))
-                yield Text(corpus.name, f"{path.name}:{name}", _whole(text), None, kept)
+                yield Text(corpus.name, f"{file}:{_name(row, number)}", _whole(text), None, kept)
         else:
-            yield Text(corpus.name, path.name, _read(path), None, {})
+            yield Text(corpus.name, file, _read(path), None, {})
 
 
 def _read_tokens(corpus: Corpus) -> Iterator[Text]:
@@ -315,8 +339,8 @@ def _read_tokens(corpus: Corpus) -> Iterator[Text]:
         if tokens and max(map(abs, tokens)) > _MOST_ID:
             most = str(max(tokens, key=abs))
             raise InputError(f"holds token id {most[:30]}", path=path, line=number, key=key)
-        name = _whole(str(row.get("id", number)))
-        yield Text(corpus.name, name, None, np.asarray(tokens, np.int64), _kept(row, corpus))
+        ids = np.asarray(tokens, np.int64)
+        yield Text(corpus.name, _name(row, number), None, ids, _kept(row, corpus))
 
 
 def _read(path: Path) -> str:

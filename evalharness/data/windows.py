@@ -7,7 +7,7 @@ padding is exact, and the fast attention kernels stay available.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,19 +87,25 @@ def _cut(
 
 def blocks(documents: list[Document], windows: list[Window], tokens: int) -> list[list[Window]]:
     """Group whole documents into blocks of about ``tokens`` tokens: the unit of resuming."""
-    by_document: dict[int, list[Window]] = {}
-    for window in windows:
-        by_document.setdefault(window.document, []).append(window)
+    of = by_document(windows)
     groups: list[list[Window]] = []
     size = tokens
     for document in documents:
-        own = by_document.get(document.number, [])
+        own = of.get(document.number, [])
         if size >= tokens:
             groups.append([])
             size = 0
         groups[-1] += own
         size += sum(len(s.ids) for s in own)
     return [g for g in groups if g]
+
+
+def by_document(windows: Iterable[Window]) -> dict[int, list[Window]]:
+    """The windows of each document, by its number."""
+    found: dict[int, list[Window]] = {}
+    for window in windows:
+        found.setdefault(window.document, []).append(window)
+    return found
 
 
 def spread(size: int, count: int) -> list[int]:

@@ -246,6 +246,12 @@ class Suite(Spec):
     def _something(self) -> Suite:
         if not self.corpora and not self.tasks:
             raise ValueError("corpora or tasks must be given: there is nothing to measure")
+        ids = [c.name for c in self.corpora if c.tokens is not None]
+        if ids and self.tokenizers == "different":
+            raise ValueError(
+                f"corpus {ids[0]!r} is token ids, which two tokenizers cannot both read: give its "
+                "text, or leave out `tokenizers: different`"
+            )
         return self
 
     def keys_of(self, probe: str) -> Any:
@@ -291,6 +297,13 @@ def expand(path: Path) -> list[Path]:
     """Files that ``path``, which may hold wildcards, stands for, in name order."""
     if path.exists():
         return [path]
-    # Brackets in the name of a folder that is there are no wildcards.
-    there = next(p for p in path.parents if p.exists())
+    there = folder_of(path)
     return sorted(there.glob(str(path.relative_to(there))))
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that ``path``, which may hold wildcards, is looked for in.
+
+    Brackets in the name of a folder that is there are no wildcards.
+    """
+    return next(p for p in path.parents if p.exists())

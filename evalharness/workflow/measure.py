@@ -21,7 +21,12 @@ from evalharness.gates import check_layers, refuse_noise
 from evalharness.pair.compatible import check_pair
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
-from evalharness.pair.texts.two_tokenizers import measure_separately
+from evalharness.pair.texts.two_tokenizers import (
+    Readings,
+    left_out,
+    measure_separately,
+    read_by_both,
+)
 from evalharness.pair.watcher import Watcher
 from evalharness.probes import Probe, ProbeRun
 from evalharness.probes.registry import measured, probes_of
@@ -33,6 +38,7 @@ from evalharness.workflow.begin import begin
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
 from evalharness.workflow.noise_floor import Floor
+from evalharness.workflow.own_tokens import check_own_tokens
 from evalharness.workflow.plan import Job
 from evalharness.workflow.positions import check_positions
 from evalharness.workflow.record_tasks import record_tasks
@@ -51,6 +57,8 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         for line in memory.lines:
             progress.detail(line)
         beyond = check_positions(job)
+        if reference is None:
+            check_own_tokens(job)
         reference = reference or Reference(job, memory, progress)
         # Before the candidate takes its place, and before anything is written: a limit that
         # rounding alone could break is wrong input.
@@ -60,7 +68,10 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         candidate = load_side(job.candidate, job.device, memory, progress)
         noted = [*beyond, *check_pair(reference.side, candidate, job.suite)]
         noted += _fed_alone(reference, candidate, job.suite)
-        work = Measurement(job, memory, reference, candidate, progress)
+        readings = _readings(job, reference, candidate)
+        if readings is not None:
+            noted += left_out(reference.documents, readings, candidate.loaded.name)
+        work = Measurement(job, memory, reference, candidate, progress, readings)
         run = begin(job, reference, candidate, watcher=work.watcher, floor=floor, noted=noted)
         try:
             loaded = time.perf_counter()
@@ -96,6 +107,21 @@ def _fed_alone(reference: Reference, candidate: Side, suite: Suite) -> list[str]
     ]
 
 
+def _readings(job: Job, reference: Reference, candidate: Side) -> Readings | None:
+    """How each side reads the texts, where the two read them differently."""
+    if job.suite.tokenizers == "same" or not job.suite.corpora:
+        return None
+    return read_by_both(
+        reference.documents,
+        reference.windows,
+        job.texts,
+        job.suite,
+        name=candidate.loaded.name,
+        tokenizer=candidate.loaded.tokenizer,
+        vocab_size=candidate.vocab_size,
+    )
+
+
 @contextmanager
 def _noting(warned: Warned, run: Run) -> Iterator[None]:
     """Put what was warned of inside into the run, also of one that is to be resumed."""
@@ -128,8 +154,9 @@ class Measurement:
         reference: Reference,
         candidate: Side,
         progress: Progress,
+        readings: Readings | None = None,
     ) -> None:
-        self.job, self.memory = job, memory
+        self.job, self.memory, self.readings = job, memory, readings
         self.reference, self.candidate = reference, candidate
         self.progress = progress
         self.watcher: Watcher | None = None
@@ -212,13 +239,10 @@ class Measurement:
         self, work: TokenPass, block: list[Window], advance: Callable[[int], None]
     ) -> dict[str, pa.Table]:
         """The records of one block; the pass itself counts its tokens."""
-        suite = self.job.suite
-        if suite.tokenizers == "same":
+        if self.readings is None:
             return work.run(block)
         numbers = {w.document for w in block}
-        own = [d for d in self.reference.documents if d.number in numbers]
-        side = self.reference.side
-        tables = measure_separately(side, self.candidate, own, self.job.texts, suite)
+        tables = measure_separately(self.reference.side, self.candidate, numbers, self.readings)
         advance(sum(len(w.ids) for w in block))
         return tables
 

@@ -128,6 +128,7 @@ def compare_many(
     from evalharness.pair.faults import free_memory
     from evalharness.pair.tasks.kept_prompts import KeptPrompts
     from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
+    from evalharness.workflow.own_tokens import check_own_tokens
     from evalharness.workflow.positions import check_positions
     from evalharness.workflow.reference import Reference
 
@@ -139,6 +140,7 @@ def compare_many(
     for job in jobs:
         try:
             check_positions(job)
+            check_own_tokens(job)
             planned.append(
                 plan_memory(job.reference, job.candidate, job.suite, job.device, reserved=prompts)
             )

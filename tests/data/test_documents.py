@@ -141,3 +141,35 @@ def test_columns_and_labels_become_attributes(monkeypatch: pytest.MonkeyPatch) -
     }
     with pytest.raises(InputError, match=r"corpora.c.attributes: .* has no column 'lang'"):
         read_texts(suite({"hub": hub, "attributes": ["lang"]}))
+
+
+def test_documents_of_one_name_are_documents_of_their_own(tmp_path: Path) -> None:
+    """They are drawn at random like any other, and known by their place among the texts."""
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        "".join(json.dumps({"id": "x", "text": f"text {i:03}"}) + "\n" for i in range(50))
+    )
+    chosen = suite({"path": str(path), "documents": 40})
+    texts, _ = read_texts(chosen)
+    found = [t.text for t in texts]
+    assert {t.id for t in texts} == {"a.jsonl:x"}
+    assert len(set(found)) == 40
+    assert found != sorted(found, key=str)
+    assert found == [t.text for t in read_texts(chosen)[0]]
+    documents = tokenize(texts, chosen, tiny_tokenizer(), 300)
+    assert [(d.number, d.text) for d in documents] == [(i, i) for i in range(40)]
+
+
+def test_files_of_one_name_in_two_folders_are_called_by_their_folders(tmp_path: Path) -> None:
+    """From where the wildcards begin, wherever that lies."""
+    for folder in ("one", "two/deep"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "a.txt").write_text("hello there")
+    (tmp_path / "two" / "rows.jsonl").write_text('{"text": "hi", "id": null}\n{"text": "ho"}\n')
+    found, _ = read_texts(suite({"path": str(tmp_path / "**" / "*.*")}))
+    assert sorted(t.id for t in found) == [
+        "one/a.txt",
+        "two/deep/a.txt",
+        "two/rows.jsonl:1",
+        "two/rows.jsonl:2",
+    ]
