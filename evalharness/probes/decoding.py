@@ -17,28 +17,27 @@ from evalharness.data.windows import Window
 from evalharness.pair.side import Side
 from evalharness.run import records
 
-PROMPTS, PROMPT_TOKENS, STEPS = 8, 64, 16
-
 
 @torch.inference_mode()
-def decode_latency(reference: Side, candidate: Side, windows: list[Window]) -> pa.Table:
-    """Seconds of `STEPS` greedy steps with a KV cache after each of some prompts, as TIMINGS."""
-    prompts = [s.ids[:PROMPT_TOKENS] for s in windows[:PROMPTS]]
+def decode_latency(
+    reference: Side, candidate: Side, prompts: list[np.ndarray[Any, Any]], steps: int
+) -> pa.Table:
+    """Seconds of so many greedy steps with a KV cache after each of ``prompts``, as TIMINGS."""
     for side in (reference, candidate):
         _decode(side, prompts[0], 2)  # the first run of a kernel is never typical
     rows = []
     for number, prompt in enumerate(prompts):
         order = [("ref", reference), ("cand", candidate)]
         seconds = {
-            f"seconds_{name}": _decode(side, prompt, STEPS)
+            f"seconds_{name}": _decode(side, prompt, steps)
             for name, side in (order if number % 2 == 0 else reversed(order))
         }
-        rows.append({"kind": "decode", "tokens": STEPS, **seconds})
+        rows.append({"kind": "decode", "tokens": steps, **seconds})
     return pa.Table.from_pylist(rows, schema=records.TIMINGS)
 
 
 def _decode(side: Side, prompt: np.ndarray[Any, Any], steps: int) -> float:
-    ids = torch.from_numpy(prompt)[None].to(side.device)
+    ids = _ids(prompt, side)[None]
     out = side.model(input_ids=ids, use_cache=True)
     _wait(side)
     started = time.perf_counter()
@@ -54,7 +53,7 @@ def peak_of_batch(side: Side, window: Window, batch_size: int) -> int | None:
     """Bytes at the peak of one full batch: own weights and activations; None off CUDA."""
     if side.device.type != "cuda":
         return None
-    ids = torch.from_numpy(window.ids).expand(batch_size, -1).to(side.device)
+    ids = _ids(window.ids, side).expand(batch_size, -1)
     _wait(side)
     torch.cuda.reset_peak_memory_stats(side.device)
     before = torch.cuda.memory_allocated(side.device)
@@ -62,6 +61,14 @@ def peak_of_batch(side: Side, window: Window, batch_size: int) -> int | None:
     _wait(side)
     grown = torch.cuda.max_memory_allocated(side.device) - before
     return int(grown) + side.loaded.manifest.weight_bytes
+
+
+def _ids(tokens: np.ndarray[Any, Any], side: Side) -> torch.Tensor:
+    """``tokens`` on the side's device; where they are of a larger vocabulary, others of its own.
+
+    A clock does not mind which they are, and both sides are timed on as many.
+    """
+    return torch.from_numpy(tokens % side.vocab_size).to(side.device)
 
 
 def _wait(side: Side) -> None:

@@ -9,6 +9,8 @@ import pyarrow as pa
 from evalharness.probes.probe import Probe, ProbeRun
 from evalharness.run.records import TIMINGS
 
+PROMPTS, PROMPT_TOKENS, STEPS = 8, 64, 16
+
 
 def measure(run: ProbeRun) -> Mapping[str, pa.Table]:
     """Decode a few prompts on one side and then on the other, in alternating order."""
@@ -18,7 +20,8 @@ def measure(run: ProbeRun) -> Mapping[str, pa.Table]:
         return {}
     sides = {"reference": run.reference, "candidate": run.candidate}
     with run.progress.step("measuring decode latency"):
-        timings = decode_latency(run.reference, run.candidate, run.windows)
+        prompts = [w.ids[:PROMPT_TOKENS] for w in run.windows[:PROMPTS]]
+        timings = decode_latency(run.reference, run.candidate, prompts, STEPS)
         peaks = {
             name: peak_of_batch(side, run.windows[0], run.suite.batch_size)
             for name, side in sides.items()
@@ -36,4 +39,5 @@ PROBE = Probe(
     needs_corpus=False,
     needs_same_tokens=False,
     times_reference=True,
+    reach=lambda tokens: min(PROMPT_TOKENS, tokens) + STEPS,
 )

@@ -79,6 +79,7 @@ class Probe:
     reads_calibration : it is given the text that the candidate was calibrated on.
     holds_activations : one decoder layer's activations of the other side are kept meanwhile.
     times_reference : the reference must run, so its hidden states may not come from the cache.
+    reach : how many positions it takes where windows have so many tokens; None: no more.
 
     """
 
@@ -98,6 +99,7 @@ class Probe:
     reads_calibration: bool = False
     holds_activations: bool = False
     times_reference: bool = False
+    reach: Callable[[int], int] | None = None
 
     def __post_init__(self) -> None:
         if self.measure is None and self.watch is None:

@@ -1,4 +1,4 @@
-"""Whether a suite's windows are longer than the models' positions; asked before any is loaded."""
+"""Whether a suite takes more positions than the models have; asked before any is loaded."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from evalharness.engines.hub import snapshot
 from evalharness.engines.locate import read_json
 from evalharness.engines.registry import find_model
 from evalharness.errors import InputError
+from evalharness.probes.registry import probes_of
 from evalharness.spec.model import ModelSpec
 from evalharness.workflow.plan import Job
 
@@ -21,9 +22,15 @@ _NAMES = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_
 
 
 def check_positions(job: Job) -> list[str]:
-    """Raise `InputError` where a window ends beyond a position table; warn of untrained lengths."""
+    """Raise `InputError` where a window ends beyond a position table; warn of untrained lengths.
+
+    Likewise where a probe goes on beyond a window.
+    """
     tokens = _longest(job)
-    notes = [_check(spec, tokens) for spec in (job.reference, job.candidate)]
+    reached = {
+        probe.name: probe.reach(tokens) for probe in probes_of(job.suite) if probe.reach is not None
+    }
+    notes = [_check(spec, tokens, reached) for spec in (job.reference, job.candidate)]
     return [note for note in notes if note]
 
 
@@ -36,7 +43,7 @@ def _longest(job: Job) -> int:
     return min(job.suite.window.tokens, 1 + max(map(len, held), default=0))
 
 
-def _check(spec: ModelSpec, tokens: int) -> str | None:
+def _check(spec: ModelSpec, tokens: int, reached: Mapping[str, int]) -> str | None:
     found = find_model(spec)
     if found.kind == "engine":
         return None
@@ -53,6 +60,14 @@ def _check(spec: ModelSpec, tokens: int) -> str | None:
             key="window.tokens",
             remedy=f"Set window: {{tokens: {table}}} in the suite, or less.",
         )
+    for probe, positions in reached.items():
+        if table is not None and positions > table:
+            raise InputError(
+                f"{spec.name} has {table:,} positions, and the probe {probe} takes up to "
+                f"{positions:,} with the windows of this suite",
+                key="probes",
+                remedy="Leave the probe out of the suite, or give it shorter windows.",
+            )
     if table is None and trained is not None and tokens > trained:
         return (
             f"{spec.name} was made for {trained:,} tokens, as its config.json says, and windows of "

@@ -13,16 +13,19 @@ import pytest
 from evalharness.data.documents import Text
 from evalharness.engines.loading import load
 from evalharness.errors import InputError
+from evalharness.probes.latency import STEPS
 from evalharness.spec.model import ModelSpec
 from evalharness.workflow.positions import check_positions
 from tests.conftest import tiny_tokenizer
 
 
-def job(path: Path, window: int, text: str = "x" * 500, tokens: Any = None) -> Any:
+def job(
+    path: Path, window: int, text: str = "x" * 500, tokens: Any = None, probes: tuple[str, ...] = ()
+) -> Any:
     """What the check reads of a comparison of a model with itself."""
     spec = ModelSpec.model_validate({"name": "m", "model": {"path": str(path), "device": "cpu"}})
     texts = [Text("c", "d", None if tokens is not None else text, tokens, {})]
-    suite = SimpleNamespace(window=SimpleNamespace(tokens=window))
+    suite = SimpleNamespace(window=SimpleNamespace(tokens=window), probes=probes)
     return SimpleNamespace(reference=spec, candidate=spec, suite=suite, texts=texts)
 
 
@@ -84,3 +87,27 @@ def test_rotary_positions_beyond_training_are_said(tiny: Callable[..., Path]) ->
         "m was made for 256 tokens, as its config.json says, and windows of this suite have up to "
         "300: what lies beyond is measured outside its training"
     )
+
+
+def test_decoding_beyond_a_position_table_is_refused(tmp_path: Path) -> None:
+    """The probe's sixteen steps come after its prompt: 48 + 16 fit, one more does not."""
+    path = saved(tmp_path, "gpt2")
+    assert check_positions(job(path, 48, probes=("latency",))) == []
+    with pytest.raises(InputError) as caught:
+        check_positions(job(path, 49, probes=("latency",)))
+    assert str(caught.value) == (
+        "probes: m has 64 positions, and the probe latency takes up to 65 with the windows of this "
+        "suite. Leave the probe out of the suite, or give it shorter windows."
+    )
+
+
+def test_the_positions_that_the_clock_takes_are_those_that_were_asked_for(tmp_path: Path) -> None:
+    """On a table that is full with the last step, and beyond it."""
+    from evalharness.pair.side import Side
+    from evalharness.probes.decoding import decode_latency
+
+    side = Side(load(job(saved(tmp_path, "gpt2"), 64).reference))
+    prompts = [np.arange(n) + 1 for n in (48, 49)]
+    assert len(decode_latency(side, side, prompts[:1], STEPS)) == 1
+    with pytest.raises(IndexError):
+        decode_latency(side, side, prompts[1:], STEPS)
