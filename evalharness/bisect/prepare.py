@@ -208,6 +208,7 @@ def facts_of(run: Run, suite: Suite) -> Manifest:
         "noise_floor": run.manifest.get("noise_floor") or {},
         "matching": run.manifest.get("matching"),
         "slices": run.manifest.get("slices") or [],
+        "same_text": run.manifest.get("same_text") or [],
     }
 
 

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from evalharness.data import documents
+from evalharness.data import documents, repeats
 from evalharness.data.windows import cut
 from evalharness.engines.registry import find_model
 from evalharness.gates import needs as needs_of
@@ -86,6 +86,7 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
         lines.append(
             f"  slice    {name}: {'by length' if count is None else f'{count:,} documents'}"
         )
+    lines += [f"  {said}" for said in repeats.said(docs)]
     if short := len(first.texts) - len(docs):
         lines.append(f"  {short:,} documents are too short to score and left out")
     return lines + [f"  {note}" for job in jobs for note in check_own_tokens(job)]

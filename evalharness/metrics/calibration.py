@@ -91,7 +91,7 @@ def predictions(evidence: Evidence, scope: Scope) -> Predictions | str:
         view.column("argmax_ref") == token,
         np.clip(view.column("conf_cand"), 0, 1),
         view.column("argmax_cand") == token,
-        view.doc,
+        view.cluster,
     )
 
 

@@ -80,8 +80,8 @@ def _quantile(
     view = evidence.tokens(scope)
     reason = view.bad(column)
     if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
-    interval = quantile_bootstrap(view.column(column), view.doc, q, confidence)
+        return Measured(undefined(reason, confidence, len(view.column("doc"))))
+    interval = quantile_bootstrap(view.column(column), view.cluster, q, confidence)
     return Measured(interval, _largest(column, evidence, scope))
 
 
@@ -91,7 +91,7 @@ def _maximum(column: str, evidence: Evidence, scope: Scope, confidence: float) -
     reason = view.bad(column)
     if reason:
         return Measured(undefined(reason, confidence, len(values)))
-    clusters = len(np.unique(view.doc))
+    clusters = len(np.unique(view.cluster))
     interval = Interval(
         float(values.max()),
         None,
@@ -174,7 +174,7 @@ def prob_rms_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measu
     view = evidence.tokens(scope)
     reason = view.bad("nll_ref", "nll_cand")
     if reason:
-        return Measured(undefined(reason, confidence, len(view.doc)))
+        return Measured(undefined(reason, confidence, len(view.column("doc"))))
     moved = np.exp(-view.column("nll_cand")) - np.exp(-view.column("nll_ref"))
     return Measured(rms_t(*view.sums(moved**2), confidence))
 
@@ -246,7 +246,7 @@ def _beyond(evidence: Evidence, scope: Scope) -> Totals:
     if reason:
         return reason
     largest = np.full(len(evidence.documents), -1.0)
-    np.maximum.at(largest, view.doc, view.column("half_range"))
+    np.maximum.at(largest, view.cluster, view.column("half_range"))
     return (largest > float(scope["bound"])).astype(float), (largest >= 0).astype(float)
 
 

@@ -29,7 +29,7 @@ _TOGETHER = (
 
 @dataclass(frozen=True)
 class View:
-    """The token records within a scope of texts; ``doc`` is each row's cluster."""
+    """The token records within a scope of texts."""
 
     evidence: Evidence
     mask: npt.NDArray[np.bool_] | None
@@ -45,21 +45,29 @@ class View:
         return values if self.mask is None else values[self.mask]
 
     @property
-    def doc(self) -> npt.NDArray[np.int64]:
-        """Cluster of each row, (N,)."""
-        return self.column("doc")
+    def cluster(self) -> npt.NDArray[np.int64]:
+        """Cluster of each row, (N,): its document, or the first of those with the same text."""
+        return self.evidence.clusters_of(self.column("doc"))
 
     def sums(self, values: npt.NDArray[Any]) -> tuple[Floats, Floats]:
-        """Per-document totals of ``values`` and numbers of rows, (G,) each."""
-        doc = self.doc
+        """Totals of ``values`` and numbers of rows in each cluster, (G,) each."""
+        return self._sums(values, self.cluster)
+
+    def document_sums(self, values: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+        """The same of each document, whether or not another holds its text."""
+        return self._sums(values, self.column("doc"))
+
+    def _sums(
+        self, values: npt.NDArray[Any], codes: npt.NDArray[np.int64]
+    ) -> tuple[Floats, Floats]:
         return (
-            np.bincount(doc, values.astype(np.float64, copy=False), self.size).astype(np.float64),
-            np.bincount(doc, minlength=self.size).astype(np.float64),
+            np.bincount(codes, values.astype(np.float64, copy=False), self.size).astype(np.float64),
+            np.bincount(codes, minlength=self.size).astype(np.float64),
         )
 
     def bad(self, *columns: str) -> str | None:
         """Why these columns cannot be used: no row, or rows that are not finite. None: they can."""
-        if not len(self.doc):
+        if not len(self.column("doc")):
             return "no token was scored here"
         for name in columns:
             values = self.column(name)
@@ -70,7 +78,7 @@ class View:
 
     def place(self, row: int) -> str:
         """Row ``row`` in words: its document and position."""
-        document = self.evidence.document(int(self.doc[row]))
+        document = self.evidence.document(int(self.column("doc")[row]))
         return f"{document} position {self.column('position')[row]}"
 
 
@@ -84,6 +92,11 @@ class ItemView(View):
     def size(self) -> int:
         """Clusters there are."""
         return int(self.rows["cluster"].nunique())
+
+    @property
+    def cluster(self) -> npt.NDArray[np.int64]:
+        """Cluster of each row, (N,)."""
+        return self.column("doc")
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """One column, (N,); ``doc`` numbers the clusters."""
@@ -156,12 +169,39 @@ class Evidence:
 
     @cached_property
     def documents(self) -> pd.DataFrame:
-        """Documents in cluster order; row i is cluster i."""
+        """Documents by number; row i is document i."""
         table = self.frame("documents").sort_values("doc", ignore_index=True)
         if len(table) and list(table["doc"]) != list(range(len(table))):
             # A run that stopped early, or a document whose windows score nothing: keep the codes.
             table = table.set_index("doc").reindex(range(int(table["doc"].max()) + 1)).reset_index()
         return table
+
+    @cached_property
+    def _clusters(self) -> npt.NDArray[np.int64] | None:
+        """Cluster of each document, (G,); None: each is its own."""
+        groups = self.run.manifest.get("same_text")
+        if not groups:
+            return None
+        found = np.arange(len(self.documents))
+        for first, *others in groups:
+            found[[n for n in others if n < len(found)]] = first
+        return found
+
+    def clusters_of(self, docs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Clusters of documents (N,): each its own, but those of one text the first of these."""
+        return docs if self._clusters is None else self._clusters[docs]
+
+    def by_cluster(
+        self, docs: npt.NDArray[Any], *values: npt.NDArray[Any]
+    ) -> tuple[npt.NDArray[Any], ...]:
+        """Add up rows (N, …) of documents (N,) that are of one cluster; (C, …) of each array."""
+        if self._clusters is not None:
+            kept, codes = np.unique(self.clusters_of(docs), return_inverse=True)
+            sums = [np.zeros((len(kept), *v.shape[1:]), v.dtype) for v in values]
+            for into, rows in zip(sums, values, strict=True):
+                np.add.at(into, codes, rows)
+            values = tuple(sums)
+        return values
 
     @cached_property
     def _docs(self) -> list[SlicedDocument]:

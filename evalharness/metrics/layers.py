@@ -43,7 +43,8 @@ def _median(error: str, evidence: Evidence, scope: Scope, confidence: float) -> 
         return Measured(undefined("the module's output is NaN or infinite", confidence))
     if not rows.column("tokens").sum():
         return Measured(undefined("no token reached this module", confidence))
-    interval = stats.histogram_quantile_bootstrap(rows.histogram("rel"), EDGES, 0.5, confidence)
+    (histogram,) = evidence.by_cluster(rows.column("doc"), rows.histogram("rel"))
+    interval = stats.histogram_quantile_bootstrap(histogram, EDGES, 0.5, confidence)
     worst = f"layer {scope['layer']}"
     largest = rows.largest()
     if largest is not None:

@@ -113,7 +113,8 @@ def _byte_totals(evidence: Evidence, scope: Scope) -> Totals:
     ) / math.log(2)
     if not np.isfinite(shift_g).all():
         return "some documents have NaN or infinite NLL"
-    return shift_g * weight, weight
+    sums, counts = evidence.by_cluster(frame["doc"].to_numpy(int), shift_g * weight, weight)
+    return sums, counts
 
 
 def _per_byte(sums: Any, counts: Any, confidence: float) -> Interval:

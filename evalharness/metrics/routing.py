@@ -38,6 +38,7 @@ def agreement(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = routed(evidence, scope["layer"])
     if rows.empty:
         return Measured(undefined("no token reached this router", confidence))
-    by_doc = rows.groupby("doc")[["tokens_both", "tokens_ref"]].sum()
+    clusters = evidence.clusters_of(rows["doc"].to_numpy())
+    by_doc = rows.groupby(clusters)[["tokens_both", "tokens_ref"]].sum()
     both, sent = (by_doc[c].to_numpy(float) for c in ("tokens_both", "tokens_ref"))
     return Measured(stats.cluster_bootstrap_t(both, sent, confidence, log=False))

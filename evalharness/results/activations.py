@@ -72,7 +72,11 @@ def calibration(evidence: Evidence) -> list[CalibrationResult]:
         theirs = seen[layer]
         ours, largest = rows["max_abs"].max(skipna=False), theirs["max_abs"].max(skipna=False)
         whole, channel = (
-            _share(rows[c].to_numpy(float), rows["values"].to_numpy(float))
+            _share(
+                *evidence.by_cluster(
+                    rows["doc"].to_numpy(), rows[c].to_numpy(float), rows["values"].to_numpy(float)
+                )
+            )
             for c in ("beyond_range", "beyond_channel")
         )
         tokens = int(theirs["values"].sum()) // int(theirs["channels"].iloc[0])

@@ -44,8 +44,8 @@ def chart_data(evidence: Evidence) -> Figures:
     above = kl[kl > 0]
     counts, _ = np.histogram(above.clip(edges[0], edges[-1]), edges)
     # A position without a number leaves its own document without one, and no other.
-    shift, n = view.sums(view.column("nll_cand") - view.column("nll_ref"))
-    divergence, _ = view.sums(view.column("kl"))
+    shift, n = view.document_sums(view.column("nll_cand") - view.column("nll_ref"))
+    divergence, _ = view.document_sums(view.column("kl"))
     documents = [
         DocumentShift(
             document=row["id"],

@@ -59,19 +59,19 @@ def layers(evidence: Evidence, estimates: Estimates) -> list[LayerResult]:
                 max_abs_at=place,
                 position0=relative(sums["pos0_err_sq"], sums["pos0_ref_sq"]),
                 update=relative(sums["err_sq"], sums["update_sq"]),
-                **_update_ends(rows),
+                **_update_ends(evidence, rows),
                 **worst.get((error, layer), {}),
             )
         )
     return told_apart(results)
 
 
-def _update_ends(rows: Any) -> dict[str, Any]:
+def _update_ends(evidence: Evidence, rows: Any) -> dict[str, Any]:
     """The interval of the error relative to the block's update, over documents."""
     err, update = (rows.column(c).astype(float) for c in ("err_sq", "update_sq"))
     if not (np.isfinite(err).all() and np.isfinite(update).all() and update.sum() > 0):
         return {}
-    found = root_ratio(err, update)
+    found = root_ratio(*evidence.by_cluster(rows.column("doc"), err, update))
     return {"update_low": found.low, "update_high": found.high}
 
 

@@ -36,8 +36,8 @@ def sensitivity(evidence: Evidence) -> Sensitivity | None:
             SensitiveModule(
                 module=name,
                 score=_mean(rows.get(("gradient", name))),
-                swap=_estimate("swap", name, swap),
-                restore=_estimate("restore", name, gain),
+                swap=_estimate(evidence, "swap", name, swap),
+                restore=_estimate(evidence, "restore", name, gain),
                 noise=_mean(rows.get(("noise", name))),
             )
         )
@@ -69,7 +69,9 @@ def _mean(rows: pd.DataFrame | None) -> float | None:
     return value if np.isfinite(value) else None
 
 
-def _estimate(what: str, module: str, rows: pd.DataFrame | None) -> Estimate | None:
+def _estimate(
+    evidence: Evidence, what: str, module: str, rows: pd.DataFrame | None
+) -> Estimate | None:
     if rows is None:
         return None
     direction = "lower" if what == "swap" else "higher"
@@ -82,7 +84,9 @@ def _estimate(what: str, module: str, rows: pd.DataFrame | None) -> Estimate | N
     }
     if not np.isfinite(rows["kl"]).all():
         return Estimate(value=None, reason="the KL is NaN or infinite", **common)
-    found = stats.cluster_skew_t(rows["kl"].to_numpy(), rows["tokens"].to_numpy(), CONFIDENCE)
+    totals = (rows[column].to_numpy() for column in ("kl", "tokens"))
+    kl, tokens = evidence.by_cluster(rows["doc"].to_numpy(), *totals)
+    found = stats.cluster_skew_t(kl, tokens, CONFIDENCE)
     return Estimate(
         value=found.value,
         low=found.low,

@@ -55,7 +55,7 @@ def _weighted(evidence: Evidence) -> dict[str, Interval]:
     for layer, rows in frame.groupby("layer", sort=False):
         err, ref = rows["weighted_err_sq"].to_numpy(), rows["weighted_ref_sq"].to_numpy()
         if np.isfinite(err).all() and np.isfinite(ref).all() and ref.sum() > 0:
-            found[str(layer)] = root_ratio(err, ref)
+            found[str(layer)] = root_ratio(*evidence.by_cluster(rows["doc"].to_numpy(), err, ref))
     return found
 
 

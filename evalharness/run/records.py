@@ -10,7 +10,8 @@ import pyarrow as pa
 
 DOCUMENTS = pa.schema(
     [
-        ("doc", pa.int32()),  # the cluster: one number a source document, over all corpora
+        # One number a source document, over all corpora: the cluster, but for those of one text.
+        ("doc", pa.int32()),
         ("corpus", pa.string()),
         ("id", pa.string()),
         ("attributes", pa.string()),  # JSON object

@@ -7,6 +7,7 @@ import hashlib
 import json
 from typing import Any
 
+from evalharness.data import repeats
 from evalharness.errors import RunError
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import can_compile, worth_compiling
@@ -67,6 +68,7 @@ def begin(
                 "sides": sides,
                 "model_files": model_files(job),
                 "slices": _slices(job, reference),
+                "same_text": repeats.same_text(reference.documents),
                 "noise_floor": floor.values,
                 "noise_floor_ways": floor.ways,
                 "matching": watcher.matching.model_dump() if watcher else None,
@@ -80,6 +82,7 @@ def begin(
                     *floor.notes,
                     *(watcher.matching.notes if watcher else []),
                     *_left_out(job, reference),
+                    *repeats.said(reference.documents),
                     *(f"{side.name}: {text}" for side in loaded for text in side.messages),
                 ],
             },

@@ -225,13 +225,20 @@ def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None
 
 
 def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes:
-    """How many documents and items there will be to decide on."""
+    """How many documents and items there will be to decide on; those of one text are one."""
     found = tasks.tasks if tasks is not None else ()
     items = {t.name: t.items - len(t.repeats) for t in found}
     docs = [SlicedDocument(t.corpus, t.id, t.attributes) for t in texts]
     named = subsets(suite.model_dump()["slices"], docs)
-    slices = {s.name: None if "length" in s.where else sum(s.takes(d) for d in docs) for s in named}
-    return Sizes(documents=Counter(t.corpus for t in texts), items=items, slices=slices)
+    held = [t.text if t.tokens is None else t.tokens.tobytes() for t in texts]
+    documents = Counter(corpus for corpus, _ in {(t.corpus, h) for t, h in zip(texts, held)})
+    slices = {
+        s.name: None
+        if "length" in s.where
+        else len({h for d, h in zip(docs, held, strict=True) if s.takes(d)})
+        for s in named
+    }
+    return Sizes(documents=documents, items=items, slices=slices)
 
 
 def check_slices(suite: Suite, texts: list[Text], path: Path, limited: bool) -> list[str]:

@@ -81,3 +81,22 @@ def test_a_run_is_resumed_in_the_way_it_was_begun(
     monkeypatch.setattr(module, "can_compile", lambda: False)
     with pytest.raises(RunError, match="begun with compiled token statistics"):
         compare(planned(resume=project / "compiled"), Progress())
+
+
+def test_documents_of_one_text_are_in_the_manifest(planned: Planned, project: Path) -> None:
+    """They count as one in every estimate, and are named."""
+    lines = (project / "texts.jsonl").read_text().splitlines()
+    again = [line.replace('"id": "d', '"id": "again') for line in lines[:2]]
+    (project / "texts.jsonl").write_text("\n".join([*lines, *again, again[0]]) + "\n")
+    result, run = compare(planned(out=project / "run"), Progress())
+    groups = run.manifest["same_text"]
+    assert sorted(map(len, groups)) == [2, 3]
+    names = run.table("documents").to_pandas().set_index("doc")["id"]
+    for group in groups:
+        assert {names[n].removeprefix("texts.jsonl:") for n in group} in (
+            {"d0", "again0"},
+            {"d1", "again1"},
+        )
+    (shift,) = (m for m in result.metrics if m.id == "nll.shift" and not m.scope)
+    assert shift.clusters == len(lines)
+    assert sum("3 of 15 documents hold the text of another" in w for w in result.warnings) == 1
