@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import sys
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 # The tests' own tasks hold Python; tests/hostile takes this away.
@@ -20,15 +22,37 @@ from evalharness.data.documents import Document
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.suite import Suite
 
+gc.disable()  # until all that the tests import is there, see `Frozen`
+
 TEXT = (
     "The quick brown fox jumps over the lazy dog. Pack my box with five dozen liquor jugs; "
     "how vexingly quick daft zebras jump! Sphinx of black quartz, judge my vow. "
 )
 
 
-def pytest_collection_finish() -> None:
-    """What was imported stays: a garbage collection need not walk it again, .5 s each time."""
-    gc.freeze()
+class Frozen:
+    """What was imported stays: garbage collection need not walk it again, .3 s each time."""
+
+    def __init__(self) -> None:
+        self._modules = 0
+
+    def pytest_collection_finish(self) -> None:
+        """Let garbage be collected from here on."""
+        gc.enable()
+        self.pytest_runtest_setup()
+
+    def pytest_runtest_setup(self) -> None:
+        """Once a test has imported a library: after it, when its garbage can be told apart."""
+        if len(sys.modules) > self._modules + 100:
+            gc.collect()
+            gc.freeze()
+            self._modules = len(sys.modules)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Collect garbage seldom, as the command line does."""
+    gc.set_threshold(50_000, 20, 20)
+    config.pluginmanager.register(Frozen())
 
 
 @pytest.fixture(scope="session")
@@ -129,9 +153,10 @@ def project(tmp_path: Path, tiny: Callable[..., Path], corpus: Path) -> Path:
     return tmp_path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def side(tiny: Callable[..., Path]) -> Callable[..., Any]:
-    """Load a tiny model as one side; ``bits`` simulates quantisation."""
+    """Load a tiny model as one side, of its own each time; ``bits`` simulates quantisation."""
+    loaded: dict[str, Any] = {}
 
     def make(seed: int = 0, bits: int | None = None, dtype: str = "float32", **config: Any) -> Any:
         from evalharness.engines.loading import load
@@ -143,7 +168,10 @@ def side(tiny: Callable[..., Path]) -> Callable[..., Any]:
         }
         if bits is not None:
             data["simulate"] = {"weights": {"bits": bits, "granularity": "channel"}}
-        return Side(load(ModelSpec.model_validate(data)))
+        key = str(data)
+        if key not in loaded:
+            loaded[key] = load(ModelSpec.model_validate(data))
+        return Side(copy.deepcopy(loaded[key]))  # a test may change it; loading takes 10 times this
 
     return make
 

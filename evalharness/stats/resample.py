@@ -17,7 +17,7 @@ from evalharness.stats.interval import Floats
 
 REPLICATES = 2000
 MOST_CONFIDENT = 0.9995  # one-sided, that so many replicates give an end at
-_KEPT = 12_000_000  # weights that may stay in memory between calls: 24 MB
+_KEPT = 12_000_000  # weights of one drawing that may stay in memory between calls: 24 MB
 _BLOCK = 1 << 18  # weights held at a time: 2 MB, so that they stay in cache
 
 
@@ -36,9 +36,9 @@ def weight_blocks(clusters: int, replicates: int, seed: int) -> Iterator[Floats]
         yield counts.astype(np.float64).reshape(b, clusters)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def _kept(clusters: int, replicates: int, seed: int) -> tuple[npt.NDArray[np.uint16], ...]:
-    """The last weights drawn: a run's metrics resample the same documents, one after another."""
+    """The last weights drawn: a run's metrics resample its documents and each task's items."""
     return tuple(w.astype(np.uint16) for w in weight_blocks(clusters, replicates, seed))
 
 

@@ -58,12 +58,13 @@ def invert(
     observed, se = _logit_share(columns.sum(axis=0)[None, :], n.size)
     drawn, drawn_se = _logit_share(resampled(columns, replicates, seed), n.size)
     with np.errstate(invalid="ignore", divide="ignore"):
-        t = np.sort(_studentised(drawn - observed, drawn_se), axis=0)  # (R, K)
+        t = _studentised(drawn - observed, drawn_se)  # (R, K)
         seen = _studentised(observed - logit(1 - q), se)[0]  # (K,)
     k = int((replicates + 1) * (1 - confidence) / 2 + 1e-9)
+    least, most = np.partition(t.T, (k - 1, replicates - k))[:, [k - 1, replicates - k]].T
     student = float(stdtrit(n.size - 1, 0.5 + confidence / 2))  # resampling alone is too short
-    too_many = seen - np.maximum(t[replicates - k], student)  # refused where above 0
-    too_few = np.minimum(t[k - 1], -student) - seen
+    too_many = seen - np.maximum(most, student)  # refused where above 0
+    too_few = np.minimum(least, -student) - seen
     # a share of 0 or 1 has no logit: it is refused where 1 − q is twice as far as it need be
     spread = float(se[0, int(np.argmin(np.abs(observed[0] - logit(1 - q))))])
     none, all_ = np.isneginf(observed[0]), np.isposinf(observed[0])

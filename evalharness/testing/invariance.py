@@ -7,13 +7,17 @@ records; a metric of records of its own needs a ``make`` that adds them to those
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import lru_cache
 
 import numpy as np
+import pyarrow as pa
 
-from evalharness.metrics import REGISTRY, Metric
+from evalharness.metrics import REGISTRY, Estimates, Evidence, Metric
+from evalharness.run.directory import InMemory
+from evalharness.run.manifest import Manifest
 from evalharness.spec.estimate import Estimate
-from evalharness.testing.records import Tables, estimates, swapped, synthetic
+from evalharness.testing.records import MANIFEST, Arrow, Tables, estimates, swapped, synthetic
 
 Make = Callable[..., Tables]
 Found = dict[str, Estimate]
@@ -44,7 +48,7 @@ def check_metric(metric: Metric | str, make: Make = synthetic) -> None:
 
 def check_measured(metric: Metric, make: Make = synthetic) -> None:
     """It has a scope on these records, and a value in it: else nothing below is checked."""
-    found = _values(metric, make())
+    found, _ = _plain(metric, make)
     assert found, f"{metric.id}: no record of {metric.records} feeds it"
     assert any(e.value is not None for e in found.values()), f"{metric.id}: has no value"
 
@@ -68,9 +72,8 @@ def check_swap(metric: Metric, make: Make = synthetic) -> None:
     if metric.symmetric is None:
         return
     sign = -1 if metric.symmetric == "odd" else 1
-    tables = make()
-    other = _values(metric, swapped(tables))
-    for scope, estimate in _values(metric, tables).items():
+    other = _values(metric, swapped(make()))
+    for scope, estimate in _plain(metric, make)[0].items():
         back = other[scope].value
         assert _near(back, estimate.value and sign * estimate.value), (
             f"{metric.id} {scope}: {estimate.value} becomes {back} when the sides are swapped, and "
@@ -88,7 +91,7 @@ def check_order(metric: Metric, make: Make = synthetic) -> None:
             moved[name]["doc"] = last - moved[name]["doc"]
             moved[name] = moved[name].sort_values("doc", kind="stable")
     other = _values(metric, moved)
-    for scope, estimate in _values(metric, tables).items():
+    for scope, estimate in _plain(metric, make)[0].items():
         for end in ("value", "low", "high"):
             a, b = getattr(estimate, end), getattr(other[scope], end)
             # Resampled ends come from the same seed over another order.
@@ -100,12 +103,14 @@ def check_order(metric: Metric, make: Make = synthetic) -> None:
 
 def check_nan(metric: Metric, make: Make = synthetic) -> None:
     """A NaN in what it reads gives null with a reason, in what it does not read nothing."""
-    plain = _values(metric, make())
+    plain, read = _plain(metric, make)
     tables = make()
     if metric.records not in tables:
         return
     kinds = tables[metric.records].dtypes
-    for column in (str(name) for name, kind in kinds.items() if kind == np.float64):
+    # Whatever is in a column that was never asked for, nothing can come of it.
+    floats = (str(name) for name, kind in kinds.items() if kind == np.float64)
+    for column in (name for name in floats if (metric.records, name) in read):
         broken = {name: frame.copy() for name, frame in tables.items()}
         broken[metric.records].loc[broken[metric.records].index[0], column] = np.nan
         for scope, estimate in _values(metric, broken).items():
@@ -135,6 +140,29 @@ def check_one_document(metric: Metric, make: Make = synthetic) -> None:
 def _values(metric: Metric, tables: Tables) -> Found:
     found = estimates(tables)
     return {str(s): found.estimate(metric.id, s, 0.95) for s in metric.scopes(found.evidence)}
+
+
+@lru_cache(maxsize=1)  # a metric's checks come one after the other
+def _plain(metric: Metric, make: Make) -> tuple[Found, frozenset[tuple[str, str]]]:
+    """Its estimates on records as they are, and the columns that were read for them."""
+    run = _Watched(MANIFEST, Arrow(make()))
+    found = Estimates(Evidence(run))
+    values = {str(s): found.estimate(metric.id, s, 0.95) for s in metric.scopes(found.evidence)}
+    return values, frozenset(run.read)
+
+
+class _Watched(InMemory):
+    """Records that know which of their columns were read."""
+
+    def __init__(self, manifest: Manifest, tables: Mapping[str, pa.Table]) -> None:
+        super().__init__(manifest, tables)
+        self.read: set[tuple[str, str]] = set()
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of one kind of record."""
+        found = super().table(name, columns)
+        self.read |= {(name, column) for column in found.column_names}
+        return found
 
 
 def _near(a: float | None, b: float | None, relative: float = 1e-9) -> bool:

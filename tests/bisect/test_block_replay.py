@@ -77,6 +77,7 @@ def policy(tmp_path: Any, error: str | None) -> Policy:
 def test_trials_give_the_records_of_whole_passes(
     side: Callable, documents: list[Document], suite: Suite, tmp_path: Any, error: str | None
 ) -> None:
+    documents = documents[:3]  # one a stage
     a, b = side(num_hidden_layers=4), side(num_hidden_layers=4, bits=2)
     pairs = {p.name: p for p in match(a.model, b.model)[0] if p.kind == "linear"}
     every = [

@@ -9,15 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-peft = pytest.importorskip("peft")
+from evalharness.compat import peft as compat
+from evalharness.compat.torch import without_wrappers
+from tests.engines.conftest import tiny
 
-from evalharness.compat import peft as compat  # noqa: E402
-from evalharness.compat.torch import without_wrappers  # noqa: E402
-from tests.engines.conftest import tiny  # noqa: E402
+
+@pytest.fixture(scope="module", autouse=True)
+def peft() -> Any:
+    """The library, imported no earlier: it takes a second."""
+    return pytest.importorskip("peft")
 
 
 def adapted() -> Any:
     """A tiny model with an adapter that changes something."""
+    import peft
+
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False)
     return peft.get_peft_model(tiny(dtype=torch.float32), config)
 
@@ -38,7 +44,7 @@ def test_an_adapted_layer_is_its_base_and_what_the_adapter_adds() -> None:
     torch.testing.assert_close(compat.with_adapters(layer, base.weight.data), effect)
 
 
-def test_weights_that_the_files_lack_are_named(tmp_path: Path) -> None:
+def test_weights_that_the_files_lack_are_named(tmp_path: Path, peft: Any) -> None:
     """``from_pretrained`` leaves them random, with a warning."""
     from safetensors.torch import load_file, save_file
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import types
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Anomaly
 from tests.gates.fakes import FakeEstimates
 
-_INSTALLED = any(e.value == "evalharness.pytest_plugin" for e in entry_points(group="pytest11"))
-# Hypothesis imports itself anew in every session inside a session: two seconds each.
-PLUGIN: tuple[str, ...] = ("-p", "no:hypothesispytest")
-PLUGIN += () if _INSTALLED else ("-p", "evalharness.pytest_plugin")
+# No other: Hypothesis imports itself anew in every session inside a session, two seconds each.
+PLUGIN = ("--disable-plugin-autoload", "-p", "evalharness.pytest_plugin")
 POLICY = """
 version: 1
 gates:

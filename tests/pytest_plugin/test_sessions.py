@@ -87,6 +87,8 @@ def test_workers_of_xdist_share_one_comparison(
     )
     result = pytester.runpytest_subprocess(
         *PLUGIN,
+        "-p",
+        "xdist",
         "-n",
         "2",
         "--dist",

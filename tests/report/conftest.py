@@ -30,14 +30,12 @@ INTERNALS = ("weights", "activations", "outliers", "channels", "routing", "sensi
 _PLACE = "«any text»"
 
 
-def make_result(
-    verdict: Verdict = "PASS", *, blocks: int = 2, rules: str | None = None, **more: Any
-) -> Result:
+def make_result(verdict: Verdict = "PASS", *, rules: str | None = None, **more: Any) -> Result:
     """The result of a run that a policy decides so; ``more`` are fields of `Pair`.
 
-    A 7B model has 32 ``blocks``, of 7 linears each.
+    A failing run has four ``blocks``, of 7 linears each, and others two.
     """
-    fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": blocks}
+    fields: dict[str, Any] = {"damage": DAMAGE[verdict], "blocks": 4 if verdict == "FAIL" else 2}
     fields["broken"] = 1 if verdict == "ANOMALOUS" else 0
     if rules is not None:  # a policy of its own, for which few documents and records do
         fields |= {"documents": 12, "items": 0.1, "without": INTERNALS}

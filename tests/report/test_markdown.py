@@ -40,7 +40,7 @@ def test_the_summary_has_gates_metrics_sides_tasks_and_the_worst_layer(
     result: Callable[..., Result],
 ) -> None:
     """Everything a reviewer asks first."""
-    text = render_markdown(result("FAIL", blocks=4))
+    text = render_markdown(result("FAIL"))
     for needed in (
         "**6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)**",
         "| 1.081 | [1.070, 1.093] | ≤ 1.03 |",

@@ -21,7 +21,7 @@ from .page import Page, check_harmless
 @pytest.fixture(scope="module")
 def fail_page(page: Callable[..., str]) -> str:
     """The page of a failing run."""
-    return page("FAIL", blocks=4)
+    return page("FAIL")
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_the_same_result_gives_the_same_bytes(
     result: Callable[..., Result], fail_page: str
 ) -> None:
     """Nothing of the clock, the machine or a hash seed gets in."""
-    assert render_html(result("FAIL", blocks=4)) == fail_page
+    assert render_html(result("FAIL")) == fail_page
 
 
 def test_the_verdict_and_the_gates_come_first(fail_page: str) -> None:
@@ -217,7 +217,7 @@ def test_long_lists_are_cut_and_the_rest_is_counted(
     result: Callable[..., Result], fail_text: str
 ) -> None:
     """As many modules as a model has do not make as many rows."""
-    r = result("FAIL", blocks=4)
+    r = result("FAIL")
     assert len(r.weights) == 29
     assert "Weights 29 tensors; the 20 furthest from the reference" in fail_text
     assert "The 20 worst of 29 linears" in fail_text

@@ -135,7 +135,7 @@ def test_a_section_of_ours_that_fails_is_a_bug_and_is_not_hidden(
 
 def test_estimates_of_a_task_stand_with_the_tasks_alone(result: Callable[..., Result]) -> None:
     """And are shown even where no task's scores are."""
-    r = result("FAIL", without=("tasks", "tokens", "layers"))
+    r = result("FAIL", blocks=1, without=("tasks", "tokens", "layers"))
     for group in estimates.families(r, ("calibration",)):
         assert not [e for e in group.scoped if "task" in e.scope]
     html = render_html(r)
@@ -150,10 +150,12 @@ def test_every_estimate_of_a_weight_or_router_is_on_the_page(
 ) -> None:
     """A gate on them would otherwise have no evidence there."""
     # Fifteen weights, the module that has no counterpart, and a router.
-    html = render_html(result("FAIL", without=("layers", "tokens")))
+    html = render_html(result("FAIL", blocks=2, without=("layers", "tokens")))
     assert "Every weight and router as an estimate: 17 estimates" in html
     assert "Not measured: add `probes: [layers]` to the suite." in html
-    unlike = render_html(result("FAIL", unlike=True, without=("tokens",)))
+    unlike = render_html(
+        result("FAIL", blocks=2, unlike=True, without=("tokens", "items", "item_tokens", "tasks"))
+    )
     assert "Not measured: the blocks have no counterpart." in unlike
     assert "Linear CKA, reference block by candidate block" in unlike
 

@@ -45,7 +45,7 @@ def test_the_summary_holds_gates_metrics_tasks_and_the_worst_layer(
     result: Callable[..., Result],
 ) -> None:
     """The four questions, answered on one screen."""
-    text = text_summary(result("FAIL", blocks=4))
+    text = text_summary(result("FAIL"))
     for needed in (
         "6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)",
         "[1.070, 1.093]",

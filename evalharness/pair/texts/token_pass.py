@@ -330,14 +330,13 @@ class TokenPass:
         rows = []
         for by in ("kl", "half_range", "max_abs", "nll"):
             value = (good["nll_cand"] - good["nll_ref"]).abs() if by == "nll" else good[by]
-            for index in value.nlargest(EXTREMES).index:
-                row = good.loc[index]
-                ids = self.documents[int(row["doc"])].tokens
-                at = int(row["position"])
+            largest = value.nlargest(EXTREMES)
+            for size, row in zip(largest, good.loc[largest.index].to_dict("records")):
+                ids, at = self.documents[int(row["doc"])].tokens, int(row["position"])
                 rows.append(
                     {
                         "by": by,
-                        "value": float(value[index]),
+                        "value": float(size),
                         "doc": int(row["doc"]),
                         "position": at,
                         "before": decode(ids[max(0, at - CONTEXT_TOKENS) : at]),

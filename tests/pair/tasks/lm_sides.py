@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,18 +14,27 @@ TASKS = Path(__file__).parents[2] / "data" / "lm_tasks"
 
 
 def side(tiny: Callable[..., Path], seed: int = 0, name: str = "", **config: Any) -> Any:
-    """Load a tiny random Llama that can read 1024 tokens."""
+    """Load a tiny random Llama that can read 1024 tokens, of its own each time."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     path = tiny(seed, **({"max_position_embeddings": 1024} | config))
+    model, tokenizer = copy.deepcopy(_loaded(path))
     return SimpleNamespace(
         name=name or f"tiny{seed}",
         path=path,
-        model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval(),
-        tokenizer=AutoTokenizer.from_pretrained(path),
+        model=model,
+        tokenizer=tokenizer,
         device=torch.device("cpu"),
     )
+
+
+@cache
+def _loaded(path: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    return model, AutoTokenizer.from_pretrained(path)
 
 
 def prepare(*names: str, seed: int = 0, **options: Any) -> Any:
