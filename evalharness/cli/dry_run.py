@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evalharness.data import documents, repeats
-from evalharness.data.windows import cut
+from evalharness.data.windows import cut, own_bos
 from evalharness.engines.registry import find_model
 from evalharness.gates import needs as needs_of
 from evalharness.spec.visible_text import printable
@@ -73,7 +73,8 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
                 job.candidate.model.path,
             )
         docs = documents.tokenize(first.texts, first.suite, tokenizer, ANY_ID)
-        windows = cut(docs, first.suite, documents.bos_token(tokenizer))
+        bos = documents.bos_token(tokenizer)
+        windows = cut(docs, first.suite, bos)
     scored = sum(s.scored for s in windows)
     lines = [
         f"texts      {len(docs):,} documents, {len(windows):,} windows, "
@@ -89,7 +90,8 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
     lines += [f"  {said}" for said in repeats.said(docs)]
     if short := len(first.texts) - len(docs):
         lines.append(f"  {short:,} documents are too short to score and left out")
-    return lines + [f"  {note}" for job in jobs for note in check_own_tokens(job)]
+    notes = [*own_bos(docs, bos), *(note for job in jobs for note in check_own_tokens(job))]
+    return lines + [f"  {note}" for note in notes]
 
 
 def _tasks(job: Job) -> list[str]:

@@ -22,7 +22,7 @@ class Window:
 
     number: int  # over the suite
     document: int  # index of its document
-    start: int  # place of ids[0] in the document; −1 where a BOS stands before it
+    start: int  # place of ids[0] in the document; one less where a BOS is put before it
     ids: Ids
     first: int  # the first scored logit index
     last: int  # one past the last scored logit index
@@ -63,13 +63,16 @@ def _cut(
     document: Document, window: Windowing, bos: int | None, most: int | None
 ) -> Iterator[tuple[int, Ids, int, int]]:
     prefix = [] if bos is None else [bos]
+    # Its own BOS is that of its first window: after a second one it would be scored as text.
+    skipped = int(begins_with(document, bos))
+    tokens = document.tokens[skipped:]
     length = window.tokens - len(prefix)
     step = max(1, window.step - len(prefix))
     seen = 0
-    for count, start in enumerate(range(0, len(document.tokens), step)):
+    for count, start in enumerate(range(0, len(tokens), step)):
         if most is not None and count >= most:
             return
-        body = document.tokens[start : start + length]
+        body = tokens[start : start + length]
         ids = np.concatenate([prefix, body]).astype(np.int64)
         first = 0
         if window.score == "second_half":
@@ -79,10 +82,24 @@ def _cut(
             first = len(prefix) + seen - start - 1
         last = len(ids) - 1
         if last > first:
-            yield start - len(prefix), ids, first, last
+            yield skipped + start - len(prefix), ids, first, last
         seen = start + len(body)
-        if seen >= len(document.tokens):
+        if seen >= len(tokens):
             return
+
+
+def begins_with(document: Document, bos: int | None) -> bool:
+    """Whether a document begins with the BOS that this model expects before every text."""
+    return bos is not None and len(document.tokens) > 0 and int(document.tokens[0]) == bos
+
+
+def own_bos(documents: Sequence[Document], bos: int | None) -> list[str]:
+    """What is to be said of documents that begin with a BOS of their own."""
+    count = sum(begins_with(document, bos) for document in documents)
+    if not count:
+        return []
+    begin = f"{count} documents begin" if count > 1 else "1 document begins"
+    return [f"{begin} with the BOS token ({bos}) already, and no second one is put before it"]
 
 
 def blocks(documents: list[Document], windows: list[Window], tokens: int) -> list[list[Window]]:

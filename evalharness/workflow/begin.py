@@ -8,6 +8,8 @@ import json
 from typing import Any
 
 from evalharness.data import repeats
+from evalharness.data.documents import bos_token
+from evalharness.data.windows import own_bos
 from evalharness.errors import RunError
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import can_compile, worth_compiling
@@ -83,6 +85,7 @@ def begin(
                     *(watcher.matching.notes if watcher else []),
                     *_left_out(job, reference),
                     *repeats.said(reference.documents),
+                    *own_bos(reference.documents, bos_token(reference.side.loaded.tokenizer)),
                     *(f"{side.name}: {text}" for side in loaded for text in side.messages),
                 ],
             },

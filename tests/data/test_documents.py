@@ -10,8 +10,10 @@ import datasets
 import numpy as np
 import pytest
 
-from evalharness.data.documents import fingerprint, read_texts, tokenize
+from evalharness.data.documents import bos_token, fingerprint, read_texts, tokenize
+from evalharness.data.windows import cut
 from evalharness.errors import InputError
+from evalharness.pair.texts.token_pass import scored_bytes
 from evalharness.spec.suite import Suite
 from tests.conftest import tiny_tokenizer
 
@@ -173,3 +175,30 @@ def test_files_of_one_name_in_two_folders_are_called_by_their_folders(tmp_path: 
         "two/rows.jsonl:1",
         "two/rows.jsonl:2",
     ]
+
+
+def test_a_text_that_begins_with_a_bos_is_fed_one(tmp_path: Path) -> None:
+    """As the tokenizer itself feeds the text without it; no byte of it is scored."""
+    plain, tokenizer = "judge my vow", tiny_tokenizer(bos=True)
+    rows = [{"text": plain}, {"text": f"<eos>{plain}"}]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    chosen = suite({"path": str(path)})
+    found = tokenize(read_texts(chosen)[0], chosen, tokenizer, 300)
+    windows = cut(found, chosen, bos_token(tokenizer))
+    assert len(found) == len(windows) == 2
+    for document, window in zip(found, windows, strict=True):
+        assert window.ids.tolist() == tokenizer(plain)["input_ids"]
+        assert scored_bytes(document, [window]) == len(plain)
+
+
+def test_ids_that_begin_with_a_bos_are_fed_one(tmp_path: Path) -> None:
+    """A file that was made with special tokens."""
+    tokenizer = tiny_tokenizer(bos=True)
+    ids = tokenizer("judge my vow")["input_ids"]
+    path = tmp_path / "ids.npy"
+    np.save(path, np.array(ids))
+    chosen = suite({"tokens": str(path)}, window={"tokens": len(ids)})
+    found = tokenize(read_texts(chosen)[0], chosen, tokenizer, 300)
+    (window,) = cut(found, chosen, bos_token(tokenizer))
+    assert (window.ids.tolist(), window.scored) == (ids, len(ids) - 1)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evalharness.data.documents import Document
-from evalharness.data.windows import Window, batches, blocks, cut
+from evalharness.data.windows import Window, batches, blocks, cut, own_bos
 from evalharness.spec.suite import Suite
 
 
@@ -59,6 +59,44 @@ def test_a_bos_stands_before_every_window_and_is_never_scored(score: str) -> Non
     for s in windows:
         for i in range(s.first, s.last):
             assert s.ids[i + 1] == s.start + i + 1 + 1  # the document holds 1, 2, 3, …
+
+
+@pytest.mark.parametrize("length", [3, 7, 8, 14, 30])
+@pytest.mark.parametrize(
+    ("score", "stride"), [("all", None), ("new", None), ("new", 4), ("second_half", None)]
+)
+def test_a_document_that_begins_with_a_bos_is_fed_as_without_it(
+    score: str, stride: int | None, length: int
+) -> None:
+    """The same windows and the same scored tokens; only their places are one further on."""
+    plain = document(0, length)
+    given = Document(0, "c", "d", np.concatenate([[99], plain.tokens]), None, {})
+    found, wanted = (cut([d], suite(score, stride=stride), bos=99) for d in (given, plain))
+    assert [s.ids.tolist() for s in found] == [s.ids.tolist() for s in wanted]
+    assert [(s.start, s.first, s.last) for s in found] == [
+        (s.start + 1, s.first, s.last) for s in wanted
+    ]
+    for s in found:  # a place is that of the token in the document as it was given
+        for i in range(s.first, s.last):
+            assert s.ids[i + 1] == given.tokens[s.start + i + 1]
+    assert 0 not in scored_places(found)
+
+
+def test_where_a_bos_is_no_prefix_it_is_a_token_like_any_other() -> None:
+    """A model that expects none before a text reads what the text holds."""
+    given = Document(0, "c", "d", np.array([99, 1, 2]), None, {})
+    assert cut([given], suite("all"), bos=None)[0].ids.tolist() == [99, 1, 2]
+    assert cut([given], suite("all"), bos=7)[0].ids.tolist() == [7, 99, 1, 2]
+
+
+def test_a_bos_of_a_documents_own_is_said() -> None:
+    """How many have one."""
+    given = Document(1, "c", "d", np.array([99, 1, 2]), None, {})
+    assert own_bos([document(0, 4)], 99) == own_bos([given], None) == own_bos([given], 7) == []
+    assert own_bos([document(0, 4), given], 99) == [
+        "1 document begins with the BOS token (99) already, and no second one is put before it"
+    ]
+    assert own_bos([given, given], 99)[0].startswith("2 documents begin with the BOS token (99)")
 
 
 def test_blocks_hold_whole_documents() -> None:
