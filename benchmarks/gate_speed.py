@@ -89,6 +89,7 @@ def synthetic(path: Path, tokens: int, documents: int) -> None:
             "nll_cand": nll + effect + 0.2 * random.standard_normal(n),
             "kl": kl,
             "kl_reverse": kl,
+            "total_variation": np.sqrt(kl / 2).clip(max=1),
             "entropy_ref": nll,
             "entropy_cand": nll,
             "conf_ref": conf,

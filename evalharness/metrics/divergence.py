@@ -6,6 +6,7 @@ continuations are scored, whose clusters are the task's items.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -143,6 +144,42 @@ mean_metric(
     identity=1.0,
     symmetric="even",
     source="share of tokens with the same arg-max (ties: lowest id)",
+    **_tokens,
+)
+
+
+def _accepted(apart: Interval) -> Interval:
+    """The share that is accepted, from the interval of the mean total variation."""
+    return replace(
+        apart,
+        value=None if apart.value is None else 1 - apart.value,
+        low=None if apart.high is None else max(0.0, 1 - apart.high),
+        high=None if apart.low is None else min(1.0, 1 - apart.low),
+        method=f"1 − {apart.method}",
+    )
+
+
+def _least_accepted(evidence: Evidence, scope: Scope) -> str | None:
+    view = evidence.tokens(scope)
+    apart = view.column("total_variation")
+    row = int(apart.argmax())
+    return f"token at {view.place(row)} ({1 - apart[row]:.4g})"
+
+
+mean_metric(
+    "acceptance.rate",
+    "Tokens that speculative decoding would accept",
+    over_tokens("total_variation", of=lambda view: view.column("total_variation")),
+    brief="Acceptance rate",
+    interval=positive_mean_t,
+    transform=_accepted,
+    worst=_least_accepted,
+    family=DIVERGENCE,
+    unit="fraction",
+    direction="higher",
+    identity=1.0,
+    symmetric="even",
+    source="mean of Σ min(p, q) = 1 − total variation; Leviathan 2211.17192",
     **_tokens,
 )
 mean_metric(

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
 from evalharness.run.directory import InMemory, Run
 from evalharness.run.records import BINS
@@ -33,6 +34,11 @@ class View:
 
     evidence: Evidence
     mask: npt.NDArray[np.bool_] | None
+
+    @property
+    def lacking(self) -> set[str]:
+        """Columns looked at that the run was recorded without."""
+        return self.evidence.lacking["tokens"]
 
     @property
     def size(self) -> int:
@@ -71,6 +77,8 @@ class View:
             return "no token was scored here"
         for name in columns:
             values = self.column(name)
+            if name in self.lacking:
+                return f"not measured: the run was recorded by a version without {name}"
             count = int(np.count_nonzero(~np.isfinite(values)))
             if count:
                 return f"{count} of {len(values)} positions have NaN or infinite {name}"
@@ -87,6 +95,11 @@ class ItemView(View):
     """The positions of one task at which continuations are scored; clusters are those of items."""
 
     rows: pd.DataFrame
+
+    @property
+    def lacking(self) -> set[str]:
+        """Columns that the run was recorded without."""
+        return self.evidence.lacking["item_tokens"]
 
     @property
     def size(self) -> int:
@@ -160,6 +173,7 @@ class Evidence:
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._masks: dict[str, npt.NDArray[np.bool_] | None] = {}
         self._frames: dict[str, pd.DataFrame] = {}
+        self.lacking: dict[str, set[str]] = {"tokens": set(), "item_tokens": set()}
 
     def frame(self, name: str) -> pd.DataFrame:
         """All records of one kind, read once."""
@@ -225,12 +239,20 @@ class Evidence:
         """A column of the token records; floats come as float64."""
         if name not in self._columns:
             together = next((group for group in _TOGETHER if name in group), (name,))
-            table = self.run.table("tokens", list(together))
+            table = self._noted("tokens", list(together))
             for column in together:
                 values = table[column].to_numpy()
                 kind = np.float64 if values.dtype.kind == "f" else np.int64
                 self._columns[column] = values.astype(kind)
         return self._columns[name]
+
+    def _noted(self, kind: str, columns: list[str] | None = None) -> pa.Table:
+        """Token records, the columns that an earlier version did not record taken note of."""
+        table = self.run.table(kind, columns)
+        self.lacking[kind] |= {
+            name for name in table.column_names if 0 < len(table) == table[name].null_count
+        }
+        return table
 
     @property
     def has_tokens(self) -> bool:
@@ -279,7 +301,7 @@ class Evidence:
     @cached_property
     def item_tokens(self) -> pd.DataFrame:
         """Positions at which the continuations of task items are scored."""
-        table = self.run.table("item_tokens")
+        table = self._noted("item_tokens")
         return pd.DataFrame(table.to_pandas(categories=["task", "cluster"]))
 
     @property

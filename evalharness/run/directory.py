@@ -159,7 +159,10 @@ class Run:
         try:
             # A file at a time and one thread: for files of this size the machinery of data sets,
             # and its threads, take several times as long as the reading.
-            tables = [pq.ParquetFile(f).read(columns, use_threads=False) for f in files]
+            tables = [
+                with_missing(pq.ParquetFile(f).read(columns, use_threads=False), schema)
+                for f in files
+            ]
         except (OSError, pa.ArrowException) as error:
             raise InputError(
                 f"a {name} record cannot be read ({error})", path=self.records
@@ -350,6 +353,14 @@ class InMemory:
         """All rows of one kind of record."""
         found = self.tables.get(name, SCHEMAS[name].empty_table())
         return found if columns is None else found.select(columns)
+
+
+def with_missing(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """``table`` with nulls for what ``schema`` has and an earlier version did not record."""
+    for field in schema:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table if table.column_names == schema.names else table.select(schema.names)
 
 
 def refuse_writer(path: Path) -> NoReturn:

@@ -34,6 +34,7 @@ TOKENS = pa.schema(
         ("nll_cand", pa.float32()),
         ("kl", pa.float32()),  # KL(reference ‖ candidate), nats
         ("kl_reverse", pa.float32()),
+        ("total_variation", pa.float32()),  # Σ|p − q| / 2 = 1 − Σ min(p, q)
         ("entropy_ref", pa.float32()),
         ("entropy_cand", pa.float32()),
         ("conf_ref", pa.float32()),  # probability of the top token
@@ -83,6 +84,7 @@ ITEM_TOKENS = pa.schema(
         ("position", pa.int32()),  # place of the predicted token in prompt and continuation
         ("kl", pa.float32()),  # from here on as in TOKENS
         ("kl_reverse", pa.float32()),
+        ("total_variation", pa.float32()),
         ("entropy_ref", pa.float32()),
         ("entropy_cand", pa.float32()),
         ("argmax_ref", pa.int32()),

@@ -99,6 +99,7 @@ def _token_row(
         "nll_cand": -np.log(q[target]),
         "kl": max(0.0, (p * np.log(p / q)).sum()),
         "kl_reverse": max(0.0, (q * np.log(q / p)).sum()),
+        "total_variation": np.abs(p - q).sum() / 2,
         "entropy_ref": -(p * np.log(p)).sum(),
         "entropy_cand": -(q * np.log(q)).sum(),
         "conf_ref": p.max(),

@@ -51,6 +51,7 @@ def test_token_metrics_equal_brute_force(both: Any) -> None:
         "nll_cand",
         "kl",
         "kl_reverse",
+        "total_variation",
         "entropy_ref",
         "entropy_cand",
         "conf_ref",

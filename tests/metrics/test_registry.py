@@ -23,7 +23,7 @@ def test_every_metric_is_what_it_declares(metric: str) -> None:
     check_metric(metric)
 
 
-@pytest.mark.parametrize("column", ["nll_cand", "kl", "conf_cand", "half_range"])
+@pytest.mark.parametrize("column", ["nll_cand", "kl", "conf_cand", "half_range", "total_variation"])
 def test_a_nan_among_the_tokens_is_said(estimates: Make, column: str) -> None:
     """The reason of every metric that reads it says NaN."""
     tables = synthetic()
@@ -108,6 +108,7 @@ def test_a_nan_on_a_task_prompt_is_never_averaged(estimates: Make) -> None:
         ("kl.p99", lambda t: np.quantile(t["kl"], 0.99)),
         ("kl.max", lambda t: t["kl"].max()),
         ("top1.agreement", lambda t: (t["argmax_ref"] == t["argmax_cand"]).mean()),
+        ("acceptance.rate", lambda t: 1 - t["total_variation"].mean()),
         ("top5.overlap", lambda t: t["top5_overlap"].mean() / 5),
         (
             "prob.rms_shift",

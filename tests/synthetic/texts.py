@@ -41,6 +41,7 @@ def statistics(random: np.random.Generator, rows: int, damage: float) -> dict[st
         "nll_cand": -q[at, token],
         "kl": np.maximum(0, (np.exp(p) * (p - q)).sum(1)),
         "kl_reverse": np.maximum(0, (np.exp(q) * (q - p)).sum(1)),
+        "total_variation": np.abs(np.exp(p) - np.exp(q)).sum(1) / 2,
         "entropy_ref": -(np.exp(p) * p).sum(1),
         "entropy_cand": -(np.exp(q) * q).sum(1),
         "conf_ref": np.exp(p.max(1)),
@@ -68,6 +69,7 @@ def texts(
     tokens = pd.DataFrame({"doc": doc, "window": doc, "position": position, **found})
     bad = (tokens["doc"] < broken) & (tokens["position"] == scored[doc])
     measured = ["nll_cand", "kl", "kl_reverse", "entropy_cand", "conf_cand", "max_abs"]
+    measured += ["total_variation"]
     tokens.loc[bad, [*measured, "half_range"]] = np.nan
     sums = tokens.groupby("doc")[["nll_ref", "nll_cand"]].sum()
     corpora = [CORPORA[k * len(CORPORA) // documents] for k in range(documents)]

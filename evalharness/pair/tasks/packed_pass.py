@@ -38,6 +38,7 @@ Key = tuple[tuple[int, ...], tuple[int, ...]]  # token ids of context and contin
 STATISTICS = (
     "kl",
     "kl_reverse",
+    "total_variation",
     "entropy_ref",
     "entropy_cand",
     "argmax_ref",

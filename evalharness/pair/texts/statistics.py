@@ -30,6 +30,7 @@ FIELDS = (
     "nll_cand",
     "kl",
     "kl_reverse",
+    "total_variation",
     "entropy_ref",
     "entropy_cand",
     "conf_ref",

@@ -37,10 +37,11 @@ class Sums(NamedTuple):
     exp_j: Tensor  # Σ eᵃ (eᵈ − 1) d: likewise
     exp_a: Tensor  # Σ eᵃ a; NaN if the row is not finite
     exp_b: Tensor  # Σ eᵇ b; likewise
+    apart: Tensor  # Σ |p − q|, p and q being eᵃ and eᵇ over their sums
 
 
 def fused_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
-    """`Sums` written for `torch.compile`: two loops over each row."""
+    """`Sums` written for `torch.compile`: three loops over each row."""
     z, w = z_NV.float(), w_NV.float()
     top_z_NG, top_w_NG = _groups(z, "amax"), _groups(w, "amax")
     top_z, top_w = top_z_NG.amax(1, keepdim=True), top_w_NG.amax(1, keepdim=True)
@@ -53,18 +54,22 @@ def fused_sums(z_NV: Tensor, w_NV: Tensor) -> Sums:
     # eᵈ − 1 − d cancels for small d: a series there, else eᵃ·eᵈ = eᵇ, which cannot overflow.
     f = d * d * (1 / 2 + d * (1 / 6 + d * (1 / 24 + d * (1 / 120 + d * (1 / 720)))))
     small = d.abs() < 1 / 4
+    exp_z, exp_w = _sum(ez), _sum(ew)
+    # The same operations on both sides: where the logits are the same, so are p and q.
+    p, q = ez * (1 / exp_z).float()[:, None], ew * (1 / exp_w).float()[:, None]
     return Sums(
         top_z_NG,
         top_w_NG,
         high=_groups(delta, "amax", BLOCK),
         low=_groups(delta, "amin", BLOCK),
-        exp_z=_sum(ez),
-        exp_w=_sum(ew),
+        exp_z=exp_z,
+        exp_w=exp_w,
         exp_d=_sum(ezd),
         exp_f=_sum(torch.where(small, ez * f, ew - ez - ezd)),
         exp_j=_sum(torch.where(small, ezd * (f + d), (ew - ez) * d)),
         exp_a=_sum(ez * a),
         exp_b=_sum(ew * b),
+        apart=_sum((p - q).abs()),
     )
 
 
@@ -101,18 +106,22 @@ def eager_sums(z_NV: Tensor, w_NV: Tensor, work: Tensor | None = None) -> Sums:
     pe = torch.mul(p, e, out=a)
     pe_b, p_j = dot(pe, b), dot(pe, d)
     p_f = dot(p, e.sub_(d))
+    # q is p eᵈ over its sum: p/Σp − q = (p Σpe/Σp − pe)/Σpeᵈ, e being eᵈ − 1.
+    p_e = p_d + p_f
+    torch.addcmul(pe, p, (p_e / total)[:, None], value=-1, out=product)
     return Sums(
         top_z_NG,
         top_w_NG,
         high,
         low,
         exp_z=scale * total,
-        exp_w=scale * (total + p_d + p_f),  # Σ eᵃ eᵈ
+        exp_w=scale * (total + p_e),  # Σ eᵃ eᵈ
         exp_d=scale * p_d,
         exp_f=scale * p_f,
         exp_j=scale * p_j,
         exp_a=scale * p_a,
         exp_b=scale * (p_b + pe_b),
+        apart=product.abs_().sum(1) / (total + p_e),
     )
 
 
@@ -144,6 +153,7 @@ def finish(s: Sums, z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str, T
         "nll_cand": log_w + (top_w - w_NV.gather(1, at)[:, 0]),
         "kl": kl,
         "kl_reverse": kl_reverse,
+        "total_variation": s.apart / 2,
         "entropy_ref": log_z - s.exp_a / exp_z,
         "entropy_cand": log_w - s.exp_b / exp_w,
         "conf_ref": 1 / exp_z,

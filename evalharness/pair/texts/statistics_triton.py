@@ -1,11 +1,12 @@
-"""Token statistics on CUDA: each logit is read once.
+"""Token statistics on CUDA: each logit is read twice.
 
 Shapes: N positions, V vocabulary, T tiles of TILE tokens, each of G groups of GROUP. `_tiles` reads
 a tile of both rows into registers and leaves the groups' largest logits and nine sums, relative to
 the tile's own maxima and its own shift c = max z′ − max z: near it lie the tile's Δ, so nothing
 overflows or cancels. `_rows` brings a row's tiles to common maxima, and reads again only the five
 groups a side that can hold the five largest logits, and the tile with the largest difference. The
-formulas are those of `statistics_rows`.
+formulas are those of `statistics_rows`. `_apart` reads the tiles once more: |p − q| takes both
+rows' whole sums.
 
 One warp a program: reductions need no shared memory, and the loads of many programs overlap.
 """
@@ -50,6 +51,7 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
     real = torch.empty(len(REAL), n, dtype=torch.float32, device=z_NV.device)
     token = torch.empty(3, n, dtype=torch.int32, device=z_NV.device)
     small = torch.empty(3, n, dtype=torch.int8, device=z_NV.device)
+    apart = torch.empty(n * tiles, dtype=torch.float32, device=z_NV.device)
     with torch.cuda.device_of(z_NV):
         _tiles[(n * tiles,)](
             z_NV,
@@ -82,7 +84,23 @@ def triton_statistics(z_NV: Tensor, w_NV: Tensor, target_N: Tensor) -> dict[str,
             TILES=triton.next_power_of_2(tiles),
             num_warps=ROW_WARPS,
         )
+        _apart[(n * tiles,)](
+            z_NV,
+            w_NV,
+            real,
+            token,
+            apart,
+            z_NV.stride(0),
+            w_NV.stride(0),
+            v,
+            tiles,
+            n,
+            TILE=TILE,
+            EVEN=v % TILE == 0,
+            num_warps=1,
+        )
     return dict(zip(REAL, real, strict=True)) | {
+        "total_variation": (apart.view(n, tiles).sum(1, dtype=torch.float64) / 2).float(),
         "argmax_ref": token[0],
         "argmax_cand": token[1],
         "max_abs_token": token[2],
@@ -301,3 +319,35 @@ def _rows(
     tl.store(small_ptr, tl.sum(tl.sum(same.to(tl.int32), 1), 0).to(tl.int8))
     tl.store(small_ptr + n, bad_z.to(tl.int8))
     tl.store(small_ptr + 2 * n, bad_w.to(tl.int8))
+
+
+@triton.jit
+def _apart(
+    z_ptr,
+    w_ptr,
+    real_ptr,
+    token_ptr,
+    out_ptr,
+    stride_z,
+    stride_w,
+    v,
+    tiles,
+    n,
+    TILE: tl.constexpr,
+    EVEN: tl.constexpr,
+):
+    """Σ |p − q| of a tile, p = e^(z − max z)·conf_ref and q likewise, from what `_rows` left."""
+    pid = tl.program_id(0)
+    row = (pid // tiles).to(tl.int64)
+    at = (pid % tiles) * TILE + tl.arange(0, TILE)
+    z_ptr += row * stride_z
+    w_ptr += row * stride_w
+    real_ptr += row
+    token_ptr += row
+    # −1 where a NaN hides the largest logit; such a row is flagged, whatever comes out of it.
+    top_z = tl.load(z_ptr + tl.maximum(tl.load(token_ptr), 0)).to(tl.float32)
+    top_w = tl.load(w_ptr + tl.maximum(tl.load(token_ptr + n), 0)).to(tl.float32)
+    p = _exp(_logits(z_ptr, at, v, EVEN) - top_z) * tl.load(real_ptr + 6 * n)
+    q = _exp(_logits(w_ptr, at, v, EVEN) - top_w) * tl.load(real_ptr + 7 * n)
+    # abs(p - q) might fuse one product, and leave its rounding where p and q are the same.
+    tl.store(out_ptr + pid, tl.sum(tl.maximum(p, q) - tl.minimum(p, q), 0))

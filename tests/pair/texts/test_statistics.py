@@ -19,7 +19,7 @@ PATHS = [
 SIDES = [("nll_ref", "nll_cand"), ("kl", "kl_reverse"), ("entropy_ref", "entropy_cand")]
 SIDES += [("conf_ref", "conf_cand"), ("argmax_ref", "argmax_cand"), ("bad_ref", "bad_cand")]
 REAL = ("nll_ref", "nll_cand", "kl", "kl_reverse", "entropy_ref", "entropy_cand", "conf_ref")
-REAL += ("conf_cand", "max_abs", "half_range")
+REAL += ("conf_cand", "max_abs", "half_range", "total_variation")
 
 
 @pytest.fixture(params=PATHS)
@@ -64,6 +64,7 @@ def oracle(z, w, target):
         "nll_cand": -log_q.gather(1, at)[:, 0],
         "kl": (p * (log_p - log_q)).sum(1),
         "kl_reverse": (q * (log_q - log_p)).sum(1),
+        "total_variation": 1 - torch.minimum(p, q).sum(1),
         "entropy_ref": -(p * log_p).sum(1),
         "entropy_cand": -(q * log_q).sum(1),
         "conf_ref": p.amax(1),
@@ -139,7 +140,7 @@ def test_kl_keeps_its_precision_when_the_models_nearly_agree(measure, shift):
 def test_a_model_against_itself_is_exactly_zero_apart(measure, dtype):
     z, _, target = logits(5, 1000, 0.0, dtype)
     found = measure(z, z.clone(), target)
-    for name in ("kl", "kl_reverse", "max_abs", "half_range"):
+    for name in ("kl", "kl_reverse", "total_variation", "max_abs", "half_range"):
         assert found[name].tolist() == [0.0] * 5
     assert found["argmax_ref"].tolist() == found["argmax_cand"].tolist()
     assert found["top5_overlap"].tolist() == [5] * 5

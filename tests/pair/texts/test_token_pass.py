@@ -54,6 +54,7 @@ def brute_force(
                         "nll_cand": -np.log(q[target]),
                         "kl": np.sum(p * (np.log(p) - np.log(q))),
                         "kl_reverse": np.sum(q * (np.log(q) - np.log(p))),
+                        "total_variation": np.abs(p - q).sum() / 2,
                         "entropy_ref": -np.sum(p * np.log(p)),
                         "entropy_cand": -np.sum(q * np.log(q)),
                         "conf_ref": p.max(),
