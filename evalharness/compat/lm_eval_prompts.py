@@ -6,6 +6,7 @@ installed.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -153,11 +154,11 @@ def _repeats(
     asked: dict[int, list[Any]] = {}
     for request in requests:
         asked.setdefault(request.doc_id, []).append(request.args)
-    first: dict[str, int] = {}
+    first: dict[bytes, int] = {}
     found = {}
     for place, (number, made) in enumerate(asked.items()):
-        key = items[place].key if place < len(items) else None
-        known = first.setdefault(key or repr(made), number)
+        text = (items[place].key if place < len(items) else None) or repr(made)
+        known = first.setdefault(hashlib.sha256(text.encode()).digest(), number)
         if known != number:
             found[_id(samples, number)] = _id(samples, known)
     return found

@@ -23,7 +23,7 @@ import numpy as np
 from evalharness.compat import lm_eval
 from evalharness.compat.lm_eval_prompts import Built, Chat, build_requests
 from evalharness.compat.silence import quiet
-from evalharness.data.chat_templates import chat_of
+from evalharness.data.chat_templates import chat_of, templates_of
 from evalharness.data.task_code import guard_tasks
 from evalharness.data.task_errors import explain
 from evalharness.data.task_names import SHIPPED, mentioned, read_names
@@ -217,6 +217,11 @@ def _prepare(
         multiturn=asked["fewshot_as_multiturn"],
     )
     items = len({r.doc_id for r in built.requests})
+    if entry.template is not None and "strftime_now" in templates_of(tokenizer)[entry.template]:
+        messages.append(
+            f"task {name!r}: the chat template asks for today's date: a run of another day may be "
+            "of other prompts, and is then not comparable"
+        )
     messages += [f"task {name!r}{text}" for text in _noticed(built, items, chat)]
     return PreparedTask(
         name=name,

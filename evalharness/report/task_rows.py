@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from evalharness.errors import short
 from evalharness.metrics import REGISTRY
 from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
@@ -15,6 +14,7 @@ from evalharness.report.glossary import plural
 from evalharness.report.interval_bars import axis, forest_bar
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Result, TaskResult
+from evalharness.spec.suite import DEFAULT_TEMPLATE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +74,10 @@ def _note(t: TaskResult) -> str:
         return f"group of {plural(len(t.leaves), 'task')}"
     notes = []
     if t.chat_template:
-        notes.append(f"in the chat template {t.chat_template!r}")
+        named = "" if t.chat_template == DEFAULT_TEMPLATE else f" {t.chat_template!r}"
+        notes.append(f"chat template{named}")
     if t.system:
-        notes.append(f"system message {short(t.system)}")
+        notes.append("system message")
     if t.clusters_by:
         notes.append(f"items with the same {t.clusters_by} are one cluster: {t.clusters:,}")
     return "; ".join(notes)

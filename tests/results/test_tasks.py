@@ -97,5 +97,7 @@ def test_a_task_says_how_it_was_asked() -> None:
     row = only(tasks(asked))
     assert (row.chat_template, row.system) == ("default", "Be\nbrief.")
     row = row.model_copy(update={"clusters_by": None})
-    assert _note(row) == "in the chat template 'default'; system message 'Be\\nbrief.'"
+    assert _note(row) == "chat template; system message"
+    named = row.model_copy(update={"chat_template": "rag", "system": None})
+    assert _note(named) == "chat template 'rag'"
     assert only(tasks(evidence(tables))).chat_template is None

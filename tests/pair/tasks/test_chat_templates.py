@@ -131,6 +131,15 @@ def test_a_template_that_leaves_the_system_message_out_is_named(
     )
 
 
+def test_a_template_that_writes_the_date_is_named(asked: tuple[Any, Any]) -> None:
+    """Its prompts, and so the run's identity, are of the day."""
+    asked[0].tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}" + TEMPLATE
+    tasks = prepared(asked[0], "choose", apply_chat_template=True)
+    (said,) = tasks.messages
+    assert "the chat template asks for today's date" in said
+    assert prepared(asked[0], "choose").messages == ()
+
+
 @pytest.mark.parametrize(
     ("template", "said"),
     [
