@@ -13,17 +13,25 @@ from evalharness.spec.model import ModelSpec
 
 
 def repair_spec(
-    spec: ModelSpec, names: Sequence[str], head: str | None
+    spec: ModelSpec, names: Sequence[str], head: str | None, *, every: bool = False
 ) -> tuple[ModelSpec | None, str]:
     """The candidate's model file with ``names`` kept; or None, and why no file can say it.
 
-    ``head``: the head's name, which quantisers of transformers leave alone only while they are
-    given no list of their own.
+    Parameters
+    ----------
+    spec : the candidate's.
+    names : of the modules to keep.
+    head : the head's name, which quantisers of transformers leave alone only while they are given
+        no list of their own.
+    every : these are all modules that differ from the reference's.
+
     """
     name = f"{spec.name}-repaired"
     if not names:
         return spec, ""
     if spec.simulate is not None:
+        if every:
+            return None, "all that was quantised is to be kept: what is left is the reference"
         weights = spec.simulate.weights
         kept = (*weights.exclude, *(n for n in names if n not in weights.exclude))
         simulate = spec.simulate.model_copy(

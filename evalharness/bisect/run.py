@@ -211,7 +211,7 @@ def _verified(
     by_name = {p.name: p for p in work.pairs}
     chosen = [by_name[name] for name in found.restored]
     names = [name for p in chosen for name in p.candidate_names]
-    spec, why = repair_spec(specs[1], names, sides[1].head_name)
+    spec, why = repair_spec(specs[1], names, sides[1].head_name, every=len(chosen) == n)
     run.write_text(LISTS, LISTS_HEAD + _yaml(keep_lists(names)))
     if spec is not None:
         comments = [

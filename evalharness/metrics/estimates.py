@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from evalharness.metrics.evidence import Evidence
+from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import finite
-from evalharness.metrics.registry import REGISTRY, Measured, Metric
+from evalharness.metrics.registry import REGISTRY, Measured, Metric, Totals
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
 
@@ -42,12 +42,16 @@ class Estimates:
             return self._bare(
                 metric, scope, confidence, "it has no interval that holds after stopping early"
             )
-        totals = metric.totals(self.evidence, scope)
+        totals = self._totals(metric, scope)
         if isinstance(totals, str):
-            return metric.compute(self.evidence, scope, confidence)
+            return Measured(undefined(totals, confidence))
         if metric.share:
             return Measured(metric.transform(rate_sequence(*totals, confidence, longest=1)))
         return Measured(metric.transform(mean_sequence(*totals, confidence, tuned_for)))
+
+    def _totals(self, metric: Metric, scope: Scope) -> Totals:
+        assert metric.totals is not None
+        return metric.totals(self.evidence, scope)
 
     def _looked(
         self, metric: Metric, scope: Scope, confidence: float, taken: list[float]

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
-from evalharness.run.directory import InMemory, Run
+from evalharness.run.part import Recorded
 from evalharness.run.records import BINS
 from evalharness.spec.estimate import Scope
 from evalharness.spec.slices import SlicedDocument, Subset, subsets
@@ -168,7 +168,7 @@ class LayerRows:
 class Evidence:
     """Lazily read records of a run."""
 
-    def __init__(self, run: Run | InMemory) -> None:
+    def __init__(self, run: Recorded) -> None:
         self.run = run
         self._columns: dict[str, npt.NDArray[Any]] = {}
         self._masks: dict[str, npt.NDArray[np.bool_] | None] = {}
@@ -216,6 +216,11 @@ class Evidence:
                 np.add.at(into, codes, rows)
             values = tuple(sums)
         return values
+
+    @cached_property
+    def corpora(self) -> list[str]:
+        """The corpora that documents are of, in the order of their first."""
+        return [str(name) for name in dict.fromkeys(self.documents["corpus"].dropna())]
 
     @cached_property
     def _docs(self) -> list[SlicedDocument]:
@@ -338,8 +343,8 @@ class Evidence:
         """What makes the run untrustworthy: (kind, message)."""
         sides = self.run.manifest.get("sides", {}).values()
         loading = [("loading", text) for side in sides for text in side.get("anomalies", ())]
-        table = self.run.table("anomalies")
-        return loading + [(row["kind"], row["message"]) for row in table.to_pylist()]
+        found = self.frame("anomalies")
+        return loading + list(zip(found["kind"], found["message"], strict=True))
 
 
 def undefined(reason: str, confidence: float, n: int = 0) -> Interval:
@@ -354,9 +359,7 @@ def text_scopes(evidence: Evidence) -> list[Scope]:
     """Everything, each corpus, each slice."""
     if not evidence.has_tokens:
         return []
-    names = list(dict.fromkeys(evidence.documents["corpus"].dropna()))
-    scopes: list[Scope] = [{}]
-    scopes += [{"corpus": str(n)} for n in names]
+    scopes: list[Scope] = [{}, *({"corpus": name} for name in evidence.corpora)]
     return scopes + [{"slice": name} for name in evidence.slices]
 
 

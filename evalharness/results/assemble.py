@@ -21,7 +21,8 @@ from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
 from evalharness.results.tasks import flipped, tasks
 from evalharness.results.weights import weights
-from evalharness.run.directory import InMemory, Run
+from evalharness.run.directory import Run
+from evalharness.run.part import Recorded
 from evalharness.spec.module_results import Matching
 from evalharness.spec.plugins import offered, reject
 from evalharness.spec.result import (
@@ -36,9 +37,7 @@ from evalharness.spec.result import (
 from evalharness.version import __version__
 
 
-def build(
-    run: Run | InMemory, estimates: Estimates, decision: Decision, found: list[Anomaly]
-) -> Result:
+def build(run: Recorded, estimates: Estimates, decision: Decision, found: list[Anomaly]) -> Result:
     """The whole result of ``run`` under a policy's ``decision``."""
     evidence = estimates.evidence
     manifest = run.manifest

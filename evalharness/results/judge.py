@@ -8,20 +8,31 @@ from pathlib import Path
 
 from evalharness.gates import Decision, baseline_of, decide, find_anomalies, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
-from evalharness.run.directory import InMemory, Run
+from evalharness.run.directory import Run
+from evalharness.run.part import Recorded
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Anomaly
 
 
-def judge(run: Run | InMemory, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]:
+def judge(run: Recorded, policy: Policy) -> tuple[Estimates, Decision, list[Anomaly]]:
     """Decide ``policy`` on what ``run`` recorded; with the anomalies that were found."""
     estimates = Estimates(Evidence(run))
+    return estimates, *decide_on(estimates, policy)
+
+
+def decide_on(
+    estimates: Estimates, policy: Policy, *, comparable: bool = False
+) -> tuple[Decision, list[Anomaly]]:
+    """Decide ``policy`` on these estimates; ``comparable``: take the baseline's data for theirs."""
+    run = estimates.evidence.run
     found = [Anomaly(kind=k, message=m) for k, m in estimates.evidence.anomalies]
     found += find_anomalies(estimates, compressed=claims_compression(run))
     baseline = baseline_of(policy)
-    hashes = None if baseline is None else identity(run)
+    hashes = None
+    if baseline is not None:
+        hashes = baseline.identity if comparable else identity(run)
     decision = decide(policy, estimates, anomalies=found, baseline=baseline, identity=hashes)
-    return estimates, decision, found
+    return decision, found
 
 
 def policy_of(run: Run) -> Policy:
@@ -35,7 +46,7 @@ def policy_of(run: Run) -> Policy:
     return load_policy(original if whole else run.path / "policy.yaml")
 
 
-def claims_compression(run: Run | InMemory) -> bool:
+def claims_compression(run: Recorded) -> bool:
     """Whether the candidate is said, or measured, to hold fewer bits than the reference."""
     spec = run.manifest["candidate"]
     bits = {k: v["manifest"]["bits_per_weight"] for k, v in run.manifest["sides"].items()}
@@ -45,7 +56,7 @@ def claims_compression(run: Run | InMemory) -> bool:
     return bool(spec.get("quantization") or spec.get("simulate") or said or smaller)
 
 
-def identity(run: Run | InMemory) -> dict[str, str]:
+def identity(run: Recorded) -> dict[str, str]:
     """Hashes that another run must share for the two to be comparable, from what was recorded."""
     evidence, manifest = Evidence(run), run.manifest
     items = evidence.items

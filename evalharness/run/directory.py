@@ -29,7 +29,7 @@ from filelock import BaseFileLock, FileLock, Timeout
 from evalharness.errors import InputError, RunError
 from evalharness.run import staging
 from evalharness.run.differences import differences
-from evalharness.run.files import replacing, sync_folder
+from evalharness.run.files import make_folder, replacing
 from evalharness.run.manifest import MANIFEST, Manifest
 from evalharness.run.marks import PREFIX, keep_whole, mark, sha256
 from evalharness.run.new_folder import check_new
@@ -57,7 +57,7 @@ class Run:
         check_new(path)
         run = cls(path, Manifest(**{"format": FORMAT, **manifest}))
         try:
-            run.records.mkdir(parents=True, exist_ok=True)
+            make_folder(run.records)
         except OSError as error:
             raise InputError(
                 f"cannot be made ({error.strerror})",
@@ -67,7 +67,6 @@ class Run:
             ) from None
         run.acquire()
         run._save_manifest()
-        sync_folder(path.parent)
         return run
 
     @classmethod
@@ -148,20 +147,22 @@ class Run:
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """All rows of one kind of record, in block order."""
         done = self.done()
-        files = [
-            f
-            for f in sorted(self.records.glob(f"{name}-*.parquet"))
-            if f.stem.removeprefix(f"{name}-") in done
-        ]
+        found = (p.stem.removeprefix(f"{name}-") for p in self.records.glob(f"{name}-*.parquet"))
+        return self.rows(name, sorted(done.intersection(found)), columns)
+
+    def rows(self, name: str, blocks: Iterable[str], columns: list[str] | None = None) -> pa.Table:
+        """The rows of one kind of record in these blocks, one after the other."""
         schema = SCHEMAS[name]
         if columns is not None:
             schema = pa.schema([schema.field(c) for c in columns])
+        files = (self.records / f"{name}-{block}.parquet" for block in blocks)
         try:
             # A file at a time and one thread: for files of this size the machinery of data sets,
             # and its threads, take several times as long as the reading.
             tables = [
                 with_missing(pq.ParquetFile(f).read(columns, use_threads=False), schema)
                 for f in files
+                if f.is_file()
             ]
         except (OSError, pa.ArrowException) as error:
             raise InputError(
@@ -331,7 +332,7 @@ class Run:
     def _writing(self, path: Path) -> Iterator[Path]:
         """A temporary name for ``path``; a full disk is a `RunError` that says so."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             with replacing(path) as temporary:
                 yield temporary
             if path.name != MANIFEST:

@@ -37,6 +37,14 @@ def replacing(path: Path, *, durable: bool = True) -> Iterator[Path]:
         sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing; the disk holds their names afterwards."""
+    missing = [p for p in (path, *path.parents) if not p.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for made in reversed(missing):
+        sync_folder(made.parent)
+
+
 def sync(path: Path) -> None:
     """Return once the disk holds the contents of a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -43,7 +43,7 @@ from evalharness.workflow.plan import Job
 from evalharness.workflow.positions import check_positions
 from evalharness.workflow.record_tasks import record_tasks
 from evalharness.workflow.reference import Reference, load_side
-from evalharness.workflow.stopping import decided, look, look_shares
+from evalharness.workflow.stopping import Looks, look, look_shares
 
 if TYPE_CHECKING:
     from evalharness.data.windows import Window
@@ -196,6 +196,7 @@ class Measurement:
         run, blocks, done = self.run, self.reference.blocks, self.run.done()
         rule = self.job.stopping
         shares = look_shares(blocks, rule["looks"]) if rule and "looks" in rule else {}
+        looks = Looks(run, self.job.policy)
         total = sum(len(w.ids) for w in self.reference.windows)
         with self.progress.count("tokens through both models", total, "tokens") as advance:
             work = self._pass(advance)
@@ -205,11 +206,12 @@ class Measurement:
                 else:
                     run.write_block(f"{number:05d}", self._block(work, block, advance))
                     self.interrupted()
+                looks.add(f"{number:05d}")
                 last = number + 1 == len(blocks) or f"{number + 1:05d}" in done
                 if number in shares:
                     look(run, shares[number])
                 looked = rule is not None and (number in shares or rule["rule"] == "sequence")
-                if looked and not last and decided(run, self.job.policy):
+                if looked and not last and looks.decided():
                     seen = max(w.document for w in block) + 1
                     run.warn(
                         [

@@ -16,9 +16,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from evalharness.errors import InputError
+from evalharness.gates import Decision
 from evalharness.metrics import REGISTRY
-from evalharness.results.judge import judge
+from evalharness.metrics.kept_sums import KeptEstimates, KeptSums
+from evalharness.results.judge import decide_on, judge
 from evalharness.run.directory import Run
+from evalharness.run.part import Part
 from evalharness.spec.policy import Gate, Policy
 
 if TYPE_CHECKING:
@@ -85,16 +88,48 @@ def unwatched(policy: Policy) -> list[str]:
     ]
 
 
-def decided(run: Run, policy: Policy) -> bool:
-    """Whether the records so far decide every blocking gate on text, one way or the other."""
-    watched = {gate.id for gate in policy.gates if _on_text(gate)}
-    try:
-        _, decision, _ = judge(run, policy)
-    except InputError:
-        # Nothing of a corpus or slice has come yet; what is really wrong is said at the end.
-        return False
-    return bool(watched) and all(
-        result.verdict in ("PASS", "FAIL")
-        for result in decision.gates
-        if (result.rule or result.id) in watched
-    )
+class Looks:
+    """The looks at a run while its blocks come in.
+
+    A look is at the blocks of texts in their order and at nothing else that the run may hold, so
+    that one that is resumed stops where it would have.
+    """
+
+    def __init__(self, run: Run, policy: Policy) -> None:
+        self._policy, self._run = policy, run
+        self._watched = {gate.id for gate in policy.gates if _on_text(gate)}
+        self._blocks: list[str] = []
+        self._kept = KeptSums(run)
+
+    def add(self, block: str) -> None:
+        """Take in the next block, which is recorded."""
+        self._blocks.append(block)
+        self._kept.add(block)
+
+    def decided(self) -> bool:
+        """Whether the records so far decide every blocking gate on text, one way or the other."""
+        if not self._watched:
+            return False
+        try:
+            return self._decided()
+        except InputError:
+            # Nothing of a corpus or slice has come yet; what is really wrong is said at the end.
+            return False
+        finally:
+            self._kept.close()
+
+    def _decided(self) -> bool:
+        sequence = (self._run.manifest["stop_early"] or {}).get("rule") == "sequence"
+        if sequence:  # after every block, so that it must not cost what all of them do
+            decision, _ = decide_on(KeptEstimates(self._kept), self._policy, comparable=True)
+            if not self._all(decision) or self._policy.baseline is None:
+                return self._all(decision)
+        # Whether a baseline is of the same data takes reading all of it.
+        return self._all(judge(Part(self._run, self._blocks), self._policy)[1])
+
+    def _all(self, decision: Decision) -> bool:
+        return all(
+            result.verdict in ("PASS", "FAIL")
+            for result in decision.gates
+            if (result.rule or result.id) in self._watched
+        )

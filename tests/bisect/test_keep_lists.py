@@ -34,6 +34,9 @@ def test_a_repair_is_said_in_the_candidates_own_terms() -> None:
     assert made.simulate is not None
     assert (made.name, why) == ("c-repaired", "")
     assert made.simulate.weights.exclude == ("a", "b")
+    made, why = repair_spec(simulated, ["a", "b"], "lm_head", every=True)
+    assert made is None  # a simulation of nothing is refused on loading
+    assert "what is left is the reference" in why
     for method, key in (
         ("bitsandbytes", "llm_int8_skip_modules"),
         ("torchao", "modules_to_not_convert"),
