@@ -64,6 +64,11 @@ def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     return f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 
+def plural(n: int, noun: str) -> str:
+    """Return ``1 gate``, ``3 gates``, ``1,204 documents``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def short(value: object, most: int = 60) -> str:
     """Return ``repr(value)`` on one line of at most ``most`` characters."""
     try:

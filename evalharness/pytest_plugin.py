@@ -173,6 +173,21 @@ class Collector:
         file: PolicyFile = PolicyFile.from_parent(parent, path=file_path)
         return file
 
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+        """Take what pytest passes by in a folder, being no file: a link to nothing, a pipe."""
+        from evalharness.gates.recognise import unreadable_policies
+
+        report = yield
+        if isinstance(collector, pytest.Directory) and report.passed:
+            for path in unreadable_policies(collector.path):
+                asked = {"collection_path": path, "config": collector.config}
+                if not collector.ihook.pytest_ignore_collect(**asked):
+                    report.result.append(PolicyFile.from_parent(collector, path=path))
+        return report
+
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
@@ -204,6 +219,8 @@ class PolicyFile(pytest.File):
         from evalharness.gates import expired_waivers, load_policy, result_ids, waiver_id
 
         source = self.config.stash[_SOURCE]
+        if not self.path.is_file():
+            raise self.CollectError(f"{self.path}: cannot be read: a link to nothing, or no file")
         try:
             policy = load_policy(self.path)
             for gate in policy.gates:
@@ -248,10 +265,11 @@ class DecidedItem(pytest.Item):
     ) -> str | Any:
         """What was measured and the limit; a traceback only for what is a defect of ours."""
         from evalharness.errors import EvalHarnessError
+        from evalharness.gates.wording import in_lines
 
         error = excinfo.value
         if isinstance(error, GateError):
-            return _shown(error.result)
+            return in_lines(error.result)
         if isinstance(error, EvalHarnessError | pytest.xfail.Exception):
             return str(error)
         return super().repr_failure(excinfo, style)
@@ -323,27 +341,6 @@ def _warn(text: str, file: str | None, line: int | None) -> None:
     warnings.warn_explicit(text, GateWarning, file or "evalharness", line or 1)
 
 
-def _shown(result: GateResult) -> str:
-    """A failed gate in a few lines."""
-    if result.only_reason:
-        return f"{result.verdict}  {result.reason}\n  {result.file}:{result.line}"
-
-    def number(value: float | None) -> str:
-        return "none" if value is None else f"{value:.6g}"
-
-    interval = f" [{number(result.low)}, {number(result.high)}]" if result.low is not None else ""
-    measured = f"{number(result.observed)}{interval} {result.unit}".rstrip()
-    # The first line is what pytest's summary and JUnit's message show.
-    lines = [
-        f"{result.verdict}  {result.id}: {measured}, limit: {result.side} "
-        f"{number(result.threshold)}",
-        f"  {result.reason}",
-    ]
-    if result.file:
-        lines.append(f"  {result.file}:{result.line}")
-    return "\n".join(lines)
-
-
 @pytest.fixture(scope="session")
 def evalharness_run(pytestconfig: pytest.Config) -> LoadedRun:
     """The run of ``--evalharness-run``, or of the comparison made once for this session."""
@@ -383,6 +380,7 @@ def assert_gate(request: pytest.FixtureRequest) -> Callable[..., GateResult]:
 
     def check(metric: str, *, run: LoadedRun | None = None, **gate: Any) -> GateResult:
         from evalharness.gates import decide, policy_from
+        from evalharness.gates.wording import in_lines
         from evalharness.spec.yamlfile import YamlFile
 
         __tracebackhide__ = True
@@ -392,7 +390,7 @@ def assert_gate(request: pytest.FixtureRequest) -> Callable[..., GateResult]:
         decision = decide(policy, looked_at.estimates, anomalies=looked_at.anomalies)
         failures = [g for g in decision.gates if g.blocking and g.verdict != "PASS"]
         if failures or decision.objections:
-            texts = [*map(_shown, failures), *decision.objections]
+            texts = [*map(in_lines, failures), *decision.objections]
             pytest.fail("\n".join(texts), pytrace=False)
         _report_the_rest(decision.gates)
         return decision.gates[0]

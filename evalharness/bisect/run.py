@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 from evalharness.bisect.keep_lists import keep_lists, repair_spec, spec_text
 from evalharness.bisect.prepare import Work, opened_for_bisect, prepared
 from evalharness.bisect.search import Found, TrialLog, read_log
-from evalharness.errors import InputError
+from evalharness.errors import InputError, plural
 from evalharness.metrics import Evidence
 from evalharness.progress import Progress
 from evalharness.results.files import load_result
 from evalharness.results.sensitivity import sensitivity
 from evalharness.run.command import Command
 from evalharness.run.directory import Run
+from evalharness.spec.permissions import as_options
 from evalharness.spec.policy import Policy
 from evalharness.spec.result import Repair
 from evalharness.spec.suite import Suite
@@ -68,7 +69,7 @@ def bisect(
     progress = progress or Progress()
     if command is None:
         options = {"gates": policy and policy.path, "evaluations": evaluations, "device": device}
-        command = Command("bisect", (path,), options)
+        command = Command("bisect", (path,), {**options, **as_options()})
     with opened_for_bisect(path, policy) as (run, suite, policy), resumable(path, command):
         repair = _bisect(run, suite, policy, device, evaluations, progress)
         run.update(repair=repair.model_dump(mode="json"))
@@ -117,7 +118,7 @@ def _bisect(
     log = TrialLog(run.path / LOG, work.key, work.trials, budget)
     with say.step("ranking modules") as tell:
         ordered = _ranked(run, work)
-        tell(f"{len(ordered)} modules ranked")
+        tell(f"{plural(len(ordered), 'module')} ranked")
     with say.step("searching the smallest set") as tell:
         found = log.search(ordered, tell)
     with say.step("verifying on held-out documents"):
@@ -206,7 +207,7 @@ def _verified(
     if found.restored is None:
         why = "not even the reference's own modules throughout pass on the search documents"
         if log.budget is not None and len(log.known) >= log.budget:
-            why = f"no passing set was found in {log.budget} evaluations"
+            why = f"no passing set was found in {plural(log.budget, 'evaluation')}"
         return Repair(restored=None, reason="; ".join([why, *notes]), **common)
     by_name = {p.name: p for p in work.pairs}
     chosen = [by_name[name] for name in found.restored]
@@ -215,7 +216,8 @@ def _verified(
     run.write_text(LISTS, LISTS_HEAD + _yaml(keep_lists(names)))
     if spec is not None:
         comments = [
-            f"Made by `evalharness bisect {run.path}`: {specs[1].name} with {len(names)} modules",
+            f"Made by `{Command('bisect', (run.path,))}`: {specs[1].name} with "
+            f"{plural(len(names), 'module')}",
             f"as in {specs[0].name}, the smallest set found that passes {policy.name}.",
         ]
         run.write_text(FILE, spec_text(spec, comments))

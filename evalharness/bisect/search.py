@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from evalharness.errors import plural
 from evalharness.gates import Decision
 from evalharness.run.files import write_text
 
@@ -166,7 +167,7 @@ class TrialLog:
             return self.known[names]
         if self.budget is not None and len(self.known) >= self.budget:
             raise BudgetSpent
-        self.tell(f"evaluation {len(self.known) + 1}: {len(names)} modules restored")
+        self.tell(f"evaluation {len(self.known) + 1}: {plural(len(names), 'module')} restored")
         started = time.perf_counter()
         # By the log alone, so that a search that was interrupted goes on to the same answer.
         larger = [

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from evalharness.data import documents, repeats
 from evalharness.data.windows import cut, own_bos
 from evalharness.engines.registry import find_model
+from evalharness.errors import plural
 from evalharness.gates import needs as needs_of
 from evalharness.spec.visible_text import printable
 from evalharness.workflow.own_tokens import ANY_ID, check_own_tokens
@@ -55,7 +56,8 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
     specs = [first.reference, *(job.candidate for job in jobs)]
     if any(find_model(spec).kind == "engine" for spec in specs):
         return [
-            f"texts      {len(first.texts):,} documents; tokens are known once a model is loaded"
+            f"texts      {plural(len(first.texts), 'document')}; tokens are known once a model is "
+            "loaded"
         ]
     from evalharness.compat.silence import quiet
 
@@ -77,19 +79,19 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
         windows = cut(docs, first.suite, bos)
     scored = sum(s.scored for s in windows)
     lines = [
-        f"texts      {len(docs):,} documents, {len(windows):,} windows, "
+        f"texts      {plural(len(docs), 'document')}, {plural(len(windows), 'window')}, "
         f"{sum(len(s.ids) for s in windows):,} tokens fed, {scored:,} scored",
         f"           token stream {documents.fingerprint(docs)[:16]}",
     ]
     counts = Counter(d.corpus for d in docs)
-    lines += [f"  corpus   {name}: {count:,} documents" for name, count in counts.items()]
+    lines += [f"  corpus   {name}: {plural(count, 'document')}" for name, count in counts.items()]
     for name, count in sizes(first.suite, first.texts, None).slices.items():
         lines.append(
-            f"  slice    {name}: {'by length' if count is None else f'{count:,} documents'}"
+            f"  slice    {name}: {'by length' if count is None else plural(count, 'document')}"
         )
     lines += [f"  {said}" for said in repeats.said(docs)]
     if short := len(first.texts) - len(docs):
-        lines.append(f"  {short:,} documents are too short to score and left out")
+        lines.append(f"  too short to score and left out: {plural(short, 'document')}")
     notes = [*own_bos(docs, bos), *(note for job in jobs for note in check_own_tokens(job))]
     return lines + [f"  {note}" for note in notes]
 
@@ -98,8 +100,8 @@ def _tasks(job: Job) -> list[str]:
     if job.tasks is None:
         return ["tasks      none"]
     return [
-        f"task       {t.name}: {t.items:,} items, {t.num_fewshot}-shot, {t.requests:,} requests a "
-        f"side, prompts {t.fingerprint[:16]}{_asked(t.asked)}"
+        f"task       {t.name}: {plural(t.items, 'item')}, {t.num_fewshot}-shot, "
+        f"{plural(t.requests, 'request')} a side, prompts {t.fingerprint[:16]}{_asked(t.asked)}"
         for t in job.tasks.tasks
     ]
 

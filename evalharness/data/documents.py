@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from evalharness.errors import InputError
+from evalharness.errors import InputError, plural
 from evalharness.spec import permissions
 from evalharness.spec.suite import Corpus, Suite, expand, folder_of
 
@@ -75,8 +75,8 @@ def read_texts(suite: Suite) -> tuple[list[Text], list[str]]:
             )
         if corpus.documents is not None and len(found) < corpus.documents:
             warnings.append(
-                f"corpus {corpus.name!r} has {len(found)} documents; {corpus.documents} were "
-                "asked for"
+                f"corpus {corpus.name!r} has {plural(len(found), 'document')}; "
+                f"{corpus.documents} were asked for"
             )
         drawn += sorted(_draws(suite.seed, found), key=itemgetter(0))[: corpus.documents]
     return [text for _, text in sorted(drawn, key=itemgetter(0))], warnings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evalharness.engines.file_headers import tensor_shapes
-from evalharness.errors import InputError, short
+from evalharness.errors import InputError, plural, short
 
 # How a checkpoint may be quantised: what transformers knows and is measured here. A contract test
 # holds this against the release that is installed.
@@ -95,7 +95,9 @@ def check_config(place: Path, config: Mapping[str, Any], key: str) -> None:
         most = len(shapes) if layers else _CODES * largest
         if not 0 <= value <= most:
             held = (
-                f"{len(shapes):,} tensors" if layers else f"a largest tensor of {largest:,} numbers"
+                plural(len(shapes), "tensor")
+                if layers
+                else f"a largest tensor of {largest:,} numbers"
             )
             raise InputError(
                 f"{file}: {name} is {short(value)}, and the weights beside it are {held}",

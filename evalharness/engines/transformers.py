@@ -31,7 +31,7 @@ from evalharness.engines.load_errors import explain
 from evalharness.engines.locate import check_directory, resolve_tokenizer
 from evalharness.engines.quantization_config import quantization_config
 from evalharness.engines.shared_weights import note_untied, replaced_head
-from evalharness.errors import EvalHarnessError, InputError
+from evalharness.errors import EvalHarnessError, InputError, plural
 from evalharness.spec.model import ModelSpec
 
 NAME = "transformers"
@@ -183,8 +183,8 @@ def _checked(
         elif not is_buffer_of_old(name):
             wrong = [n for n in loading.unexpected if not is_buffer_of_old(n)]
             raise InputError(
-                f"{place} holds {len(wrong)} tensors that {type(model).__name__} has no place for: "
-                f"{_some(wrong)}; without them another model would be measured",
+                f"{place} holds {plural(len(wrong), 'tensor')} that {type(model).__name__} has no "
+                f"place for: {_some(wrong)}; without them another model would be measured",
                 key="model.path",
                 remedy="Give files in a format that is supported, or name those that the model "
                 "does not need in model.allow_unused, a list of globs.",

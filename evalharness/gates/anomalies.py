@@ -7,6 +7,7 @@ other weights. Either way the run says nothing of the candidate, however green i
 
 from __future__ import annotations
 
+from evalharness.errors import plural
 from evalharness.gates.scopes import label
 from evalharness.metrics import Estimates
 from evalharness.metrics.divergence import KL_MEAN
@@ -39,8 +40,8 @@ def _no_divergence(estimates: Estimates) -> list[Anomaly]:
     return [
         Anomaly(
             kind="no_divergence",
-            message=f"KL is exactly 0 over {count} tokens, though the candidate claims to be "
-            "compressed: was the reference loaded twice?",
+            message=f"KL is exactly 0 over {plural(count, 'token')}, though the candidate "
+            "claims to be compressed: was the reference loaded twice?",
         )
     ]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from evalharness.gates.scopes import label
-from evalharness.gates.wording import numbers
+from evalharness.gates.wording import more, numbers
 from evalharness.spec.policy import Gate, Policy
 from evalharness.spec.result import GateResult
 
@@ -89,5 +89,5 @@ def _advice(gate: GateResult) -> str:
     if gate.verdict == "FAIL":
         return "look at the worst offender; `evalharness show RUN` has the rest."
     if gate.further_documents:
-        return f"measure about {gate.further_documents} more documents or items."
+        return f"measure about {more(gate.further_documents)}."
     return "measure more documents or items, or move the limit away from what is measured."

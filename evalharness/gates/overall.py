@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 from evalharness.gates.scopes import covers
 from evalharness.gates.waivers import Waivers
+from evalharness.gates.wording import more
 from evalharness.metrics import REGISTRY
 from evalharness.spec.estimate import Verdict
 from evalharness.spec.policy import Policy
@@ -138,7 +139,7 @@ def _headline(
         text += f" The run is anomalous, too: {why}" + ("" if why.endswith("?") else ".")
     further = [g.further_documents for g in behind if g.further_documents]
     if verdict == "INCONCLUSIVE" and further:
-        text += f" About {max(further):,} more documents or items would settle it."
+        text += f" About {more(max(further))} would settle it."
     return text
 
 

@@ -38,6 +38,12 @@ def may_be_policy(path: Path) -> bool:
     return _reads_as_policy(data)
 
 
+def unreadable_policies(folder: Path) -> list[Path]:
+    """What has the name of a YAML file in ``folder`` and is none: a link to nothing, a pipe."""
+    named = (p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    return sorted(p for p in named if not (p.is_file() or p.is_dir()))
+
+
 def _reads_as_policy(data: dict[str, Any]) -> bool:
     gates = data.get("gates")
     if isinstance(gates, list):

@@ -11,6 +11,7 @@ import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from evalharness.errors import plural
 from evalharness.gates.policy_files import default_id
 from evalharness.gates.scopes import covers
 from evalharness.spec.estimate import Verdict
@@ -132,7 +133,7 @@ class Waivers:
                 texts.append(f"{what}: unused, {why}")
             elif state == "expiring":
                 left = (spec.expires - self._today).days
-                texts.append(f"{what}: expires on {spec.expires}, in {left} days")
+                texts.append(f"{what}: expires on {spec.expires}, in {plural(left, 'day')}")
         return texts
 
     def _expired(self, waiver: GivenWaiver) -> bool:

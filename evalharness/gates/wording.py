@@ -9,6 +9,7 @@ from evalharness.gates.limits import Threshold
 from evalharness.gates.scopes import label
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Gate
+from evalharness.spec.result import GateResult
 
 
 def numbers(*values: float | None) -> list[str]:
@@ -22,6 +23,11 @@ def numbers(*values: float | None) -> list[str]:
 
 def _number(value: float | None, digits: int) -> str:
     return "none" if value is None else f"{value:.{digits}g}"
+
+
+def more(n: int) -> str:
+    """``12 more documents or items``."""
+    return f"{n:,} more {'document or item' if n == 1 else 'documents or items'}"
 
 
 def limit_words(limit: Threshold, shown: str | None = None) -> str:
@@ -60,7 +66,28 @@ def reason(gate: Gate, judged: Judgement, note: str = "") -> str:
     else:
         text = f"{what} is {got}; limit: {wanted}; {judged.why}."
     if judged.verdict == "INCONCLUSIVE" and judged.further:
-        text += f" About {judged.further:,} more documents or items would settle it."
+        text += f" About {more(judged.further)} would settle it."
     if judged.verdict != "PASS" and estimate.worst:
         text += f" Worst: {estimate.worst}."
     return text
+
+
+def in_lines(result: GateResult) -> str:
+    """What was measured, the limit and the place in the policy, the most telling line first."""
+    if result.only_reason:
+        return f"{result.verdict}  {result.reason}\n  {result.file}:{result.line}"
+
+    def number(value: float | None) -> str:
+        return "none" if value is None else f"{value:.6g}"
+
+    interval = f" [{number(result.low)}, {number(result.high)}]" if result.low is not None else ""
+    measured = f"{number(result.observed)}{interval} {result.unit}".rstrip()
+    # The first line is what pytest's summary and JUnit's message show.
+    lines = [
+        f"{result.verdict}  {result.id}: {measured}, limit: {result.side} "
+        f"{number(result.threshold)}",
+        f"  {result.reason}",
+    ]
+    if result.file:
+        lines.append(f"  {result.file}:{result.line}")
+    return "\n".join(lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from evalharness.errors import plural
 from evalharness.report.numbers import figures
 from evalharness.spec.module_results import Sensitivity
 from evalharness.spec.result import GateResult, Repair
@@ -12,11 +13,12 @@ from evalharness.spec.result import GateResult, Repair
 
 def repair_lines(repair: Repair) -> list[str]:
     """What a bisect found, for a terminal."""
-    documents = f"{repair.held_out_documents} held-out documents"
+    documents = plural(repair.held_out_documents, "held-out document")
     if repair.restored is None:
         return [
             f"no repair: {repair.reason}",
-            f"{repair.evaluations} evaluations over {repair.considered} modules",
+            f"{plural(repair.evaluations, 'evaluation')} over "
+            f"{plural(repair.considered, 'module')}",
         ]
     share = f"{len(repair.restored)} of {repair.considered} modules"
     least = f"{repair.needed} of them shown to be needed, so a smaller set may do"
@@ -26,8 +28,8 @@ def repair_lines(repair: Repair) -> list[str]:
         f"{repair.verdict_before} → {repair.verdict_after} on {documents}, with {share} "
         f"kept as in the reference ({least})",
         f"bits per weight: {figures(repair.bits_before)} → {figures(repair.bits_after)}",
-        f"{repair.evaluations} evaluations on {repair.search_documents} search documents "
-        f"({repair.exhaustive})",
+        f"{plural(repair.evaluations, 'evaluation')} on "
+        f"{plural(repair.search_documents, 'search document')} ({repair.exhaustive})",
     ]
     after = {g.id: g for g in repair.after}
     for gate in repair.before:
@@ -47,7 +49,8 @@ def sensitivity_lines(s: Sensitivity | None, most: int = 8) -> list[str]:
     if s is None:
         return []
     lines = [
-        f"sensitivity, KL in nats/token on {s.documents} documents, {s.tokens} tokens "
+        f"sensitivity, KL in nats/token on {plural(s.documents, 'document')}, "
+        f"{plural(s.tokens, 'token')} "
         f"(the first {min(most, len(s.modules))} of {len(s.modules)} modules)",
         f"{'module':<44} {'score':>8}  {'swap':>8} {'interval':<18} {'restore':>8}  {'noise':>8}",
     ]
@@ -77,8 +80,8 @@ def replay_lines(
     ]
     same = verdict == row["verdict"] and now == row["gates"]
     lines = [
-        f"evaluation {number}, {len(row['restored'])} modules restored, {row['documents']} "
-        f"documents: {row['verdict']} then, {verdict} now "
+        f"evaluation {number}, {plural(len(row['restored']), 'module')} restored, "
+        f"{plural(row['documents'], 'document')}: {row['verdict']} then, {verdict} now "
         f"({'the same to the last bit' if same else 'not the same'})"
     ]
     for g in gates:

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from evalharness.errors import plural
 from evalharness.gates.policy_files import default_id
 from evalharness.report import numbers
 from evalharness.report.glossary import (
     SYMBOLS,
     VERDICTS,
     metric_name,
-    plural,
     scope_key,
     scope_words,
 )

@@ -92,11 +92,6 @@ def scope_key(scope: Scope) -> str:
     return visible(label(dict(sorted(scope.items()))))
 
 
-def plural(n: int, noun: str) -> str:
-    """Return ``1 gate``, ``3 gates``, ``1,204 documents``."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
-
-
 def sentence(text: str) -> str:
     """Return ``text`` ending in a full stop."""
     text = text.strip()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from evalharness.errors import plural
 from evalharness.report import estimates, gate_rows, layer_tables, numbers, task_rows
 from evalharness.report.glossary import (
     ARROWS,
@@ -98,7 +99,7 @@ def _gates(result: Result) -> str:
             ]
         )
     head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
-    more = f"\n\nand {len(folded):,} more gates, all PASS" if folded else ""
+    more = f"\n\nand {plural(len(folded), 'more gate')}, all PASS" if folded else ""
     return f"**{gate_rows.tally(result)}**\n\n{table(head, rows)}{more}"
 
 

@@ -7,10 +7,10 @@ from functools import cache
 
 from markupsafe import Markup
 
+from evalharness.errors import plural
 from evalharness.metrics import REGISTRY
 from evalharness.report import estimates, gate_rows, glossary
 from evalharness.report import sections as folder
-from evalharness.report.glossary import plural
 from evalharness.report.safe_text import visible
 from evalharness.report.section import Section
 from evalharness.report.templates import template

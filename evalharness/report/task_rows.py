@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from evalharness.errors import plural
 from evalharness.metrics import REGISTRY
 from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
 from evalharness.report.estimates import find
-from evalharness.report.glossary import plural
 from evalharness.report.interval_bars import axis, forest_bar
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Result, TaskResult

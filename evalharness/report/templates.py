@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from evalharness.errors import plural
 from evalharness.report import glossary, numbers
-from evalharness.report.glossary import plural, scope_words
+from evalharness.report.glossary import scope_words
 from evalharness.report.safe_text import cut, pieces, short, visible
 from evalharness.run.assets import folder
 

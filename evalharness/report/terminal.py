@@ -11,6 +11,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from evalharness.errors import plural
 from evalharness.report import estimates, gate_rows, layer_tables, numbers, task_rows
 from evalharness.report.glossary import (
     ARROWS,
@@ -211,7 +212,7 @@ def _gates(result: Result, width: int) -> RenderableType:
         table.add_row(*row_cells)
     parts: list[RenderableType] = [Text(gate_rows.tally(result), style="bold"), table]
     if folded:
-        parts.append(Text(f"and {len(folded):,} more gates, all PASS", style="dim"))
+        parts.append(Text(f"and {plural(len(folded), 'more gate')}, all PASS", style="dim"))
     if reasons.row_count:
         parts += [Text(""), reasons]
     return Group(*parts)

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from evalharness.errors import InputError
+from evalharness.run.command import add_resume
 from evalharness.spec.result import SCHEMA_VERSION, Result
 
 
@@ -16,7 +17,7 @@ def load_result(path: Path) -> Result:
         raise InputError(
             "the run has no result.json",
             path=path,
-            remedy=f"It did not finish: add --resume {path} to the command that began it.",
+            remedy=f"It did not finish: {add_resume(path)}",
         )
     try:
         data = json.loads(file.read_text(encoding="utf-8"))

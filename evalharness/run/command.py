@@ -37,7 +37,17 @@ class Command:
                     words += [f"--{name}"] if one is True else [f"--{name}", str(one)]
         return shlex.join(words)
 
+    @classmethod
+    def gate(cls, run: Path) -> Command:
+        """The command that decides ``run`` under a policy yet to be named."""
+        return cls("gate", (run,), {"gates": "FILE"})
+
     def resuming(self, run: Path) -> Command:
         """The same command, which takes up ``run`` and begins no other."""
         kept = {k: v for k, v in self.options.items() if k not in _NAMES_THE_RUN}
         return replace(self, options={**kept, "resume": run})
+
+
+def add_resume(run: Path) -> str:
+    """What to do about an unfinished ``run`` whose command is not known."""
+    return f"add {shlex.join(['--resume', str(run)])} to the command that began it."

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from evalharness.errors import InputError
+from evalharness.run.command import Command, add_resume
 from evalharness.run.directory import LOCK, RECORDS, Run, refuse_writer
 from evalharness.run.manifest import Manifest
 
@@ -73,7 +74,7 @@ def require_finished(run: Run, *, judged: bool = True) -> None:
     manifest, path = run.manifest, run.path
     if ("files" in manifest) != ("sha256" in manifest) and not run.intact:
         run.verify(())  # says which of the two was taken out
-    finish = manifest.get("resume") or f"add --resume {path} to the command that began it."
+    finish = manifest.get("resume") or add_resume(path)
     if not is_finished(manifest):
         raise InputError(
             "the run is not finished: not all that it was to measure is recorded",
@@ -84,7 +85,7 @@ def require_finished(run: Run, *, judged: bool = True) -> None:
         raise InputError(
             "the run is measured, and has no verdict yet",
             path=path,
-            remedy=f"Decide it: evalharness gate {path} --gates FILE. Or finish it: {finish}",
+            remedy=f"Decide it: `{Command.gate(path)}`. Or finish it: {finish}",
         )
 
 

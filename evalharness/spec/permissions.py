@@ -33,6 +33,11 @@ def granted(*, allow_code: bool = False, confined: bool = False) -> Iterator[Non
         _granted.update(before)
 
 
+def as_options() -> dict[str, bool]:
+    """What was allowed or confined beyond the environment, as options of our commands."""
+    return {"allow-code": _granted[ALLOW_CODE], "confined": _granted[CONFINED]}
+
+
 def code_allowed() -> bool:
     """Whether files may have Python code run: of a task, of a model, in a pickle."""
     return _is(ALLOW_CODE)

@@ -10,7 +10,7 @@ from typing import Any
 from evalharness.data import repeats
 from evalharness.data.documents import bos_token
 from evalharness.data.windows import own_bos
-from evalharness.errors import RunError
+from evalharness.errors import RunError, plural
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import can_compile, worth_compiling
 from evalharness.pair.watcher import Watcher
@@ -134,4 +134,4 @@ def _compiled(reference: Reference, candidate: Side) -> bool:
 
 def _left_out(job: Job, reference: Reference) -> list[str]:
     short = len(job.texts) - len(reference.documents)
-    return [f"{short} documents were too short to score and left out"] if short else []
+    return [f"too short to score and left out: {plural(short, 'document')}"] if short else []

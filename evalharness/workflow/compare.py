@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from evalharness.errors import InputError
 from evalharness.progress import Progress
+from evalharness.run.command import Command
 from evalharness.run.directory import Run
 from evalharness.spec.result import Result
 from evalharness.workflow.interrupt import resumable
@@ -32,9 +33,7 @@ def compare(
         try:
             result = finish(run, job.policy)
         except InputError as error:
-            kept = (
-                f"What was measured is kept: `evalharness gate {run.path} --gates FILE` decides it."
-            )
+            kept = f"What was measured is kept: `{Command.gate(run.path)}` decides it."
             raise InputError(
                 error.message,
                 path=error.path,

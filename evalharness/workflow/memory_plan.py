@@ -23,7 +23,7 @@ from evalharness.engines.hub import snapshot
 from evalharness.engines.loading import pick_device
 from evalharness.engines.locate import read_json
 from evalharness.engines.registry import find_model
-from evalharness.errors import RunError
+from evalharness.errors import RunError, plural
 from evalharness.probes.registry import probes_of
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.suite import Suite
@@ -101,7 +101,9 @@ def plan_memory(
         while chunk > LEAST_CHUNK and sum(needs) + _work(sides, suite, batch, chunk) > room:
             chunk //= 2
         lines.append(f"{place}: a batch needs {gib(_work(sides, suite, batch, chunk))}")
-    lines.append(f"{_WORDS[mode]}; {batch} windows at a time, logits of {chunk} positions")
+    lines.append(
+        f"{_WORDS[mode]}; {plural(batch, 'window')} at a time, logits of {chunk} positions"
+    )
     if batch < suite.batch_size:
         lines.append(f"batch_size {suite.batch_size} of the suite does not fit")
     return MemoryPlan(mode, batch, chunk, tuple(lines))

@@ -29,6 +29,7 @@ from evalharness.run.directory import Run
 from evalharness.run.finished import is_judged, open_finished
 from evalharness.run.new_folder import check_new
 from evalharness.spec.model import ModelSpec, load_model_spec
+from evalharness.spec.permissions import as_options
 from evalharness.spec.slices import MOST, SlicedDocument, subsets
 from evalharness.spec.suite import Suite, load_suite
 from evalharness.spec.yamlfile import load_yaml
@@ -145,9 +146,9 @@ def plan_job(
 
 
 def compare_command(files: Sequence[str | Path], options: Options, **more: Any) -> Command:
-    """The command line that asks for the same comparison."""
+    """The command line that asks for the same comparison, and may do what the caller may."""
     named = {key.replace("_", "-"): value for key, value in {**options, **more}.items()}
-    return Command("compare", tuple(files), named)
+    return Command("compare", tuple(files), {**named, **as_options()})
 
 
 def plan_shared(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,14 @@ from typer.testing import CliRunner
 
 from evalharness.cli.main import app
 from evalharness.cli.output import command_of
-from evalharness.errors import InputError
+from evalharness.cli.stdout import complain
+from evalharness.errors import InputError, Interrupted
+from evalharness.report.templates import template
 from evalharness.run.directory import Run
+from evalharness.run.manifest import MANIFEST
+from evalharness.spec.permissions import granted
+from evalharness.workflow.interrupt import resumable
+from evalharness.workflow.plan import compare_command
 from tests.cli.command import cli
 
 
@@ -147,3 +155,28 @@ def test_an_output_that_cannot_be_written_is_refused_first(file: str) -> None:
 def test_the_version_is_shown() -> None:
     """And nothing else."""
     assert CliRunner().invoke(app, ["--version"]).stdout.startswith("evalharness ")
+
+
+@pytest.mark.parametrize("name", ["it's", 'a "b" $HOME', "[bold]x[/bold] `y` | *z*", "漢 字"])
+def test_the_resume_command_that_is_printed_can_be_typed(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a narrow terminal and from the page, whatever means something there or to a shell."""
+    monkeypatch.setenv("COLUMNS", "20")
+    run = tmp_path / name
+    run.mkdir(parents=True)
+    (run / MANIFEST).write_text("{}")
+    with granted(allow_code=True, confined=True):
+        command = compare_command(("a.yaml", "b.yaml"), {}, out=run).resuming(run)
+    expected = ["evalharness", "compare", "a.yaml", "b.yaml", "--allow-code", "--confined"]
+    expected += ["--resume", str(run)]
+    with pytest.raises(Interrupted) as caught, resumable(run, command):
+        raise KeyboardInterrupt
+    complain(f"error: {caught.value}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert shlex.split(line.partition("Resume with: ")[2]) == expected
+    page = template(
+        "sections/environment.html.j2", r=SimpleNamespace(command=str(command), environment={})
+    )
+    (shown,) = re.findall(r'<pre class="command">(.*?)</pre>', page)
+    assert shlex.split(html.unescape(shown)) == expected

@@ -105,7 +105,7 @@ def test_no_divergence_is_seen_in_a_suite_of_tasks_alone() -> None:
     other = estimate("kl.mean", 0.1, 0.0, 0.2, scope={"task": "c"})
     (found,) = find_anomalies(FakeEstimates(*zero), compressed=True)
     assert found.kind == "no_divergence"
-    assert f"over {zero[0].n + zero[1].n} tokens" in found.message
+    assert f"over {zero[0].n + zero[1].n:,} tokens" in found.message
     assert find_anomalies(FakeEstimates(*zero, other), compressed=True) == []
     texts = estimate("kl.mean", 0.1, 0.0, 0.2)
     assert find_anomalies(FakeEstimates(texts, *zero), compressed=True) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,23 @@ def test_what_may_be_a_policy_fails_and_does_not_vanish(gates: pytest.Pytester) 
     result = run(gates, "--evalharness-run", "good")
     result.assert_outcomes(errors=len(WRONG))
     result.stdout.fnmatch_lines_random([f"ERROR {name}*" for name in names])
+    result.stdout.no_fnmatch_line("*Traceback*")
+    assert result.ret == pytest.ExitCode.INTERRUPTED
+
+
+def test_a_policy_that_pytest_would_pass_by_fails(gates: pytest.Pytester) -> None:
+    """A link to nothing, in a ring, or a pipe: all but those that the user ignores."""
+    folder = gates.mkdir("policies")
+    (folder / "gone.yaml").symlink_to("nowhere.yaml")
+    os.mkfifo(folder / "pipe.yml")
+    (folder / "left.yaml").symlink_to("elsewhere.yaml")
+    (folder / "notes.txt").symlink_to("nowhere.txt")
+    (folder / "folder.yaml").mkdir()
+    result = run(gates, "--evalharness-run", "good", f"--ignore={folder / 'left.yaml'}")
+    result.assert_outcomes(errors=2)
+    result.stdout.fnmatch_lines_random(
+        [f"*policies/{name}: cannot be read: a link*" for name in ("gone.yaml", "pipe.yml")]
+    )
     result.stdout.no_fnmatch_line("*Traceback*")
     assert result.ret == pytest.ExitCode.INTERRUPTED
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evalharness.run.command import Command
+from evalharness.run.command import Command, add_resume
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,18 @@ def test_a_shell_reads_the_words_that_were_meant(options: dict, words: list[str]
     command = Command("compare", (Path("a b.yaml"), "c.yaml"), options)
     expected = ["evalharness", "compare", "a b.yaml", "c.yaml", *words]
     assert shlex.split(str(command)) == expected
+
+
+HARD = Path('it\'s "a" $HOME `run` [b]x[/b] | *y*')
+
+
+def test_what_to_do_about_a_run_can_be_typed() -> None:
+    """As each sentence says it, with a name that means something to shells, rich and Markdown."""
+    typed = add_resume(HARD).removeprefix("add ").removesuffix(" to the command that began it.")
+    assert shlex.split(typed) == ["--resume", str(HARD)]
+    assert shlex.split(str(Command.gate(HARD))) == [
+        "evalharness", "gate", str(HARD), "--gates", "FILE",
+    ]  # fmt: skip
 
 
 def test_resuming_names_the_run_once() -> None:

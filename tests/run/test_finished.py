@@ -121,7 +121,7 @@ def test_what_was_measured_and_not_judged_waits_for_a_policy(tmp_path: Path) -> 
     run = begun(tmp_path, seconds={})
     run.seal()
     run.close()
-    with pytest.raises(InputError, match=r"has no verdict yet. Decide it: evalharness gate .*run"):
+    with pytest.raises(InputError, match=r"has no verdict yet. Decide it: `evalharness gate .*run"):
         open_finished(run.path)
     with rewriting(run.path, judged=False) as opened:
         assert opened.done() == {"00000", "00001"}

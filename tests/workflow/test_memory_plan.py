@@ -239,7 +239,7 @@ def test_out_of_memory_with_one_window_and_the_smallest_chunk_is_an_error(
     candidate = side(bits=4)
     Scarce(candidate, positions=SMALLEST_CHUNK - 1)
     work = TokenPass(side(), candidate, documents, batch_size=4, probe=None)
-    with pytest.raises(OutOfMemoryError, match=r"with 1 windows at a time .CUDA out") as caught:
+    with pytest.raises(OutOfMemoryError, match=r"with 1 window at a time .CUDA out") as caught:
         work.run(cut(documents, plain, None))
     assert caught.value.exit_code == 4
 

@@ -124,7 +124,7 @@ def test_a_policy_that_turns_out_wrong_costs_no_measurement(
             compare(job(project))
     code, _, said = cli("show", project / "run")
     assert code == 2
-    assert "the run is measured, and has no verdict yet. Decide it: evalharness gate" in said
+    assert "the run is measured, and has no verdict yet. Decide it: `evalharness gate" in said
     assert cli("gate", project / "run", "--gates", project / "gates.yaml")[0] == 1
     assert cli("show", project / "run")[0] == 0
 

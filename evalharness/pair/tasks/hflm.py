@@ -14,7 +14,7 @@ from typing import Any
 
 from evalharness.compat.lm_eval import context_length, model_class
 from evalharness.engines.base import LoadedModel
-from evalharness.errors import RunError
+from evalharness.errors import RunError, plural
 from evalharness.pair.rows_alone import alone_because
 
 _Model: Any = model_class()
@@ -85,7 +85,7 @@ def cut_prompts(task: str, *sides: PlainLM) -> list[str]:
             text = (
                 f"{len(lost):,} of {len(lm.prompts):,} prompts are longer than the "
                 f"{lm.max_length:,} tokens that both models read, with room for the answer, and "
-                f"lost up to {max(lost):,} tokens at their beginning"
+                f"lost up to {plural(max(lost), 'token')} at their beginning"
             )
             found.setdefault(text, []).append(lm._loaded.name)
     if len(found) == 1 and len(*found.values()) == len(sides):
@@ -101,8 +101,9 @@ def require_fit(requests: Any, max_length: int) -> None:
     longest = max((len(answer) for _, _, answer in requests), default=0)
     if longest > max_length:
         raise RunError(
-            f"an answer of {longest} tokens is longer than the {max_length} that both models can "
-            "read. Leave the task out of the suite, or compare models with a longer context"
+            f"an answer of {plural(longest, 'token')} is longer than the {max_length} that both "
+            "models can read. Leave the task out of the suite, or compare models with a longer "
+            "context"
         )
 
 

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window, batches, longest, padded
 from evalharness.engines.out_of_memory import is_out_of_memory
-from evalharness.errors import RunError
+from evalharness.errors import RunError, plural
 from evalharness.pair.clock import Clock
 from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory
 from evalharness.pair.lockstep import lockstep
@@ -125,13 +125,13 @@ class TokenPass:
         else:
             why = error.splitlines()[0] if error else "MemoryError"
             raise OutOfMemoryError(
-                f"out of memory on {self.candidate.device} with {self.batch_size} windows at a "
-                f"time ({why}). Use shorter or fewer windows at a time, a smaller dtype or a "
-                "larger device"
+                f"out of memory on {self.candidate.device} with "
+                f"{plural(self.batch_size, 'window')} at a time ({why}). Use shorter or fewer "
+                "windows at a time, a smaller dtype or a larger device"
             )
         self.say(
-            f"out of memory: continuing with {self.batch_size} windows at a time and the logits of "
-            f"{self.chunk} positions"
+            f"out of memory: continuing with {plural(self.batch_size, 'window')} at a time and "
+            f"the logits of {self.chunk} positions"
         )
 
     def _run(self, block: list[Window], count: Callable[[int], None]) -> dict[str, pa.Table]:
