@@ -197,6 +197,15 @@ def _scope(at: Gate | Place, scope: dict[str, str], info: Metric, key: KeyPath) 
                     f"{name}}}]) and write scope: {{slice: {name}={scope[name]}}}."
                 )
             raise at.error(f"{info.id} is not narrowed by {name!r}", (*key, name), remedy)
+    if info.bounds and key[-1:] == ("scope",) and scope.get("bound") not in info.bounds:
+        found = scope.get("bound")
+        raise at.error(
+            f"{info.id} is of documents beyond a bound, and "
+            + ("none is given" if found is None else f"{found!r} is none that is measured"),
+            (*key, "bound") if found is not None else key,
+            f'Write scope: {{bound: "{info.bounds[-3]}"}}; the bounds are '
+            f"{', '.join(info.bounds)}.",
+        )
 
 
 def _limits(

@@ -23,11 +23,10 @@ from evalharness.metrics.evidence import (
 )
 from evalharness.metrics.families import DIVERGENCE, LOGITS
 from evalharness.metrics.perplexity import difference, over_tokens
-from evalharness.metrics.registry import Measured, Spread, Totals, mean_metric, metric
+from evalharness.metrics.registry import Measured, Spread, mean_metric, metric
 from evalharness.spec.estimate import Scope
 from evalharness.stats import (
     Interval,
-    clopper_pearson,
     positive_mean_t,
     quantile_bootstrap,
     rms_t,
@@ -263,48 +262,3 @@ metric(
     **_logits,
     **_tokens,
 )(partial(_quantile, "half_range", 0.999))
-
-
-BOUNDS = ("0.5", "1", "2", "4", "8", "16")  # logits; a policy picks one: scope: {bound: "4"}
-
-
-def _bounds(evidence: Evidence) -> list[Scope]:
-    return [{"bound": bound, **scope} for scope in text_scopes(evidence) for bound in BOUNDS]
-
-
-def _within(scope: Scope) -> Scope:
-    return {key: value for key, value in scope.items() if key != "bound"}
-
-
-def _beyond(evidence: Evidence, scope: Scope) -> Totals:
-    """A 1 for each document that exceeds the bound, and a 1 for each that was seen, (G,) each."""
-    view = evidence.tokens(_within(scope))
-    reason = view.bad("half_range")
-    if reason:
-        return reason
-    largest = np.full(len(evidence.documents), -1.0)
-    np.maximum.at(largest, view.cluster, view.column("half_range"))
-    return (largest > float(scope["bound"])).astype(float), (largest >= 0).astype(float)
-
-
-def _of_documents(sums: Any, counts: Any, confidence: float) -> Interval:
-    return clopper_pearson(int(sums.sum()), int(counts.sum()), confidence)
-
-
-mean_metric(
-    "logit.exceed_rate",
-    "Documents beyond the logit bound",
-    _beyond,
-    family=LOGITS,
-    interval=_of_documents,
-    worst=lambda evidence, scope: _largest("half_range", evidence, _within(scope)),
-    share=True,
-    unit="fraction",
-    direction="lower",
-    identity=0.0,
-    symmetric="even",
-    scopes=_bounds,
-    scope_keys=("bound", *TEXT_KEYS),
-    records="tokens",
-    source="share of documents whose largest half-range exceeds the bound; Clopper–Pearson",
-)

@@ -79,6 +79,7 @@ class Metric:
         becomes the metric's.
     share : a share of documents, one 0 or 1 each, which a betting sequence can follow.
     rate : a share of items that is planned for by Clopper and Pearson's bound.
+    bounds : the values of ``bound``, one of which a scope names.
     instead : the metric to gate instead, where this one is a maximum: that grows with the sample.
     spread : what 4-bit weights do to a small model, on documents of a few hundred tokens; on the
         small side, since only what could never be decided is refused. None: no size is known.
@@ -107,6 +108,7 @@ class Metric:
     transform: Callable[[Interval], Interval] = lambda interval: interval
     share: bool = False
     rate: bool = False
+    bounds: tuple[str, ...] = ()
     instead: str = ""
     spread: Spread | None = None
     shown: tuple[Place, ...] = ()

@@ -163,6 +163,20 @@ def test_a_maximum_is_never_gated() -> None:
     )
 
 
+def test_a_bound_is_one_of_those_that_are_measured() -> None:
+    """Another would be found missing only after the models have run."""
+    bounds = "0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1."
+    said = f'Write scope: {{bound: "0.2"}}; the bounds are {bounds}'
+    assert refused('metric: kl.exceed_rate, scope: {bound: "0.3"}, max: 5%') == (
+        "scope.bound: kl.exceed_rate is of documents beyond a bound, and '0.3' is none that is "
+        f"measured. {said}"
+    )
+    assert refused("metric: kl.exceed_rate, max: 5%") == (
+        f"scope: kl.exceed_rate is of documents beyond a bound, and none is given. {said}"
+    )
+    gate('metric: kl.exceed_rate, scope: {bound: "0.2", corpus: a}, max: 5%')
+
+
 def test_each_and_aggregate_exclude_each_other() -> None:
     """One verdict a match, or one over all."""
     rule = "metric: task.flips, scope: {task: '*'}, max: 5%, each: true, aggregate: mean"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from evalharness.gates import Policy, Sizes, check_resolvable, decide, load_policy
+from evalharness.gates import Policy, Sizes, check_resolvable, decide, load_policy, needs
 from evalharness.metrics import REGISTRY
 from evalharness.run.assets import shipped
 from evalharness.spec.estimate import Estimate
@@ -24,6 +24,8 @@ class Identical:
             return [TASK]
         if metric.startswith("layer."):
             return [{"layer": f"model.layers.{i}"} for i in range(3)]
+        if REGISTRY[metric].bounds:
+            return [{"bound": bound} for bound in REGISTRY[metric].bounds]
         return [{}]
 
     def estimate(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
@@ -56,20 +58,33 @@ def test_editors_are_told_the_schema(name: str) -> None:
     assert first == "# yaml-language-server: $schema=../schemas/policy.json"
 
 
-@pytest.mark.parametrize(("name", "items"), [("default", 60), ("demo", 100), ("recommended", 345)])
-def test_a_policy_is_decidable_at_the_size_it_names(name: str, items: int) -> None:
-    """64 documents, and as many items as its first lines say."""
-    check_resolvable(load(name), Sizes({"text": 64}, {"task": items}))
+@pytest.mark.parametrize(
+    ("name", "documents", "items"),
+    [("default", 30, 60), ("demo", 20, 100), ("recommended", 59, 345), ("strict", 100, 1360)],
+)
+def test_a_policy_is_decidable_at_the_size_it_names(name: str, documents: int, items: int) -> None:
+    """With as many documents and items as its first lines say."""
+    check_resolvable(load(name), Sizes({"text": documents}, {"task": items}))
+
+
+@pytest.mark.parametrize(("name", "documents"), [("recommended", 59), ("strict", 99)])
+def test_a_share_of_documents_needs_the_documents_that_can_show_it(
+    name: str, documents: int
+) -> None:
+    """With fewer, none beyond the bound is no proof of so small a share: 0.95^59 = 4.8%."""
+    found = {need.gate: need.to_decide for need in needs(load(name))}
+    assert found["kl-broken"] == found["nll-broken"] == documents
 
 
 @pytest.mark.parametrize(
     ("loose", "tight"), [("default", "recommended"), ("recommended", "strict")]
 )
 def test_each_policy_is_tighter_than_the_one_before(loose: str, tight: str) -> None:
-    """Gate by gate."""
-    before = {gate.id: gate for gate in load(loose).gates}
-    for gate in load(tight).gates:
-        old = before[gate.id]
+    """Gate by gate; it may have more of them."""
+    before, after = ({gate.id: gate for gate in load(name).gates} for name in (loose, tight))
+    assert set(before) <= set(after)
+    for id, old in before.items():
+        gate = after[id]
         if gate.max and old.max:
             assert gate.max.number <= old.max.number
         if gate.min and old.min:

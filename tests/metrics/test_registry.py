@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
@@ -186,18 +187,30 @@ def test_every_text_metric_has_an_estimate_a_slice(estimates: Make) -> None:
     text = [m.id for m in REGISTRY.values() if "slice" in m.scope_keys and m.records != "layers"]
     assert len(text) > 25
     for id in text:
-        bound = {"bound": "1"} if id == "logit.exceed_rate" else {}
+        bound = {"bound": REGISTRY[id].bounds[2]} if REGISTRY[id].bounds else {}
         found = run.estimate(id, {**bound, "slice": "kind=odd"}, 0.95)
         other = alone.estimate(id, bound, 0.95)
         assert (found.value, found.n) == (other.value, other.n), id
 
 
-def test_documents_beyond_a_bound_are_counted_once(estimates: Make) -> None:
+@pytest.mark.parametrize(
+    ("id", "bound", "measure"),
+    [
+        ("logit.exceed_rate", 0.5, lambda t: t["half_range"].max()),
+        ("kl.exceed_rate", 0.025, lambda t: t["kl"].mean()),
+        ("nll.exceed_rate", 0.02, lambda t: (t["nll_cand"] - t["nll_ref"]).mean()),
+    ],
+)
+def test_documents_beyond_a_bound_are_counted_once(
+    estimates: Make, id: str, bound: float, measure: Any
+) -> None:
     """However many of their tokens are beyond it; the interval is Clopper and Pearson's."""
     tables = synthetic()
-    largest = tables["tokens"].groupby("doc")["half_range"].max()
-    found = estimates(tables).estimate("logit.exceed_rate", {"bound": "0.5"}, 0.95)
-    k, n = int((largest > 0.5).sum()), len(largest)
+    tables["tokens"].loc[tables["tokens"]["doc"] % 3 == 0, "kl"] *= 3
+    of = pd.Series({doc: measure(rows) for doc, rows in tables["tokens"].groupby("doc")})
+    found = estimates(tables).estimate(id, {"bound": str(bound)}, 0.95)
+    k, n = int((of > bound).sum()), len(of)
+    assert 0 < k < n or id == "logit.exceed_rate"
     expected = binomtest(k, n).proportion_ci(0.95, method="exact")
     assert found.value == k / n
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
