@@ -51,32 +51,31 @@ def _side(what: str, spec: ModelSpec) -> str:
 
 def _texts(jobs: Sequence[Job]) -> list[str]:
     first = jobs[0]
-    if not first.texts:
-        return ["texts      none"]
+    none = ["texts      none"]
     specs = [first.reference, *(job.candidate for job in jobs)]
     if any(find_model(spec).kind == "engine" for spec in specs):
-        return [
-            f"texts      {plural(len(first.texts), 'document')}; tokens are known once a model is "
-            "loaded"
-        ]
+        many = plural(len(first.texts), "document")
+        said = f"texts      {many}; tokens are known once a model is loaded"
+        return [said] if first.texts else none
     from evalharness.compat.silence import quiet
 
     with quiet():
         from evalharness.engines.transformers import load_tokenizer
-        from evalharness.pair.compatible import check_vocabulary
+        from evalharness.pair.compatible import check_vocabulary, other_tokens
 
-        tokenizer = load_tokenizer(first.reference, find_model(first.reference))
-        for job in jobs:
-            other = load_tokenizer(job.candidate, find_model(job.candidate))
-            check_vocabulary(
-                first.suite,
-                (first.reference.name, tokenizer),
-                (job.candidate.name, other),
-                job.candidate.model.path,
-            )
-        docs = documents.tokenize(first.texts, first.suite, tokenizer, ANY_ID)
-        bos = documents.bos_token(tokenizer)
+        ours, *theirs = ((spec.name, load_tokenizer(spec, find_model(spec))) for spec in specs)
+        for job, other in zip(jobs, theirs, strict=True):
+            check_vocabulary(first.suite, ours, other, job.candidate.model.path)
+        if not first.texts:
+            return none
+        docs = documents.tokenize(first.texts, first.suite, ours[1], ANY_ID)
+        bos = documents.bos_token(ours[1])
         windows = cut(docs, first.suite, bos)
+        notes = own_bos(docs, bos)
+        for job, other in zip(jobs, theirs, strict=True):
+            notes += check_own_tokens(job)
+            unlike = other_tokens(first.suite, ours, other, docs, first.texts)
+            notes += [f"ANOMALOUS: {note}" for note in unlike]
     scored = sum(s.scored for s in windows)
     lines = [
         f"texts      {plural(len(docs), 'document')}, {plural(len(windows), 'window')}, "
@@ -92,7 +91,6 @@ def _texts(jobs: Sequence[Job]) -> list[str]:
     lines += [f"  {said}" for said in repeats.said(docs)]
     if short := len(first.texts) - len(docs):
         lines.append(f"  too short to score and left out: {plural(short, 'document')}")
-    notes = [*own_bos(docs, bos), *(note for job in jobs for note in check_own_tokens(job))]
     return lines + [f"  {note}" for note in notes]
 
 

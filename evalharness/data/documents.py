@@ -92,7 +92,7 @@ def tokenize(
     documents: list[Document] = []
     longest = dict.fromkeys((c.name for c in suite.corpora), 0)
     for place, text in enumerate(texts):
-        ids, byte_ends = _encode(text, tokenizer)
+        ids, byte_ends = encode(text, tokenizer)
         wrong = ids[(ids < 0) | (ids >= vocab_size)]
         if len(wrong):
             raise InputError(
@@ -158,7 +158,8 @@ def _draws(seed: int, texts: list[Text]) -> Iterator[tuple[bytes, Text]]:
         yield hashlib.sha256("\0".join(parts).encode()).digest(), text
 
 
-def _encode(text: Text, tokenizer: Any) -> tuple[Ids, Ids | None]:
+def encode(text: Text, tokenizer: Any) -> tuple[Ids, Ids | None]:
+    """The ids of a text without special tokens, and its `Document.byte_ends`."""
     if text.tokens is not None:
         return text.tokens, None
     assert text.text is not None

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from evalharness.compat.transformers import deciding_settings
 from evalharness.data.chat_templates import templates_of
+from evalharness.data.documents import Document, Text, bos_token, encode
 from evalharness.engines.base import LoadedModel
+from evalharness.engines.fingerprint import tokenizer_fingerprint
 from evalharness.errors import InputError, short
 from evalharness.pair.side import Side
 from evalharness.spec.suite import Suite
 
 NEEDS_SAME = "perplexity, KL, agreement, logit, calibration and layer metrics"
 STILL = "Bits per byte and tasks still run: set `tokenizers: different` in the suite."
+MEND = (
+    "Mend that tokenizer, or name the reference's with model.tokenizer in its model file; if each "
+    "side is to read tokens of its own, set `tokenizers: different` in the suite"
+)
 
 
 def check_pair(reference: Side, candidate: Side, suite: Suite) -> list[str]:
@@ -66,10 +75,10 @@ def _other_templates(a: LoadedModel, b: LoadedModel, suite: Suite) -> list[str]:
 
 
 def _tokens(reference: Side, candidate: Side, suite: Suite) -> list[str]:
-    if suite.tokenizers == "different" or not suite.corpora:
+    if suite.tokenizers == "different":
         return []
     a, b = reference.loaded, candidate.loaded
-    if reference.vocab_size != candidate.vocab_size:
+    if suite.corpora and reference.vocab_size != candidate.vocab_size:
         raise InputError(
             f"the vocabularies differ in size ({a.name}: {reference.vocab_size}, {b.name}: "
             f"{candidate.vocab_size}), so {NEEDS_SAME} are impossible",
@@ -78,21 +87,29 @@ def _tokens(reference: Side, candidate: Side, suite: Suite) -> list[str]:
             remedy=STILL,
         )
     check_vocabulary(suite, (a.name, a.tokenizer), (b.name, b.tokenizer), b.manifest.source)
-    if all(c.tokens is not None for c in suite.corpora):
-        return []  # ids are given: no tokenizer has a say
-    if a.manifest.tokenizer_fingerprint != b.manifest.tokenizer_fingerprint:
-        return [
-            "the two tokenizers share a vocabulary but are not the same build; both models are fed "
-            "the reference's token ids"
-        ]
-    return []
+    same = a.manifest.tokenizer_fingerprint == b.manifest.tokenizer_fingerprint
+    if same or not _reads_text(suite):
+        return []
+    return [
+        "the two tokenizers share a vocabulary but are not the same build; both models are fed "
+        "the reference's token ids"
+    ]
 
 
-def check_vocabulary(
-    suite: Suite, reference: tuple[str, Any], candidate: tuple[str, Any], source: str
-) -> None:
-    """Raise `InputError` unless both tokenizers, each with its side's name, number alike."""
-    if suite.tokenizers == "different" or all(c.tokens is not None for c in suite.corpora):
+def _reads_text(suite: Suite) -> bool:
+    """Whether a tokenizer has a say; it has none where ids are given."""
+    return bool(suite.tasks) or any(c.tokens is None for c in suite.corpora)
+
+
+Named = tuple[str, Any]  # a side's name and its tokenizer
+
+
+def check_vocabulary(suite: Suite, reference: Named, candidate: Named, source: str) -> None:
+    """Raise `InputError` unless both tokenizers number alike, where both are to be fed one's ids.
+
+    ``source`` is where the candidate was found.
+    """
+    if suite.tokenizers == "different" or not _reads_text(suite):
         return
     ours, theirs = reference[1].get_vocab(), candidate[1].get_vocab()
     if ours == theirs:
@@ -106,3 +123,42 @@ def check_vocabulary(
         key="model.tokenizer",
         remedy=STILL,
     )
+
+
+def other_tokens(
+    suite: Suite,
+    reference: Named,
+    candidate: Named,
+    documents: Sequence[Document],
+    texts: Sequence[Text],
+) -> list[str]:
+    """Why the candidate is not fed what it would be fed where it is used; empty where it is.
+
+    ``documents`` are those of ``texts``, by the reference's tokenizer.
+    """
+    (ours, our_tokenizer), (theirs, their_tokenizer) = reference, candidate
+    read = [d for d in documents if texts[d.text].tokens is None]
+    alike = tokenizer_fingerprint(our_tokenizer) == tokenizer_fingerprint(their_tokenizer)
+    if suite.tokenizers == "different" or alike or not read:
+        return []
+    found = []
+    others = [
+        d for d in read if not np.array_equal(d.tokens, encode(texts[d.text], their_tokenizer)[0])
+    ]
+    if others:
+        first = f"{others[0].corpus}/{others[0].id}"
+        found.append(
+            f"{len(others):,} of {len(read):,} documents become other tokens (the first: {first})"
+        )
+    before = [
+        "no BOS" if (bos := bos_token(t)) is None else f"the BOS {t.convert_ids_to_tokens(bos)!r}"
+        for t in (their_tokenizer, our_tokenizer)
+    ]
+    if before[0] != before[1]:
+        found.append(f"{before[0]} comes before a text, where that of {ours} puts {before[1]}")
+    if not found:
+        return []
+    return [
+        f"by the tokenizer of {theirs}, which is not that of {ours}, {'; '.join(found)}. Both "
+        f"sides were fed the tokens of {ours}. {MEND}"
+    ]

@@ -35,8 +35,11 @@ def begin(
     watcher: Watcher | None,
     floor: Floor,
     noted: list[str],
+    anomalies: list[str],
 ) -> Run:
     """Create the run, or take up the one that is there.
+
+    ``noted`` are warnings, and ``anomalies`` what is wrong with the candidate beside the reference.
 
     Raises
     ------
@@ -45,6 +48,7 @@ def begin(
 
     """
     sides = _sides(job, reference.side, candidate)
+    sides["candidate"]["anomalies"] += anomalies
     inputs = decisive(job, reference, candidate)
     identity = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
     loaded = (reference.side.loaded, candidate.loaded)

@@ -18,7 +18,7 @@ from evalharness.compat.silence import Warned, warnings_kept
 from evalharness.data.calibration import calibration_windows
 from evalharness.data.windows import longest
 from evalharness.gates import check_layers, refuse_noise
-from evalharness.pair.compatible import check_pair
+from evalharness.pair.compatible import check_pair, other_tokens
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.pair.texts.two_tokenizers import (
@@ -72,7 +72,18 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         if readings is not None:
             noted += left_out(reference.documents, readings, candidate.loaded.name)
         work = Measurement(job, memory, reference, candidate, progress, readings)
-        run = begin(job, reference, candidate, watcher=work.watcher, floor=floor, noted=noted)
+        unlike = _other_tokens(job, reference, candidate)
+        for text in unlike:
+            progress.tell(text)
+        run = begin(
+            job,
+            reference,
+            candidate,
+            watcher=work.watcher,
+            floor=floor,
+            noted=noted,
+            anomalies=unlike,
+        )
         try:
             loaded = time.perf_counter()
             with _noting(warned, run), finishing_blocks() as interrupted:
@@ -120,6 +131,11 @@ def _readings(job: Job, reference: Reference, candidate: Side) -> Readings | Non
         tokenizer=candidate.loaded.tokenizer,
         vocab_size=candidate.vocab_size,
     )
+
+
+def _other_tokens(job: Job, reference: Reference, candidate: Side) -> list[str]:
+    ours, theirs = ((s.loaded.name, s.loaded.tokenizer) for s in (reference.side, candidate))
+    return other_tokens(job.suite, ours, theirs, reference.documents, job.texts)
 
 
 @contextmanager

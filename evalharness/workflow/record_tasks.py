@@ -65,6 +65,7 @@ def record_tasks(
                     progress=advance.report,
                     done=frozenset(done),
                     kept=kept,
+                    same_tokens=suite.tokenizers == "same",
                 ):
                     run.warn(task.notes)
                     run.write_block(f"task-{task.task}", task_tables(task))

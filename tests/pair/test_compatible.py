@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from evalharness.data.documents import Text, tokenize
+from evalharness.errors import InputError
 from evalharness.gates import policy_from
-from evalharness.pair.compatible import check_pair
+from evalharness.pair.compatible import MEND, check_pair, check_vocabulary, other_tokens
 from evalharness.results.assemble import build
 from evalharness.results.judge import judge
 from evalharness.run.directory import InMemory
 from evalharness.spec.suite import Suite
 from evalharness.spec.yamlfile import parse_yaml
+from tests.conftest import TEXT, tiny_tokenizer
 from tests.synthetic.pair import Pair, run
 
 RULES = "version: 1\nname: n\ngates: [{metric: kl.mean, max: 1, on_missing: inconclusive}]\n"
@@ -72,3 +77,60 @@ def test_what_was_wrong_on_loading_is_an_anomaly_of_the_run() -> None:
     _, decision, anomalies = judge(InMemory(known, made.tables), rules)
     assert decision.verdict == "ANOMALOUS"
     assert [(a.kind, a.message) for a in anomalies] == [("loading", "int4: the head was replaced")]
+
+
+def unmerged() -> Any:
+    """The tiny tokenizer with half of its merges: the same vocabulary, other tokens."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = json.loads(tiny_tokenizer().backend_tokenizer.to_str())
+    state["model"]["merges"] = state["model"]["merges"][::2]
+    backend = Tokenizer.from_str(json.dumps(state))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>")
+
+
+def said_of(suite: Suite, ours: Any, theirs: Any, texts: list[Text]) -> list[str]:
+    """What is said of a candidate with the tokenizer ``theirs``."""
+    documents = tokenize(texts, suite, ours, 300)
+    return other_tokens(suite, ("base", ours), ("cand", theirs), documents, texts)
+
+
+def test_a_candidate_that_reads_texts_as_other_tokens_is_said(suite: Suite) -> None:
+    """How many, the first of them, and that they were fed in the reference's."""
+    texts = [Text("c", "plain", "z", None, {}), Text("c", "d", TEXT, None, {})]
+    texts += [Text("c", "z", "zzz", None, {}), Text("c", "e", TEXT[4:], None, {})]
+    assert said_of(suite, tiny_tokenizer(), unmerged(), texts) == [
+        "by the tokenizer of cand, which is not that of base, 2 of 3 documents become other tokens "
+        f"(the first: c/d). Both sides were fed the tokens of base. {MEND}"
+    ]
+    assert said_of(suite, tiny_tokenizer(), tiny_tokenizer(), texts) == []
+    assert said_of(suite, tiny_tokenizer(), unmerged(), texts[2:3]) == []  # another build, is all
+    different = suite.model_copy(update={"tokenizers": "different"})
+    assert said_of(different, tiny_tokenizer(), unmerged(), texts) == []
+
+
+def test_a_candidate_that_expects_another_beginning_is_said(suite: Suite) -> None:
+    """Whichever side puts a BOS before a text."""
+    texts = [Text("c", "d", TEXT, None, {})]
+    plain, bos = tiny_tokenizer(), tiny_tokenizer(bos=True)
+    (more,), (less,) = said_of(suite, plain, bos, texts), said_of(suite, bos, plain, texts)
+    assert ", the BOS '<eos>' comes before a text, where that of base puts no BOS. Both" in more
+    assert ", no BOS comes before a text, where that of base puts the BOS '<eos>'. Both" in less
+
+
+def test_a_tokenizer_has_no_say_where_ids_are_given(suite: Suite) -> None:
+    """They are fed as they are."""
+    ids = [Text("c", "d", None, np.arange(1, 9), {})]
+    assert said_of(suite, tiny_tokenizer(), unmerged(), ids) == []
+
+
+def test_tasks_alone_need_one_vocabulary_as_well() -> None:
+    """Both sides are asked in the reference's tokens; else the suite says that each has its own."""
+    own = tiny_tokenizer()
+    own.add_tokens(["fox"])
+    suite = Suite.model_validate({"name": "s", "tasks": [{"name": "t"}]})
+    sides = ("base", own), ("cand", tiny_tokenizer())
+    with pytest.raises(InputError, match=r"differ in 1 tokens; 'fox' is \d+ and None"):
+        check_vocabulary(suite, *sides, "here")
+    check_vocabulary(suite.model_copy(update={"tokenizers": "different"}), *sides, "here")

@@ -1,4 +1,4 @@
-"""Sides that read tokens of their own: what is too short for either, said before and after."""
+"""Sides whose tokenizers are two: what is too short for either, and what either would read."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pytest
 
 from evalharness.cli.dry_run import describe
 from evalharness.errors import InputError
+from evalharness.pair.compatible import MEND
 from evalharness.workflow.compare import compare
 from evalharness.workflow.own_tokens import check_own_tokens
-from tests.conftest import TEXT
+from tests.conftest import TEXT, tiny_tokenizer
 from tests.pair.texts.test_two_tokenizers import words
 from tests.workflow.jobs import job
 
@@ -64,3 +65,32 @@ def test_what_is_too_short_for_the_candidate_is_counted_and_the_rest_is_measured
     assert result.verdict == "PASS"
     assert len(run.table("timings")) == 8
     assert {r["bytes_ref"] > 0 for r in run.table("documents").to_pylist()} == {True}
+
+
+def test_a_candidate_that_shipped_without_its_bos_is_anomalous(project: Path, tiny: Any) -> None:
+    """Fed as the reference is, the same weights differ in nothing; used, they read other tokens."""
+    for name, bos in (("base", True), ("bare", False)):
+        tiny_tokenizer(bos=bos).save_pretrained(project / name)
+        (project / f"{name}.yaml").write_text(
+            f"name: {name}\nmodel: {{path: {tiny()}, dtype: float32, device: cpu, "
+            f"tokenizer: {project / name}}}\n"
+        )
+    rows = [f"<eos>{TEXT[:60]}", TEXT[5:70], TEXT[7:80], TEXT[9:90]]
+    text = "".join(json.dumps({"text": row, "kind": "odd"}) + "\n" for row in rows)
+    (project / "texts.jsonl").write_text(text)
+    suite = project / "suite.yaml"
+    suite.write_text(suite.read_text().replace("probes: [layers]\nlayers: {windows: 4}\n", ""))
+    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.mean, max: 1}\n")
+    plan = job(project, candidate="bare.yaml")
+    said = (
+        "by the tokenizer of bare, which is not that of base, no BOS comes before a text, where "
+        f"that of base puts the BOS '<eos>'. Both sides were fed the tokens of base. {MEND}"
+    )
+    own = "1 document begins with the BOS token (0) already, and no second one is put before it"
+    assert {f"  ANOMALOUS: {said}", f"  {own}"} <= set(map(str, describe([plan])))
+    result, run = compare(plan)
+    assert [a.message for a in result.anomalies] == [said]
+    assert result.verdict == "ANOMALOUS"
+    assert own in run.manifest["warnings"]
+    (kl,) = (m for m in result.metrics if m.id == "kl.mean" and not m.scope)
+    assert kl.value == 0

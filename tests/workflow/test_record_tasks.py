@@ -31,7 +31,7 @@ def test_out_of_memory_halves_the_batch_and_what_is_said_of_scoring_is_a_warning
 ) -> None:
     """The same records come out; a model that cannot be packed is named in the run."""
     pair = side(tiny, 0), side(tiny, 1)
-    suite: Any = SimpleNamespace(batch_size=4, seed=0)
+    suite: Any = SimpleNamespace(batch_size=4, seed=0, tokenizers="same")
     real = pair[1].model.model.forward
 
     def forward(*args: Any, input_ids: Any, **options: Any) -> Any:

@@ -16,17 +16,35 @@ from evalharness.compat.lm_eval import context_length, model_class
 from evalharness.engines.base import LoadedModel
 from evalharness.errors import RunError, plural
 from evalharness.pair.rows_alone import alone_because
+from evalharness.pair.tasks.own_tokens import OwnTokens
 
 _Model: Any = model_class()
+_FIRST = "the token before what has no context"
 
 
 class PlainLM(_Model):  # type: ignore[misc]  # lm-eval ships no types
     """lm-eval's model over a loaded one, whose weights it leaves as they are."""
 
-    def __init__(self, loaded: LoadedModel, **options: Any) -> None:
-        super().__init__(loaded.model, loaded.tokenizer, **options)
+    def __init__(self, loaded: LoadedModel, tokenizer: Any = None, **options: Any) -> None:
+        super().__init__(loaded.model, tokenizer or loaded.tokenizer, **options)
         self._loaded = loaded
+        self.own_tokens: OwnTokens | None = None  # where ``tokenizer`` is not the model's own
         self.prompts: dict[str, int] = {}  # and how many tokens each lost at its beginning
+
+    def tok_encode(self, string: str, *args: Any, **options: Any) -> Any:
+        ids = super().tok_encode(string, *args, **options)
+        if self.own_tokens is not None:
+            self.own_tokens.see(string, ids, *args, **options)
+        return ids
+
+    def loglikelihood(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        if any(r.args[0] == "" for r in requests):
+            self._see_special("prefix_token_id", _FIRST)
+        return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = True) -> Any:
+        self._see_special("prefix_token_id", _FIRST)
+        return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
     def _loglikelihood_tokens(self, requests: Any, **options: Any) -> Any:
         self.fit(requests)
@@ -35,10 +53,15 @@ class PlainLM(_Model):  # type: ignore[misc]  # lm-eval ships no types
 
     def generate_until(self, requests: Any, **options: Any) -> Any:
         """As lm-eval's own."""
+        self._see_special("eot_token_id", "the token that ends an answer")
         prompts = (len(self.tok_encode(r.args[0])) for r in requests)
         new = (int(r.args[1].get("max_gen_toks", self.max_gen_toks)) for r in requests)
         with self._exact(max(prompts, default=0) + max(new, default=0)):
             return super().generate_until(requests, **options)
+
+    def _see_special(self, name: str, what: str) -> None:
+        if self.own_tokens is not None:
+            self.own_tokens.see_special(name, what, getattr(self, name))
 
     @contextmanager
     def _exact(self, longest: int) -> Iterator[None]:

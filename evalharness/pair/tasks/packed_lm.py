@@ -11,9 +11,11 @@ from typing import Any
 import numpy.typing as npt
 
 from evalharness.engines.base import LoadedModel
+from evalharness.engines.fingerprint import tokenizer_fingerprint
 from evalharness.pair.rows_alone import alone_because
 from evalharness.pair.tasks.hflm import PlainLM
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
+from evalharness.pair.tasks.own_tokens import OwnTokens
 from evalharness.pair.tasks.packed_pass import Key, PackedSide, PairedPass
 from evalharness.pair.tasks.packing_trial import reached, unsupported
 
@@ -58,6 +60,7 @@ class PackedScorer:
         max_length: int,
         answered: Callable[[int], None],
         kept: KeptPrompts | None = None,
+        same_tokens: bool = True,
     ) -> None:
         sides = [PackedSide(side) for side in (reference, candidate)]
         self.notes = [
@@ -71,22 +74,32 @@ class PackedScorer:
         self._tried = 0  # tokens of the longest request that was asked after
         self._window: int | None = None  # of the narrowest attention
         self._names = " and ".join(dict.fromkeys(s.side.loaded.name for s in sides))
+        # Different vocabularies: the ids of one side mean nothing to the other.
+        same_tokens = same_tokens and (
+            reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab()
+        )
         self.paired = PairedPass(
             sides,
             batch_size=batch_size,
             max_length=max_length,
             answered=answered,
             kept=kept,
-            # Different vocabularies: the ids of one side mean nothing to the other.
-            together=reference.tokenizer.get_vocab() == candidate.tokenizer.get_vocab()
-            and sides[0].side.vocab_size == sides[1].side.vocab_size,
+            together=same_tokens and sides[0].side.vocab_size == sides[1].side.vocab_size,
         )
+        options: dict[str, Any] = {
+            "batch_size": batch_size,
+            "max_length": max_length,
+            "answered": answered,
+        }
+        asked = reference.tokenizer if same_tokens else candidate.tokenizer
         self.lms = [
-            PackedLM(
-                side, self, number, batch_size=batch_size, max_length=max_length, answered=answered
-            )
-            for number, side in enumerate((reference, candidate))
+            PackedLM(reference, self, 0, **options),
+            PackedLM(candidate, self, 1, tokenizer=asked, **options),
         ]
+        own = candidate.tokenizer
+        if same_tokens and tokenizer_fingerprint(own) != tokenizer_fingerprint(asked):
+            names = (reference.name, candidate.name)
+            self.lms[1].own_tokens = OwnTokens(self.lms[1], own, names)
 
     def positions(self) -> dict[str, npt.NDArray[Any]]:
         """`PairedPass.positions` of all that was asked since `forget`."""
@@ -96,6 +109,13 @@ class PackedScorer:
         """Drop what is known of the task."""
         self.asked.clear()
         self.paired.forget()
+        if self.lms[1].own_tokens is not None:
+            self.lms[1].own_tokens.forget()
+
+    def anomalies(self, task: str) -> list[str]:
+        """Why what was asked in ``task`` is not what the candidate would be asked."""
+        own = self.lms[1].own_tokens
+        return [] if own is None else own.said(task)
 
     def takes(self, requests: Any) -> bool:
         """Whether ``requests`` can be packed; if not, says so once in ``notes``."""

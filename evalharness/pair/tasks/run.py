@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,6 +58,7 @@ def run_tasks(
     progress: RequestsAnswered | None = None,
     done: Collection[str] = (),
     kept: KeptPrompts | None = None,
+    same_tokens: bool = True,
 ) -> Iterator[TaskRun]:
     """Score each leaf task on both sides; yields it as soon as it is done.
 
@@ -71,6 +72,7 @@ def run_tasks(
         streams.
     done : names of tasks to leave out (they are recorded already).
     kept : the reference's hidden states, filled and used: pass the same for its other candidates.
+    same_tokens : both sides are asked in the tokens of the reference; else each in its own.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def run_tasks(
 
     with quiet():
         try:
-            scorer = _scorer(loaded, batch_size, count, kept)
+            scorer = _scorer(loaded, batch_size, count, kept, same_tokens)
         except (RuntimeError, MemoryError) as error:
             raise _failed(error, "trying whether tasks can be packed") from error
     both = f"{reference.name} and {candidate.name}"
@@ -103,6 +105,7 @@ def run_tasks(
             notes = tuple(n for n in found if n not in said)
             said.update(notes)
             run = _task_run(task, scored[0], scored[1], scorer.positions(), notes)
+            run = replace(run, anomalies=(*run.anomalies, *scorer.anomalies(task.name)))
             scorer.forget()
         yield run
 
@@ -126,6 +129,7 @@ def _scorer(
     batch_size: int,
     count: RequestCount,
     kept: KeptPrompts | None,
+    same_tokens: bool,
 ) -> PackedScorer:
     from evalharness.pair.tasks.hflm import common_max_length
     from evalharness.pair.tasks.packed_lm import PackedScorer
@@ -136,6 +140,7 @@ def _scorer(
         max_length=common_max_length(*loaded),
         answered=count.answered,
         kept=kept,
+        same_tokens=same_tokens,
     )
 
 
