@@ -57,6 +57,7 @@ NLL_SHIFT = mean_metric(
     difference=True,
     identity=0.0,
     symmetric="odd",
+    signed=True,
     source="mean of candidate NLL − reference NLL; Miller 2411.00640",
     spread=Spread(0.03),
     shown=("scopes",),
@@ -72,6 +73,7 @@ mean_metric(
     unit="ratio",
     direction="lower",
     identity=1.0,
+    signed=True,
     source="exp(nll.shift)",
     spread=Spread(0.03),
     shown=("summary", "tile", "candidates", "proposal"),
@@ -137,5 +139,6 @@ mean_metric(
     scopes=_byte_scopes,
     scope_keys=TEXT_KEYS,
     records="documents",
+    signed=True,
     source="NLL / (ln 2 · UTF-8 bytes of the scored text), paired by document",
 )

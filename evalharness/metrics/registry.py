@@ -72,6 +72,7 @@ class Metric:
     compute : its estimate in one scope.
     identity : its value for a model against itself; None where that depends on the model.
     difference : whether it is candidate − reference, 0 when nothing changed.
+    signed : whether it tells harm from gain, where a divergence only says how much moved.
     symmetric : what swapping the sides does: nothing (even), change the sign (odd), or neither.
     shift_invariant : unchanged when a constant is added to every logit of a row.
     deterministic : counted and not sampled, so that no interval is owed.
@@ -101,6 +102,7 @@ class Metric:
     brief: str = ""
     family: Family = OTHER
     difference: bool = False
+    signed: bool = False
     symmetric: Literal["even", "odd"] | None = None
     shift_invariant: bool = True
     deterministic: bool = False

@@ -89,6 +89,7 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     "Task score shift",
     family=TASK,
     spread=Spread(math.sqrt(0.05)),  # 5% of the items flip
+    signed=True,
     shown=("proposal",),
     unit="as the task",
     direction="higher",

@@ -16,6 +16,7 @@ from evalharness.report.glossary import (
     unit_beside,
     unit_words,
 )
+from evalharness.report.remarks import remarks
 from evalharness.report.safe_text import visible
 from evalharness.spec.result import CompressionManifest, Result
 
@@ -100,6 +101,7 @@ def _gates(result: Result) -> str:
         )
     head = ["Verdict", "Gate", "Observed>", "Interval>", "Limit>", "Why"]
     more = f"\n\nand {plural(len(folded), 'more gate')}, all PASS" if folded else ""
+    more += "".join(f"\n\n{escape(text)}" for text in remarks(result))
     return f"**{gate_rows.tally(result)}**\n\n{table(head, rows)}{more}"
 
 

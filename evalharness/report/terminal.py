@@ -22,6 +22,7 @@ from evalharness.report.glossary import (
     unit_beside,
     unit_words,
 )
+from evalharness.report.remarks import remarks
 from evalharness.report.safe_text import short, visible
 from evalharness.spec.estimate import Verdict
 from evalharness.spec.result import Result
@@ -213,6 +214,7 @@ def _gates(result: Result, width: int) -> RenderableType:
     parts: list[RenderableType] = [Text(gate_rows.tally(result), style="bold"), table]
     if folded:
         parts.append(Text(f"and {plural(len(folded), 'more gate')}, all PASS", style="dim"))
+    parts += [Text(text, style="dim") for text in remarks(result)]
     if reasons.row_count:
         parts += [Text(""), reasons]
     return Group(*parts)

@@ -16,6 +16,7 @@ from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.results import activations as inputs
 from evalharness.results.chart_data import chart_data, worst_tokens
 from evalharness.results.layers import layers
+from evalharness.results.reach import near_lossless, unseen
 from evalharness.results.routing import routing
 from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
@@ -45,6 +46,7 @@ def build(run: Recorded, estimates: Estimates, decision: Decision, found: list[A
         k: CompressionManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()
     }
     same = same_model(manifest, estimates)
+    metrics = estimates.all(CONFIDENCE)
     return Result(
         evalharness_version=__version__,
         verdict=decision.verdict,
@@ -55,9 +57,11 @@ def build(run: Recorded, estimates: Estimates, decision: Decision, found: list[A
         suite=manifest["suite"]["name"],
         policy=decision.policy,
         created=manifest["created"],
-        metrics=estimates.all(CONFIDENCE),
+        metrics=metrics,
         gates=decision.gates,
         waivers=decision.waivers,
+        unseen=unseen(decision.gates, metrics),
+        near_lossless=near_lossless(decision.gates, metrics),
         layers=layers(evidence, estimates),
         matching=Matching(**matched) if (matched := manifest.get("matching")) else None,
         weights=weights(evidence),
@@ -91,6 +95,8 @@ def decided_again(run: Run, before: Result, decision: Decision, found: list[Anom
             "policy": decision.policy,
             "gates": decision.gates,
             "waivers": decision.waivers,
+            "unseen": unseen(decision.gates, before.metrics),
+            "near_lossless": near_lossless(decision.gates, before.metrics),
             "anomalies": found,
             "warnings": [*run.manifest.get("warnings", []), *decision.warnings],
         }

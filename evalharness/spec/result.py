@@ -222,6 +222,28 @@ class Repair(Part):
     keep: dict[str, Any] = {}  # the set in other tools' syntax
 
 
+class Unseen(Part):
+    """The fault that every PASS of a mean over documents leaves open.
+
+    Documents drawn at random hold none of the faulty ones, with a probability above 1 −
+    ``confidence``, where these are a smaller ``share`` of all.
+    """
+
+    share: float
+    documents: int  # behind the gate with the fewest
+    scope: Scope = {}  # of that gate
+    confidence: float
+    gates: list[str]  # the ids of those PASSes
+
+
+class NearLossless(Part):
+    """A mean KL so small that it does not follow task scores."""
+
+    kl: float  # upper end of the mean's interval, nats a token
+    limit: float  # up to which it is called so
+    gates: list[str]  # ids of those on signed metrics, which tell harm from mere displacement
+
+
 class Waiver(Part):
     gate: str
     match: Scope = {}  # only these of the gate's scopes; empty: all
@@ -247,6 +269,8 @@ class Result(Part):
     metrics: list[Estimate]
     gates: list[GateResult]
     waivers: list[Waiver] = []
+    unseen: Unseen | None = None  # null: no gate on a mean over documents passed
+    near_lossless: NearLossless | None = None
     layers: list[LayerResult] = []
     matching: Matching | None = None
     weights: list[WeightResult] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from evalharness.report import gate_rows
+from evalharness.report.remarks import remarks
 from evalharness.report.section import Section
 from evalharness.report.templates import template
 from evalharness.spec.result import Result, Waiver
@@ -13,7 +14,13 @@ def render(r: Result) -> str:
     rows, folded = gate_rows.fold(gate_rows.gate_rows(r))
     if not rows:
         return ""
-    return template("sections/gates.html.j2", rows=rows, folded=folded, waivers=waivers(r))
+    return template(
+        "sections/gates.html.j2",
+        rows=rows,
+        folded=folded,
+        remarks=remarks(r),
+        waivers=waivers(r),
+    )
 
 
 def waivers(result: Result) -> list[Waiver]:
