@@ -194,8 +194,8 @@ def _run(folder: Path) -> Left:
 
 
 def _readable(folder: Path) -> Left:
-    """The run, whatever lies beside it until it is taken up."""
-    return {**_run(folder), "strays": []}
+    """What the run says; until it is taken up, more may lie beside that, or be recorded."""
+    return {"result": _run(folder)["result"]}
 
 
 COMMANDS = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.crash.commands import Command, Left
+from tests.crash.damage import files_of
 from tests.crash.disk import Disk
 from tests.crash.forks import Ended, forked, typed
 
@@ -32,11 +33,13 @@ class Sweep:
         self.command, self.project, self.folder = command, project, folder
         whole = folder / "whole"
         command.begins(project, whole)
-        if command.before:
-            self.before = command.before(whole)
+        states = [] if command.before is None else [command.before(whole)]
         ended = command.run(command.typed(project), whole)
         assert ended.code in (0, 1, 3), ended.said
         self.code, self.left = ended.code, command.left(whole)
+        if command.before is not None:
+            states.append(command.before(whole))
+        self.states = states  # as before and as after, which are all that may be read
 
     def points(self, losses: tuple[str, ...] = (), every: int = 1) -> Iterator[Point]:
         """Each ``every``-th operation, killed and with these losses of power."""
@@ -47,6 +50,12 @@ class Sweep:
                 if place.exists():
                     yield Point(number, operation, how, self.wrong_with(place))
                     shutil.rmtree(place)
+
+    def kept(self, every: int = 9) -> list[Path]:
+        """What a kill leaves before each ``every``-th operation, where a file is there."""
+        number = len(self._traced((), every))
+        places = (self.folder / f"{n}-{KILL}" for n in range(0, number, every))
+        return [place for place in places if files_of(place)]
 
     def _traced(self, losses: tuple[str, ...], every: int) -> list[str]:
         """Run the command once and keep what is left before each operation; returns those."""
@@ -77,10 +86,9 @@ class Sweep:
     def wrong_with(self, place: Path) -> str:
         """What is wrong with what is left at ``place``, once it is taken up; nothing: empty."""
         try:
-            if self.command.before is not None:
-                old = self.command.before(place)
-                if old not in (self.before, self.left):
-                    return "different: neither as before nor as after"
+            read = self.command.before
+            if read is not None and read(place) not in self.states:
+                return "different: neither as before nor as after"
             arguments = self.command.again(self.project, place)
             ended = Ended(self.code, "")
             if arguments is not None:

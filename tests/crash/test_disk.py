@@ -1,0 +1,78 @@
+"""The simulated disk itself: what was synced is there, and what was not may be lost."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from evalharness.run.files import make_folder, write_text
+from tests.crash.disk import LOSSES, Disk
+
+
+def synced(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    os.fsync(descriptor)
+    os.close(descriptor)
+
+
+def left(disk: Disk, to: Path, loss: str) -> dict[str, str]:
+    disk.powerless(to, loss, seed=1)
+    return {str(p.relative_to(to)): p.read_text() for p in to.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    path = tmp_path / "root"
+    path.mkdir()
+    (path / "old").write_text("old")
+    return path
+
+
+def test_each_operation_is_met_before_it_is_done(root: Path) -> None:
+    met: list[str] = []
+    disk = Disk(root, met.append)
+    with disk.watched():
+        (root / "a").mkdir()
+        (root / "a" / "b").write_text("text")
+        os.replace(root / "a" / "b", root / "c")
+        (root / "a").rmdir()
+        (root / "c").unlink()
+        (root.parent / "elsewhere").write_text("not met")
+    operations = ["mkdir a", "open a/b", "write a/b", "write half of a/b", "replace c"]
+    assert met == [*operations, "remove a", "remove c"]
+    assert Path.write_text  # what was patched is as it was
+    (root / "d").write_text("not met")
+    assert len(met) == 7
+
+
+def test_what_is_not_synced_is_lost(root: Path, tmp_path: Path) -> None:
+    """A file's bytes by its own fsync, its name by its folder's."""
+    disk = Disk(root, lambda operation: None)
+    with disk.watched():
+        (root / "bytes").write_text("x")
+        synced(root / "bytes")
+        (root / "name").write_text("x")
+        (root / "old").write_text("new")
+    assert left(disk, tmp_path / "1", "dropped") == {"old": "old"}
+    assert left(disk, tmp_path / "2", "names") == {"old": "old", "bytes": "x", "name": ""}
+    with disk.watched():
+        synced(root)
+        synced(root / "name")
+        os.replace(root / "name", root / "old")
+    assert left(disk, tmp_path / "3", "dropped") == {"old": "old", "bytes": "x", "name": "x"}
+    assert left(disk, tmp_path / "4", "names") == {"old": "x", "bytes": "x"}
+    some = left(disk, tmp_path / "5", "some")
+    assert some in ({"old": "old", "bytes": "x", "name": "x"}, {"old": "x", "bytes": "x"})
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_our_own_writing_survives_it(root: Path, tmp_path: Path, loss: str) -> None:
+    """Whole, with the folders above it, once the function has returned."""
+    disk = Disk(root, lambda operation: None)
+    with disk.watched():
+        make_folder(root / "a" / "b")
+        write_text(root / "a" / "b" / "c", "text")
+        write_text(root / "old", "new")
+    assert left(disk, tmp_path / "left", loss) == {"a/b/c": "text", "old": "new"}
