@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalharness.data.documents import Document, Ids
+from evalharness.errors import plural
 from evalharness.spec.suite import Suite, Windowing
 
 
@@ -98,7 +99,7 @@ def own_bos(documents: Sequence[Document], bos: int | None) -> list[str]:
     count = sum(begins_with(document, bos) for document in documents)
     if not count:
         return []
-    begin = f"{count} documents begin" if count > 1 else "1 document begins"
+    begin = f"{plural(count, 'document')} {'begin' if count > 1 else 'begins'}"
     return [f"{begin} with the BOS token ({bos}) already, and no second one is put before it"]
 
 

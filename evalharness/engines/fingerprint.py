@@ -49,11 +49,22 @@ def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
         state: dict[str, Any] = json.loads(backend.to_str())
         state.pop("padding", None)
         state.pop("truncation", None)
+        if getattr(tokenizer, "split_special_tokens", False):  # no part of the backend's state
+            state["split_special_tokens"] = True
     else:
         state = {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab()}
     special = {k: str(v) for k, v in tokenizer.special_tokens_map.items()}
     text = json.dumps([state, special], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def read_alike(one: Tokenizer, other: Tokenizer) -> bool:
+    """Whether two tokenizers are known to make the same ids of any text.
+
+    Of one that is written in Python only its vocabulary is known.
+    """
+    fast = all(getattr(t, "backend_tokenizer", None) is not None for t in (one, other))
+    return one is other or (fast and tokenizer_fingerprint(one) == tokenizer_fingerprint(other))
 
 
 def plain_tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:

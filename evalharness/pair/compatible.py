@@ -11,7 +11,7 @@ from evalharness.compat.transformers import deciding_settings
 from evalharness.data.chat_templates import templates_of
 from evalharness.data.documents import Document, Text, bos_token, encode
 from evalharness.engines.base import LoadedModel
-from evalharness.engines.fingerprint import tokenizer_fingerprint
+from evalharness.engines.fingerprint import read_alike
 from evalharness.errors import InputError, short
 from evalharness.pair.side import Side
 from evalharness.spec.suite import Suite
@@ -138,8 +138,7 @@ def other_tokens(
     """
     (ours, our_tokenizer), (theirs, their_tokenizer) = reference, candidate
     read = [d for d in documents if texts[d.text].tokens is None]
-    alike = tokenizer_fingerprint(our_tokenizer) == tokenizer_fingerprint(their_tokenizer)
-    if suite.tokenizers == "different" or alike or not read:
+    if suite.tokenizers == "different" or not read or read_alike(our_tokenizer, their_tokenizer):
         return []
     found = []
     others = [

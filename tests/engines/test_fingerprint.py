@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizer
 
 from evalharness.engines import fingerprint
-from evalharness.engines.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from evalharness.engines.fingerprint import read_alike, tokenizer_fingerprint, weights_fingerprint
+from tests.conftest import tiny_tokenizer
 from tests.engines.conftest import byte_tokenizer, tiny
 
 
@@ -77,3 +79,49 @@ def test_a_token_or_a_special_token_changes_it() -> None:
     special.bos_token = "a"
     prints.add(tokenizer_fingerprint(special))
     assert len(prints) == 3
+
+
+class InPython(PreTrainedTokenizer):
+    """Two letters, and perhaps one more before every text."""
+
+    def __init__(self, first: str | None = None) -> None:
+        self.letters, self.first = {"a": 0, "b": 1}, first
+        super().__init__(bos_token="b")
+
+    @property
+    def vocab_size(self) -> int:
+        return len(self.letters)
+
+    def get_vocab(self) -> dict[str, int]:
+        return dict(self.letters)
+
+    def _tokenize(self, text: str, **_: Any) -> list[str]:
+        return list(text)
+
+    def _convert_token_to_id(self, token: str) -> int:
+        return self.letters[token]
+
+    def _convert_id_to_token(self, index: int) -> str:
+        return "ab"[index]
+
+    def build_inputs_with_special_tokens(self, ids: list[int], pair: Any = None) -> list[int]:
+        return ids if self.first is None else [self.letters[self.first], *ids]
+
+
+def test_what_is_done_with_special_tokens_in_a_text_changes_it() -> None:
+    """A setting beside the backend's state, which decides ids."""
+    plain, split = tiny_tokenizer(), tiny_tokenizer()
+    split.split_special_tokens = True
+    assert plain("<eos>")["input_ids"] != split("<eos>")["input_ids"]
+    assert tokenizer_fingerprint(plain) != tokenizer_fingerprint(split)
+    assert read_alike(plain, tiny_tokenizer())
+    assert not read_alike(plain, split)
+
+
+def test_tokenizers_in_python_are_not_known_to_read_alike() -> None:
+    """Their code may add what their vocabulary does not show."""
+    plain, bos = InPython(), InPython(first="b")
+    assert tokenizer_fingerprint(plain) == tokenizer_fingerprint(bos)
+    assert plain("a")["input_ids"] != bos("a")["input_ids"]
+    assert read_alike(plain, plain)
+    assert not read_alike(plain, bos)

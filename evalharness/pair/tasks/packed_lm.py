@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from evalharness.engines.base import LoadedModel
-from evalharness.engines.fingerprint import tokenizer_fingerprint
+from evalharness.engines.fingerprint import read_alike
 from evalharness.pair.rows_alone import alone_because
 from evalharness.pair.tasks.hflm import PlainLM
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
@@ -97,7 +97,7 @@ class PackedScorer:
             PackedLM(candidate, self, 1, tokenizer=asked, **options),
         ]
         own = candidate.tokenizer
-        if same_tokens and tokenizer_fingerprint(own) != tokenizer_fingerprint(asked):
+        if same_tokens and not read_alike(own, asked):
             names = (reference.name, candidate.name)
             self.lms[1].own_tokens = OwnTokens(self.lms[1], own, names)
 

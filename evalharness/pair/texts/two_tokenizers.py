@@ -11,7 +11,7 @@ import torch
 
 from evalharness.data.documents import Document, Text, bos_token, tokenize
 from evalharness.data.windows import Window, batches, by_document, cut
-from evalharness.errors import InputError
+from evalharness.errors import InputError, plural
 from evalharness.pair.side import Side, chunks
 from evalharness.pair.texts.token_pass import document_row, scored_bytes
 from evalharness.run import records
@@ -89,7 +89,7 @@ def left_out(documents: Sequence[Document], readings: Readings, name: str) -> li
     missing = len(documents) - len(readings)
     if not missing:
         return []
-    are = f"{missing} documents are" if missing > 1 else "1 document is"
+    are = f"{plural(missing, 'document')} {'are' if missing > 1 else 'is'}"
     return [f"{are} too short to score in the tokens of {name}, and left out of both sides"]
 
 
