@@ -225,12 +225,13 @@ def show_baseline(file: Annotated[Path, typer.Argument(metavar="FILE")]) -> None
     for e in stored.estimates:
         scope = ",".join(f"{k}={v}" for k, v in e.scope.items())
         value = "-" if e.value is None else f"{e.value:.6g}"
-        say(f"{e.id}{f'[{scope}]' if scope else ''}: {value}")
+        paired = ", paired" if stored.outcomes(e.id, e.scope) is not None else ""
+        say(f"{e.id}{f'[{scope}]' if scope else ''}: {value}{paired}")
 
 
 def _save(run: Path, to: Path) -> None:
     from evalharness.api import load_run
-    from evalharness.gates import save_baseline
+    from evalharness.gates import collect, save_baseline
     from evalharness.metrics.layers import metric_of
     from evalharness.results.judge import identity
     from evalharness.spec.estimate import Estimate
@@ -252,5 +253,6 @@ def _save(run: Path, to: Path) -> None:
         )
         for row in result.layers
     ]
-    save_baseline(to, str(run), identity(loaded.run), [*result.metrics, *layers])
+    kept = collect(loaded.estimates)
+    save_baseline(to, str(run), identity(loaded.run), [*result.metrics, *layers], kept)
     say(to)

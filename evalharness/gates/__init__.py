@@ -19,6 +19,7 @@ from evalharness.gates.resolvable import (
     resolved,
     spreads_from,
 )
+from evalharness.gates.stored_outcomes import collect
 from evalharness.gates.verdicts import decide, expired_waivers, result_ids
 from evalharness.gates.waivers import waiver_id
 from evalharness.spec.policy import Policy
@@ -33,6 +34,7 @@ __all__ = [
     "check_layers",
     "check_policy",
     "check_resolvable",
+    "collect",
     "decide",
     "expired_waivers",
     "explain",

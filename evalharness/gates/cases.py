@@ -11,9 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from evalharness.gates.baseline import StoredBaseline
-from evalharness.gates.judgement import Judgement, judge_case, only_finite, two_sided
+from evalharness.gates.judgement import (
+    Judgement,
+    judge_case,
+    only_finite,
+    strictest,
+    two_sided,
+)
 from evalharness.gates.limits import Side, Threshold, check_noise, threshold
+from evalharness.gates.ratchet import Ratchet
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
 from evalharness.metrics import REGISTRY, Estimates
@@ -48,7 +54,7 @@ class Bench:
     """What a policy is decided with."""
 
     estimates: Estimates
-    baseline: StoredBaseline | None
+    ratchet: Ratchet | None  # where a baseline is given
     confidence: float  # of a verdict, one-sided
 
     @property
@@ -79,6 +85,8 @@ class Bench:
         old = case.gate
         gate = replace(old, unless=None, max=top or old.max, min=bottom or old.min)
         estimate = case.judged.estimate
+        if gate.relative_to == "baseline":  # whose interval depends on the limit
+            estimate = self.estimate(gate.metric, case.scope)
         return self._case(gate, case.scope, estimate, noise=False).judged.verdict == "PASS"
 
     def _scopes(
@@ -103,6 +111,8 @@ class Bench:
         return Judgement("FAIL" if gate.on_missing == "fail" else "INCONCLUSIVE", estimate, why=why)
 
     def _case(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool = True) -> Case:
+        if gate.relative_to == "baseline":
+            return self._ratchet(gate, scope, estimate, noise)
         info = REGISTRY[gate.metric]
         limits, notes = [], []
         state, earned_by = self._earned(gate)
@@ -129,7 +139,25 @@ class Bench:
         return Case(gate, scope, judged, "".join(notes))
 
     def _threshold(self, gate: Gate, side: Side, limit: Limit, scope: Scope) -> Threshold:
-        return threshold(gate, side, limit, scope, self.estimate, self.baseline)
+        return threshold(gate, side, limit, scope, self.estimate)
+
+    def _ratchet(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool) -> Case:
+        """``gate`` held against a baseline, limit by limit: an interval belongs to its limit."""
+        if self.ratchet is None:
+            raise gate.error(
+                "relative to a baseline, and none is given",
+                ("relative_to",),
+                "Give `baseline: FILE` in the policy; `evalharness baseline save RUN` makes one.",
+            )
+        info = REGISTRY[gate.metric]
+        judged, notes = [], []
+        for side, limit in _sides(gate.max, gate.min):
+            found, one, how = self.ratchet.judged(gate, side, limit, estimate, self.two_sided)
+            if noise:
+                check_noise(gate, one, info, estimate.noise_floor)
+            notes.append(f" ({limit} relative to the baseline{how})")
+            judged.append(judge_case(gate, found, [one], info.deterministic, self.confidence))
+        return Case(gate, scope, strictest(judged), "".join(notes))
 
     def _mean(self, gate: Gate, scopes: Sequence[Scope]) -> Case:
         """The mean over matches, with the mean of their intervals' ends.

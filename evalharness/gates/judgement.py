@@ -93,6 +93,25 @@ def judge_case(
     return judged
 
 
+def strictest(judged: Sequence[Judgement]) -> Judgement:
+    """Several limits of one gate, each judged by itself, as one: all must be kept."""
+    for verdict in ("FAIL", "ANOMALOUS", "INCONCLUSIVE"):
+        found = next((one for one in judged if one.verdict == verdict), None)
+        if found is not None:
+            break
+    else:
+        found = min(judged, key=_room)
+    p = min((one.p for one in judged if one.p is not None), default=None)
+    return replace(found, p=p)
+
+
+def _room(judged: Judgement) -> float:
+    value, limit = judged.estimate.value, judged.limit
+    if value is None or limit is None or limit.value is None:
+        return 0.0
+    return abs(value - limit.value)
+
+
 def _decided(
     estimate: Estimate,
     limits: Sequence[Threshold],

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
-from evalharness.gates.baseline import StoredBaseline
 from evalharness.gates.suffix import own_value
 from evalharness.metrics import REGISTRY, Metric
 from evalharness.spec.estimate import Estimate
@@ -65,19 +64,16 @@ def threshold(
     limit: Limit,
     scope: dict[str, str],
     estimate: Callable[[str, dict[str, str]], Estimate],
-    baseline: StoredBaseline | None,
 ) -> Threshold:
-    """The limit of ``gate`` in one scope; ``estimate`` gives what the run measured."""
+    """The limit of ``gate`` in one scope; ``estimate`` gives what the run measured.
+
+    One relative to a baseline is not among them: `ratchet` judges the two together.
+    """
     if gate.relative_to == "reference":
         metric = own_value(REGISTRY[gate.metric])
         assert metric is not None  # `check_policy` refuses a gate without one
         own = estimate(metric, scope)
         return _of_reference(side, limit.number, own, gate.decide == "point")
-    if gate.relative_to == "baseline":
-        stored = _stored(gate, scope, baseline)
-        if limit.suffix == "%":
-            return Threshold.at(side, stored + limit.number * abs(stored))
-        return Threshold.at(side, stored + limit.number)
     return Threshold.at(side, limit.number)
 
 
@@ -97,23 +93,6 @@ def _of_reference(side: Side, share: float, own: Estimate, point: bool) -> Thres
     if own.low < 0 < own.high:
         ends.append(0.0)
     return Threshold.at(side, share * abs(own.value), *ends)
-
-
-def _stored(gate: Gate, scope: Mapping[str, str], baseline: StoredBaseline | None) -> float:
-    if baseline is None:
-        raise gate.error(
-            "relative to a baseline, and none is given",
-            ("relative_to",),
-            "Give `baseline: FILE` in the policy; `evalharness baseline save RUN` makes one.",
-        )
-    stored = baseline.estimate(gate.metric, scope)
-    if stored is None or stored.value is None:
-        raise gate.error(
-            f"the baseline {baseline.path} has no {gate.metric} for {dict(scope)}",
-            ("relative_to",),
-            "Save one from a run that measured it: evalharness baseline save RUN.",
-        )
-    return stored.value
 
 
 def check_noise(gate: Gate, limit: Threshold, info: Metric, floor: float | None) -> None:

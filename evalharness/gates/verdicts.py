@@ -29,6 +29,7 @@ from evalharness.gates.holm import levels
 from evalharness.gates.judgement import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.policy_files import default_id
+from evalharness.gates.ratchet import Ratchet
 from evalharness.gates.scopes import covers, matching
 from evalharness.gates.waivers import Waivers, expired
 from evalharness.gates.wording import reason
@@ -64,13 +65,15 @@ def decide(
     ------
     InputError
         A scope matches nothing of what was measured; a limit is inside the noise floor; a baseline
-        is needed and missing, or is of other data, tokenizer or metric version.
+        is needed and missing, is of another tokenizer or metric version, or of other data that
+        has nothing in common with the run's.
 
     """
     relative = [gate for gate in policy.gates if gate.relative_to == "baseline"]
     if baseline is not None and relative:
-        refuse_incomparable(relative[0], baseline, identity or {})
-    bench = Bench(estimates, baseline, policy.confidence)
+        refuse_incomparable(relative[0], baseline, identity or {}, "tokenizer", "metrics")
+    ratchet = None if baseline is None else Ratchet(baseline, estimates, identity or {})
+    bench = Bench(estimates, ratchet, policy.confidence)
     cases = [case for gate in policy.gates for case in bench.cases(gate)]
     cases = _corrected(cases, bench.confidence)
     cases = [_with_further(_distrusted(case, anomalies, bench), bench) for case in cases]

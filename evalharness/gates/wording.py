@@ -66,7 +66,8 @@ def reason(gate: Gate, judged: Judgement, note: str = "") -> str:
     else:
         text = f"{what} is {got}; limit: {wanted}; {judged.why}."
     if judged.verdict == "INCONCLUSIVE" and judged.further:
-        text += f" About {more(judged.further)} would settle it."
+        where = " in both runs" if gate.relative_to == "baseline" else ""
+        text += f" About {more(judged.further)}{where} would settle it."
     if judged.verdict != "PASS" and estimate.worst:
         text += f" Worst: {estimate.worst}."
     return text

@@ -24,6 +24,7 @@ from evalharness.metrics.evidence import (
 from evalharness.metrics.families import DIVERGENCE, LOGITS
 from evalharness.metrics.perplexity import difference, over_tokens
 from evalharness.metrics.registry import Measured, Spread, mean_metric, metric
+from evalharness.metrics.scope_keys import token_keys
 from evalharness.spec.estimate import Scope
 from evalharness.stats import (
     Interval,
@@ -32,7 +33,12 @@ from evalharness.stats import (
     rms_t,
 )
 
-_tokens: Any = {"scopes": token_scopes, "scope_keys": TOKEN_KEYS, "records": "tokens"}
+_tokens: Any = {
+    "scopes": token_scopes,
+    "scope_keys": TOKEN_KEYS,
+    "records": "tokens",
+    "keys": token_keys,
+}
 _text: Any = {"scopes": text_scopes, "scope_keys": TEXT_KEYS, "records": "tokens"}
 _kl: Any = {
     "family": DIVERGENCE,

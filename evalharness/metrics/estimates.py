@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import finite
+from evalharness.metrics.paired import Difference, Outcomes, compared, outcomes
 from evalharness.metrics.registry import REGISTRY, Measured, Metric, Totals
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
@@ -84,6 +86,29 @@ class Estimates:
             reason=measured.interval.reason or reason,
         )
         return replace(measured, interval=bare)
+
+    def against(
+        self, id: str, scope: Scope, stored: Outcomes, slope: float, confidence: float
+    ) -> Difference | None:
+        """A mean less ``slope`` times a stored run's, over the documents of both; None: none is.
+
+        The interval is at two-sided ``confidence``, and holds after stopping early.
+        """
+        metric, stop = REGISTRY[id], self.stopping
+        now = outcomes(metric, self.evidence, scope, self._totals)
+        if now is None:
+            return None
+        sequence = None
+        if stop is not None and "task" not in scope:
+            if "looks" not in stop:
+                sequence = partial(
+                    mean_sequence, confidence=confidence, tuned_for=stop["tuned_for"]
+                )
+            elif stop["taken"]:
+                confidence = look_confidence(confidence, stop["taken"])
+            else:
+                return None
+        return compared(metric, now, stored, slope, confidence, sequence)
 
     def all(self, confidence: float) -> list[Estimate]:
         """Every metric in every scope; a lone corpus is everything.

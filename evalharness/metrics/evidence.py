@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from evalharness.metrics import clusters
+from evalharness.metrics.layer_rows import LayerRows
 from evalharness.run.part import Recorded
-from evalharness.run.records import BINS
 from evalharness.spec.estimate import Scope
 from evalharness.spec.slices import SlicedDocument, Subset, subsets
 from evalharness.stats import Interval
@@ -124,47 +125,6 @@ class ItemView(View):
         return f"task {at['task']}, item {at['doc_id']} position {at['position']}"
 
 
-@dataclass(frozen=True)
-class LayerRows:
-    """The records of one module, a row a document."""
-
-    columns: dict[str, Any]  # Arrow arrays of all modules
-    rows: npt.NDArray[np.int64]  # this module's
-
-    def column(self, name: str) -> npt.NDArray[Any]:
-        """One number a document, (G,)."""
-        found: npt.NDArray[Any] = self.columns[name].to_numpy(zero_copy_only=False)[self.rows]
-        return found
-
-    def of(self, chosen: npt.NDArray[np.bool_]) -> LayerRows:
-        """The rows of the documents that ``chosen`` (G,) takes."""
-        return LayerRows(self.columns, self.rows[chosen[self.column("doc")]])
-
-    def text(self, name: str) -> str:
-        """What is the same in every row."""
-        return str(self.columns[name][int(self.rows[0])])
-
-    def histogram(self, name: str) -> npt.NDArray[np.int64]:
-        """Dense counts (G, BINS) from the sparse columns ``name_bins`` and ``name_counts``."""
-        bins, counts = self.columns[f"{name}_bins"], self.columns[f"{name}_counts"]
-        offsets = bins.offsets.to_numpy()
-        dense = np.zeros((len(self.rows), BINS), np.int64)
-        all_bins, all_counts = bins.values.to_numpy(), counts.values.to_numpy()
-        for i, row in enumerate(self.rows):
-            part = slice(offsets[row], offsets[row + 1])
-            dense[i, all_bins[part]] = all_counts[part]
-        return dense
-
-    def largest(self) -> tuple[int, float, int, int] | None:
-        """Document, value, position and channel of the largest |Δ|; None where it is not finite."""
-        row = int(self.column("max_abs").argmax())
-        value, position = float(self.column("max_abs")[row]), self.column("max_abs_position")[row]
-        if not (np.isfinite(value) and np.isfinite(position)):
-            return None
-        channel = int(self.column("max_abs_channel")[row])
-        return int(self.column("doc")[row]), value, int(position), channel
-
-
 class Evidence:
     """Lazily read records of a run."""
 
@@ -221,6 +181,14 @@ class Evidence:
     def corpora(self) -> list[str]:
         """The corpora that documents are of, in the order of their first."""
         return [str(name) for name in dict.fromkeys(self.documents["corpus"].dropna())]
+
+    @cached_property
+    def keys(self) -> clusters.Keys:
+        """What the documents of each cluster are (`clusters`), (G,)."""
+        rows = {name: self.column(name) for name in ("doc", "position", "token")}
+        window = self.run.manifest["suite"].get("window")
+        keys = clusters.document_keys(self.documents, rows, window)
+        return keys if self._clusters is None else clusters.joined_keys(keys, self._clusters)
 
     @cached_property
     def _docs(self) -> list[SlicedDocument]:

@@ -19,8 +19,10 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 
+from evalharness.metrics.clusters import Keys
 from evalharness.metrics.estimates import Estimates
-from evalharness.metrics.evidence import Evidence, Floats, LayerRows, undefined
+from evalharness.metrics.evidence import Evidence, Floats, undefined
+from evalharness.metrics.layer_rows import LayerRows
 from evalharness.metrics.registry import Measured, Metric, Totals
 from evalharness.run.directory import InMemory, Run
 from evalharness.run.manifest import Manifest
@@ -46,6 +48,7 @@ class KeptSums(Evidence):
         self._seen: Counter[str] = Counter()  # blocks that are in a table, or in what is kept
         self._corpora: dict[str, None] = {}
         self._layers: dict[tuple[str, str], LayerRows] = {}
+        self._keys: list[tuple[Numbers, Keys]] = []  # of each block, by number
         self._scored = False
         self._open: dict[tuple[str, bool], Evidence] = {}
         self._repeats = _Repeats(run)
@@ -117,6 +120,22 @@ class KeptSums(Evidence):
         for name in self._unseen("corpora"):
             self._corpora |= dict.fromkeys(self._block(name).corpora)
         return list(self._corpora)
+
+    @property
+    def keys(self) -> Keys:
+        """What each cluster's documents are, in the order of `totals`."""
+        for name in self._unseen("keys"):
+            block = self._block(name, single=True)
+            assert isinstance(block.run, _Documents)
+            self._keys.append((block.run.numbers[: len(block.keys)], block.keys))
+        parts = list(self._keys)
+        if self._repeats.numbers:
+            rest = self._repeats.evidence(self._blocks)
+            parts.append((np.array(sorted(self._repeats.numbers))[: len(rest.keys)], rest.keys))
+        if not parts:
+            return np.zeros(0, np.uint64)
+        places, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return keys[np.argsort(places, kind="stable")]
 
     @cached_property
     def slices(self) -> dict[str, Subset]:
@@ -237,18 +256,17 @@ class _Sums:
         assert metric.totals is not None
         found = metric.totals(evidence, scope)
         self.blocks += 1
-        if not isinstance(found, str):
-            self.sums = np.concatenate([self.sums, found[0]])
-            self.counts = np.concatenate([self.counts, found[1]])
-            # Totals that leave documents out do not say which, and have no order to be kept.
-            own = numbers[: len(found[0])] if len(found[0]) == len(evidence.documents) else None
-            self.places = np.concatenate(
-                [self.places, np.zeros(len(found[0])) if own is None else own]
-            )
-        elif len(evidence.tokens(scope).column("doc")):
-            self.wrong = self.wrong or found
-        else:
+        if isinstance(found, str):
+            if len(evidence.tokens(scope).column("doc")):
+                self.wrong = self.wrong or found
+                return
             self.empty = found
+            found = np.zeros(len(evidence.documents)), np.zeros(len(evidence.documents))
+        self.sums = np.concatenate([self.sums, found[0]])
+        self.counts = np.concatenate([self.counts, found[1]])
+        # Totals that leave documents out do not say which, and have no order to be kept.
+        own = numbers[: len(found[0])] if len(found[0]) == len(evidence.documents) else None
+        self.places = np.concatenate([self.places, np.zeros(len(found[0])) if own is None else own])
 
     @property
     def totals(self) -> Totals:

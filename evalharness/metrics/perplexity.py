@@ -103,9 +103,10 @@ def _byte_scopes(evidence: Evidence) -> list[Scope]:
 def _byte_totals(evidence: Evidence, scope: Scope) -> Totals:
     # Weighted by the reference's bytes, so that with one tokenizer it is Σ ΔNLL / Σ bytes exactly.
     frame = evidence.documents
+    used = frame["scored_tokens"].notna().to_numpy()
     chosen = evidence.in_scope(scope)
-    frame = frame if chosen is None else frame[chosen]
-    frame = frame[frame["scored_tokens"].notna()]
+    used = used if chosen is None else used & chosen
+    frame = frame[used]
     if (frame["bytes_ref"] <= 0).any() or (frame["bytes_cand"] <= 0).any():
         return "some documents are token ids, whose text is not known"
     weight = frame["bytes_ref"].to_numpy(float)
@@ -115,7 +116,10 @@ def _byte_totals(evidence: Evidence, scope: Scope) -> Totals:
     ) / math.log(2)
     if not np.isfinite(shift_g).all():
         return "some documents have NaN or infinite NLL"
-    sums, counts = evidence.by_cluster(frame["doc"].to_numpy(int), shift_g * weight, weight)
+    sums, counts = np.zeros((2, used.size))
+    at = evidence.clusters_of(np.flatnonzero(used))
+    np.add.at(sums, at, shift_g * weight)
+    np.add.at(counts, at, weight)
     return sums, counts
 
 

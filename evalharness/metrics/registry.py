@@ -15,8 +15,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from evalharness.metrics.clusters import Keys
 from evalharness.metrics.evidence import Evidence
 from evalharness.metrics.families import FAMILIES, OTHER, Family
+from evalharness.metrics.scope_keys import document_keys
 from evalharness.run.records import register
 from evalharness.spec.estimate import Scope
 from evalharness.spec.plugins import offered, reject
@@ -78,6 +80,8 @@ class Metric:
     deterministic : counted and not sampled, so that no interval is owed.
     totals, transform : of means only: what is summed by document, and how the mean's interval
         becomes the metric's.
+    keys : of means only: what each cluster of ``totals`` is (`clusters`), so that a baseline's same
+        one is found; None where that is not known.
     share : a share of documents, one 0 or 1 each, which a betting sequence can follow.
     rate : a share of items that is planned for by Clopper and Pearson's bound.
     bounds : the values of ``bound``, one of which a scope names.
@@ -108,6 +112,7 @@ class Metric:
     deterministic: bool = False
     totals: Callable[[Evidence, Scope], Totals] | None = None
     transform: Callable[[Interval], Interval] = lambda interval: interval
+    keys: Callable[[Evidence, Scope], Keys | None] = document_keys
     share: bool = False
     rate: bool = False
     bounds: tuple[str, ...] = ()

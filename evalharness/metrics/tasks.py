@@ -12,12 +12,21 @@ import numpy as np
 import pandas as pd
 
 from evalharness import stats
-from evalharness.metrics.evidence import TASK_KEYS, Evidence, task_scopes, undefined
+from evalharness.metrics.clusters import Keys
+from evalharness.metrics.evidence import (
+    TASK_KEYS,
+    Evidence,
+    task_scopes,
+    undefined,
+)
 from evalharness.metrics.families import TASK
-from evalharness.metrics.registry import Measured, Spread, metric
+from evalharness.metrics.registry import Measured, Spread, Totals, metric
+from evalharness.metrics.scope_keys import cluster_keys
 from evalharness.run.records import SAME_TEXT
 from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
+
+_NO_MEAN = "lm-eval's aggregate is not a mean over items"
 
 
 def _rows(evidence: Evidence, scope: Scope) -> pd.DataFrame:
@@ -32,6 +41,47 @@ def _bad(rows: pd.DataFrame, confidence: float) -> Interval | None:
     return None
 
 
+def _totals(
+    of: Callable[[Evidence, Scope, pd.DataFrame], Any], evidence: Evidence, scope: Scope
+) -> Totals:
+    """Totals by cluster of what ``of`` gives each item, or why there are none."""
+    rows = _rows(evidence, scope)
+    bad = _bad(rows, 0.5)
+    if bad is not None or rows.empty:
+        return "no item was scored" if bad is None else str(bad.reason)
+    codes, _ = pd.factorize(rows["cluster"])
+    values = of(evidence, scope, rows)
+    return values if isinstance(values, str) else stats.cluster_sums(values, codes)
+
+
+def _keys(evidence: Evidence, scope: Scope) -> Keys:
+    return cluster_keys(evidence, scope["task"], _rows(evidence, scope))
+
+
+def _moved(evidence: Evidence, scope: Scope, rows: pd.DataFrame) -> Any:
+    """What each item gained, signed so that more is better."""
+    sign = 1.0 if _higher_is_better(evidence, scope) else -1.0
+    return sign * (rows["score_cand"].to_numpy(float) - rows["score_ref"].to_numpy(float))
+
+
+def _flipped(evidence: Evidence, scope: Scope, rows: pd.DataFrame) -> Any:
+    return (rows["score_cand"] != rows["score_ref"]).to_numpy(float)
+
+
+def _aggregate(side: str, evidence: Evidence, scope: Scope) -> float:
+    """lm-eval's score of a side."""
+    tasks = evidence.tasks
+    rows = tasks[(tasks["task"] == scope["task"]) & (tasks["metric"] == scope["metric"])]
+    return float(rows[side].iloc[0])
+
+
+def _scores(side: str, evidence: Evidence, scope: Scope, rows: pd.DataFrame) -> Any:
+    """The items' scores on one side, where lm-eval's score is their mean."""
+    values = rows["score_ref" if side == "reference" else "score_cand"].to_numpy(float)
+    mean = abs(values.mean() - _aggregate(side, evidence, scope)) < 1e-9
+    return values if mean else _NO_MEAN
+
+
 def _aggregate_scopes(evidence: Evidence) -> list[Scope]:
     return [
         {"task": str(t), "metric": str(m)}
@@ -40,30 +90,16 @@ def _aggregate_scopes(evidence: Evidence) -> list[Scope]:
 
 
 def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    tasks = evidence.tasks
-    row = tasks[(tasks["task"] == scope["task"]) & (tasks["metric"] == scope["metric"])].iloc[0]
-    value = row[side]
-    rows = _rows(evidence, scope)
-    column = "score_ref" if side == "reference" else "score_cand"
+    value, rows = _aggregate(side, evidence, scope), _rows(evidence, scope)
     if not np.isfinite(value):
         return Measured(undefined("lm-eval gave no finite score", confidence, len(rows)))
+    # The interval of the mean belongs to lm-eval's score only where that is the mean.
     if len(rows) and _bad(rows, confidence) is None:
-        interval = _clustered(rows, rows[column].to_numpy(float), confidence)
-        # The interval of the mean belongs to lm-eval's score only where that is the mean.
-        if interval.value is not None and abs(interval.value - value) < 1e-9:
-            return Measured(interval)
-    return Measured(
-        Interval(
-            float(value),
-            None,
-            None,
-            confidence,
-            len(rows),
-            len(rows),
-            "lm-eval",
-            reason="lm-eval's aggregate is not a mean over items",
-        )
-    )
+        values = _scores(side, evidence, scope, rows)
+        if not isinstance(values, str):
+            return Measured(_clustered(rows, values, confidence))
+    n = len(rows)
+    return Measured(Interval(value, None, None, confidence, n, n, "lm-eval", reason=_NO_MEAN))
 
 
 for _side in ("reference", "candidate"):
@@ -78,6 +114,8 @@ for _side in ("reference", "candidate"):
         scopes=_aggregate_scopes,
         scope_keys=TASK_KEYS,
         records="items",
+        totals=partial(_totals, partial(_scores, _side)),
+        keys=_keys,
     )(partial(_score, _side))
 
 
@@ -99,6 +137,8 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     scopes=task_scopes(),
     scope_keys=TASK_KEYS,
     records="items",
+    totals=partial(_totals, _moved),
+    keys=_keys,
     source="paired mean of candidate − reference, signed so that higher is better; binary items: "
     "Tango 1998; other scores, and items that share a passage or a text: skewness-adjusted cluster "
     "t",
@@ -108,8 +148,7 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
     bad = _bad(rows, confidence)
     if bad is not None:
         return Measured(bad)
-    sign = 1.0 if _higher_is_better(evidence, scope) else -1.0
-    moved = sign * (rows["score_cand"].to_numpy(float) - rows["score_ref"].to_numpy(float))
+    moved = _moved(evidence, scope, rows)
     worst = None
     if len(rows) and moved.min() < 0:
         first = rows.iloc[int(moved.argmin())]
@@ -137,6 +176,8 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
     scope_keys=TASK_KEYS,
     records="items",
     scopes=task_scopes(lambda rows: bool(rows["binary"].all())),
+    totals=partial(_totals, _flipped),
+    keys=_keys,
     source="share of items right on one side only; Dutta 2407.09141",
 )
 def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
@@ -144,13 +185,13 @@ def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     bad = _bad(rows, confidence)
     if bad is not None:
         return Measured(bad)
-    changed = (rows["score_cand"] != rows["score_ref"]).to_numpy()
+    changed = _flipped(evidence, scope, rows)
     count = int(changed.sum())
 
     def exact(share: float) -> Interval:
         return stats.clopper_pearson(share * count, share * len(rows), confidence)
 
-    return Measured(_of_binary(rows, changed.astype(float), confidence, exact))
+    return Measured(_of_binary(rows, changed, confidence, exact))
 
 
 def _of_binary(

@@ -125,7 +125,7 @@ class GateSpec(Settings):
     relative_to: Literal["reference", "baseline"] | None = Field(
         default=None,
         description="reference: percentages are of the reference's own value. baseline: limits "
-        "are added to the stored run's value, percentages are of it.",
+        "are added to the stored run's value, percentages are of it; judged is the difference.",
     )
     each: bool = Field(default=False, description="One verdict for each scope that matches.")
     aggregate: Literal["worst", "mean"] | None = Field(

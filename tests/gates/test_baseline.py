@@ -72,7 +72,7 @@ def test_a_baseline_that_is_not_comparable_is_refused(stored: Path, key: str, wh
 
 def test_a_run_that_does_not_say_what_it_is_of_is_not_comparable(stored: Path) -> None:
     """Two unknowns are not equal."""
-    with pytest.raises(InputError, match="d1 against none"):
+    with pytest.raises(InputError, match="t1 against none"):
         ratchet(stored, "max: 0.01", estimate("kl.mean", 0.0, 0.0, 0.0), {})
 
 
@@ -98,11 +98,11 @@ def test_a_metric_that_the_baseline_lacks_is_refused(stored: Path) -> None:
 
 def test_a_baseline_of_a_newer_version_is_refused(stored: Path) -> None:
     """Its meaning may have changed."""
-    stored.write_text(json.dumps({**json.loads(stored.read_text()), "baseline_version": 2}))
+    stored.write_text(json.dumps({**json.loads(stored.read_text()), "baseline_version": 3}))
     with pytest.raises(InputError) as error:
         load_baseline(stored)
     assert str(error.value) == (
-        f"{stored}: is of version 2, and this evalharness reads up to 1. Use the evalharness that "
+        f"{stored}: is of version 3, and this evalharness reads up to 2. Use the evalharness that "
         "wrote it, or a newer one."
     )
 
@@ -128,3 +128,53 @@ def test_a_baseline_is_saved_with_every_hash(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="a baseline needs the hashes of: tokenizer, metrics"):
         save_baseline(tmp_path / "x.json", "runs/a", {"data": "d"}, [])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_baseline_that_was_edited_is_refused(stored: Path) -> None:
+    """A limit that ratchets is worth what its baseline is."""
+    text = stored.read_text()
+    stored.write_text(text.replace("0.04", "0.4", 1))
+    assert stored.read_text() != text
+    with pytest.raises(InputError, match=r"is not as it was saved: .* save it again from its run"):
+        load_baseline(stored)
+
+
+def test_a_baseline_of_before_is_judged_by_its_intervals(stored: Path) -> None:
+    """Those of version 1 keep no documents, and no hash."""
+    data = json.loads(stored.read_text())
+    del data["outcomes"], data["digest"]
+    stored.write_text(json.dumps(data | {"baseline_version": 1}))
+    (result,) = ratchet(stored, "max: 0.012", estimate("kl.mean", 0.04, 0.03, 0.05)).gates
+    assert result.verdict == "INCONCLUSIVE"  # 0.01 of either side: 0.014 together
+    assert result.high == pytest.approx(0.04 + 0.01 * 2**0.5)
+    assert "not paired: both errors count" in result.reason
+    (result,) = ratchet(stored, "max: 0.015", estimate("kl.mean", 0.04, 0.03, 0.05)).gates
+    assert result.verdict == "PASS"
+
+
+@pytest.mark.parametrize(("how", "verdict"), [("confident", "INCONCLUSIVE"), ("point", "PASS")])
+def test_a_stored_value_without_an_interval_decides_nothing(
+    tmp_path: Path, how: str, verdict: str
+) -> None:
+    """Unless the policy asks for the bare values."""
+    path = tmp_path / "old.json"
+    save_baseline(path, "runs/main", IDENTITY, [estimate("kl.mean", 0.04)])
+    rule = f"max: 0.01, decide: {how}"
+    (result,) = ratchet(path, rule, estimate("kl.mean", 0.04, 0.03, 0.05)).gates
+    assert (result.verdict, result.threshold) == (verdict, pytest.approx(0.05))
+    if how == "confident":
+        assert "save it again: evalharness baseline save RUN" in result.reason
+
+
+def test_a_count_is_compared_with_the_stored_count(tmp_path: Path) -> None:
+    """Bits are counted: neither has an error, and other documents change nothing."""
+    path = tmp_path / "bits.json"
+    save_baseline(path, "runs/main", IDENTITY, [estimate("weights.bits_per_weight", 4.5)])
+    for value, verdict in ((4.5, "PASS"), (4.6, "FAIL")):
+        decision = decide(
+            gate("metric: weights.bits_per_weight, max: 0, relative_to: baseline"),
+            FakeEstimates(estimate("weights.bits_per_weight", value, clusters=1)),
+            baseline=load_baseline(path),
+            identity=IDENTITY | {"data": "x9"},
+        )
+        assert decision.gates[0].verdict == verdict

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 
 from evalharness.metrics import REGISTRY, Estimates, Evidence
+from evalharness.metrics.divergence import KL_MEAN
+from evalharness.metrics.paired import outcomes
 from evalharness.results.chart_data import chart_data
 from evalharness.run.directory import InMemory
 from evalharness.testing import Tables, synthetic
@@ -69,6 +71,17 @@ def test_without_that_knowledge_intervals_are_narrower() -> None:
     assert None not in (known.low, known.high, unknown.low, unknown.high)
     assert unknown.high - unknown.low < 0.8 * (known.high - known.low)
     assert (known.clusters, unknown.clusters) == (len(same), 2 * len(same))
+
+
+def test_a_cluster_is_known_by_all_of_its_documents() -> None:
+    """One that lost a copy is another cluster, to a stored run as well."""
+    more, same = twice(synthetic())
+    count = len(same)
+    whole, some = (outcomes(KL_MEAN, made(more, s).evidence, {}) for s in (same, same[1:]))
+    assert whole is not None
+    assert some is not None
+    assert (whole.keys.size, some.keys.size) == (count, count + 1)
+    assert np.isin(some.keys, whole.keys).sum() == count - 1
 
 
 def test_a_run_that_stopped_before_the_second_has_the_first_alone() -> None:

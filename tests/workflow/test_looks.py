@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from evalharness.errors import InputError
-from evalharness.gates import Policy
-from evalharness.metrics import REGISTRY
+from evalharness.gates import Policy, collect
+from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.metrics.kept_sums import KeptEstimates, KeptSums
 from evalharness.results.judge import decide_on, judge
-from evalharness.run.directory import Run
+from evalharness.run.directory import InMemory, Run
 from evalharness.run.part import Part
 from evalharness.testing.records import Arrow, Tables, synthetic
 from evalharness.workflow.stopping import Looks
@@ -155,6 +155,36 @@ def test_random_policies_are_decided_alike(runs: dict[str, Run], seed: int, tmp_
         return  # refused before anything is measured
     for kept, read in looked(run, held):
         assert kept == read
+
+
+@pytest.mark.parametrize("way", ["nothing", "nan", "unscored", "repeated"])
+def test_kept_sums_are_held_against_a_stored_run_as_records_are(
+    runs: dict[str, Run], way: str
+) -> None:
+    """Document by document, of those that have come."""
+    run, kept, blocks = runs[way], KeptSums(runs[way]), []
+    stored = collect(
+        Estimates(Evidence(InMemory({**run.manifest, "stop_early": None}, Arrow(drawn()))))
+    )
+    for number, block in enumerate(sorted(run.done())):
+        blocks.append(block)
+        kept.add(block)
+        if number not in LOOKED_AT:
+            continue
+        read = Estimates(Evidence(Part(run, blocks)))
+        for metric, scope in (
+            ("kl.mean", {}),
+            ("nll.shift", {"corpus": "a"}),
+            ("top1.agreement", {"slice": "start"}),
+            ("bits_per_byte.shift", {}),
+            ("logit.exceed_rate", {"bound": "1"}),
+        ):
+            whole = stored.find(metric, scope)
+            assert whole is not None
+            found = [e.against(metric, scope, whole, 1.1, 0.9) for e in (KeptEstimates(kept), read)]
+            assert found[0] == found[1]
+            assert found[0] is not None or way != "nothing"
+        kept.close()
 
 
 def test_a_look_reads_one_block(runs: dict[str, Run], monkeypatch: pytest.MonkeyPatch) -> None:
