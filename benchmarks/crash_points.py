@@ -3,11 +3,11 @@
 Each command runs once on tiny random models while every file operation below its folder is watched
 (`tests/crash/disk.py`). What a kill leaves before each, and what a loss of power leaves (unsynced
 writes and names dropped; names without their bytes; some of either), is put aside; then the command
-is taken up in each of these folders as a user would, and must end with the same exit code and the
-same numbers, records and files.
+is taken up in each of these folders as a user would, once more killed on the way or not, and must
+end with the same exit code and the same numbers, records and files.
 
     python benchmarks/crash_points.py [--command compare|several|gate|bisect|baseline|bless]
-        [--every N] [--power]
+        [--every N] [--power] [--twice]
 
 Prints each point that is wrong and a table: points, unusable, different. Exits 1 if there is one.
 """
@@ -34,7 +34,9 @@ def main() -> int:
     parser.add_argument("--command", choices=COMMANDS, action="append")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="one point in N")
     parser.add_argument("--power", action="store_true", help="losses of power besides kills")
+    parser.add_argument("--twice", action="store_true", help="kill what takes it up as well")
     options = parser.parse_args()
+    losses = LOSSES if options.power else ()
     warm()
     rows = []
     with tempfile.TemporaryDirectory(prefix="crash-") as name:
@@ -47,7 +49,7 @@ def main() -> int:
             folder.mkdir()
             started, found = time.perf_counter(), Counter[tuple[str, str]]()
             sweep = Sweep(COMMANDS[command], root / "project", folder)
-            for point in sweep.points(LOSSES if options.power else (), options.every):
+            for point in sweep.points(losses, options.every, options.twice):
                 found[point.how, point.wrong.partition(":")[0]] += 1
                 if point.wrong:
                     at = f"{command}, {point.how} before {point.number}: {point.operation}"

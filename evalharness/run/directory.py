@@ -66,6 +66,7 @@ class Run:
                 remedy="Give a directory that you may write in.",
             ) from None
         run.acquire()
+        run.clear()
         run._save_manifest()
         return run
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalharness.errors import InputError
 from evalharness.run.directory import Run
-from evalharness.run.finished import open_finished
+from evalharness.run.finished import is_judged, open_finished
 from tests.crash.forks import Ended, forked, typed
 
 LEFT_TO_TIME = ("created", "cost", "command")
@@ -132,9 +133,10 @@ def _finished(project: Path, folder: Path) -> None:
 
 def _complete(run: Path) -> bool:
     """Whether nothing is left to resume."""
-    from evalharness.run.finished import is_judged
-
-    return (run / "manifest.json").is_file() and is_judged(Run.open(run).manifest)
+    try:
+        return is_judged(Run.open(run).manifest)
+    except InputError:
+        return False
 
 
 def _compare_again(project: Path, folder: Path) -> list[str] | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import os
+import random
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
@@ -41,13 +44,21 @@ class Sweep:
             states.append(command.before(whole))
         self.states = states  # as before and as after, which are all that may be read
 
-    def points(self, losses: tuple[str, ...] = (), every: int = 1) -> Iterator[Point]:
-        """Each ``every``-th operation, killed and with these losses of power."""
+    def points(
+        self, losses: tuple[str, ...] = (), every: int = 1, twice: bool = False
+    ) -> Iterator[Point]:
+        """Each ``every``-th operation, killed and with these losses of power.
+
+        ``twice``: what takes it up is killed as well, at an operation drawn at random.
+        """
+        chance = random.Random(every)
         operations = self._traced(losses, every)
         for number, operation in enumerate(operations):
             for how in (KILL, *losses):
                 place = self.folder / f"{number}-{how}"
                 if place.exists():
+                    if twice:
+                        self._killed_again(place, chance.randrange(len(operations)))
                     yield Point(number, operation, how, self.wrong_with(place))
                     shutil.rmtree(place)
 
@@ -82,6 +93,24 @@ class Sweep:
         assert ended.value is not None, ended.said
         shutil.rmtree(traced)
         return list(ended.value)
+
+    def _killed_again(self, place: Path, at: int) -> None:
+        """Take it up, and end that process before its operation number ``at``."""
+        arguments = self.command.again(self.project, place)
+        if arguments is None:
+            return
+
+        def work() -> None:
+            met = itertools.count()
+
+            def before(operation: str) -> None:
+                if next(met) == at:
+                    os._exit(137)
+
+            with Disk(place, before).watched():
+                typed(*arguments)()
+
+        forked(work, place, EVALHARNESS_CACHE=str(place / "cache"))
 
     def wrong_with(self, place: Path) -> str:
         """What is wrong with what is left at ``place``, once it is taken up; nothing: empty."""

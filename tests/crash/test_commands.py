@@ -21,7 +21,16 @@ def run(name: str, *arguments: str) -> None:
 
 
 def test_commands_that_measure_are_taken_up() -> None:
-    run("crash_points.py", "--command", "compare", "--command", "several", "--every", "97")
+    run(
+        "crash_points.py",
+        "--command",
+        "compare",
+        "--command",
+        "several",
+        "--every",
+        "97",
+        "--twice",
+    )
 
 
 def test_commands_that_change_a_run_leave_it_whole() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,61 @@ def test_each_operation_is_met_before_it_is_done(root: Path) -> None:
     assert Path.write_text  # what was patched is as it was
     (root / "d").write_text("not met")
     assert len(met) == 7
+
+
+def test_what_is_put_aside_is_what_a_kill_leaves(root: Path, tmp_path: Path) -> None:
+    """Before any operation; what a program has not handed to the kernel is in neither."""
+    twin = tmp_path / "twin"
+    shutil.copytree(root, twin)
+
+    def work(folder: Path) -> None:
+        write_text(folder / "old", "new")
+        with open(folder / "a", "w") as file:
+            file.write("held back")
+            (folder / "b").mkdir()
+            file.flush()
+            file.write("held back, too")
+            os.replace(folder / "old", folder / "b" / "c")
+
+    met: list[str] = []
+
+    def aside(operation: str) -> None:
+        disk.killed(tmp_path / str(len(met)))
+        met.append(operation)
+
+    disk = Disk(root, aside)
+    with disk.watched():
+        work(root)
+    for number in range(len(met)):
+        pid = killed_before(number, twin, work)
+        assert texts(twin, str(pid)) == texts(tmp_path / str(number), str(os.getpid()))
+        shutil.rmtree(twin)
+        shutil.copytree(tmp_path / "0", twin)
+
+
+def killed_before(number: int, folder: Path, work: Callable[[Path], None]) -> int:
+    """Do it in another process, which ends before that operation; returns its id."""
+    pid = os.fork()
+    if pid:
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 137
+        return pid
+    met = itertools.count()
+
+    def before(operation: str) -> None:
+        if next(met) == number:
+            os._exit(137)
+
+    with Disk(folder, before).watched():
+        work(folder)
+    os._exit(1)
+
+
+def texts(folder: Path, pid: str) -> dict[str, str | None]:
+    """Names, with the process left out of them, and what is there."""
+    return {
+        str(p.relative_to(folder)).replace(pid, "PID"): p.read_text() if p.is_file() else None
+        for p in folder.rglob("*")
+    }
 
 
 def test_what_is_not_synced_is_lost(root: Path, tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from evalharness.errors import InputError
 from evalharness.run.directory import Run
+from evalharness.run.files import TEMPORARY
 from evalharness.run.finished import READ
+from evalharness.run.manifest import MANIFEST
 from evalharness.run.records import ANOMALIES
 
 
@@ -87,3 +89,11 @@ def test_a_directory_that_is_no_run_is_named(tmp_path: Path) -> None:
     """The remedy says what to give."""
     with pytest.raises(InputError, match=r"not a run: it has no manifest.json"):
         Run.open(tmp_path)
+
+
+def test_what_a_process_left_that_died_before_its_manifest_is_gone(tmp_path: Path) -> None:
+    (tmp_path / "run" / "records").mkdir(parents=True)
+    (tmp_path / "run" / f"{MANIFEST}.7{TEMPORARY}").write_text("{")
+    run = Run.create(tmp_path / "run", {})
+    run.close()
+    assert {p.name for p in run.path.iterdir()} <= {MANIFEST, "records", "lock"}
