@@ -7,6 +7,7 @@ import numpy as np
 from evalharness import stats
 from evalharness.metrics import Evidence, calibration
 from evalharness.metrics.numbers import finite
+from evalharness.results.confidence import kl_by_confidence
 from evalharness.spec.result import (
     NEXT_TOKEN,
     DocumentShift,
@@ -20,7 +21,7 @@ SHOWN_TOKENS = 8  # worst tokens shown by each criterion
 
 
 def chart_data(evidence: Evidence) -> Figures:
-    """Histogram of KL, reliability bins of both sides, one point a document."""
+    """Histogram of KL, KL by confidence, reliability of both sides, one point a document."""
     reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
     for scope in calibration.scopes(evidence):
         if scope and "task" not in scope:
@@ -59,6 +60,7 @@ def chart_data(evidence: Evidence) -> Figures:
     ]
     return Figures(
         kl=Histogram(edges=edges.tolist(), counts=counts.tolist(), zeros=int((kl == 0).sum())),
+        kl_by_confidence=kl_by_confidence(evidence),
         reliability=reliability,
         nll_by_document=documents,
     )

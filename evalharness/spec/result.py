@@ -127,6 +127,18 @@ class DocumentShift(Part):
     kl: float | None  # mean over the tokens, nats
 
 
+class ConfidenceBin(Part):
+    """Tokens of one tenth of the reference's confidence, the probability of its top token.
+
+    The confidence is the column ``conf_ref`` of the token records, over all texts. Where many
+    tokens have the same one, as exactly 1, there are fewer bins.
+    """
+
+    low: float  # the least and the largest confidence in it
+    high: float
+    kl: Estimate  # the mean over its tokens
+
+
 NEXT_TOKEN = "next token"  # noqa: S105 (in Figures.reliability: the prediction of the next token of texts)
 
 
@@ -134,6 +146,7 @@ class Figures(Part):
     """What the report draws."""
 
     kl: Histogram | None = None
+    kl_by_confidence: list[ConfidenceBin] = []
     # NEXT_TOKEN or the name of a task → side → bins
     reliability: dict[str, dict[str, list[ReliabilityBin]]] = {}
     nll_by_document: list[DocumentShift] = []
