@@ -155,7 +155,7 @@ def test_a_gguf_file_that_lies_is_refused(name: str, tmp_path: Path) -> None:
 CONFIGS: dict[str, tuple[dict[str, Any], str]] = {
     "a million layers": (
         {"num_hidden_layers": 1_000_000},
-        "num_hidden_layers is 1000000, and the weights beside it are 1 tensors",
+        "num_hidden_layers is 1000000, and the weights beside it are 1 tensor",
     ),
     "layers further in": ({"text_config": {"n_layer": 999}}, "n_layer is 999, and the weights"),
     "no configuration of a text": ({"text_config": [1]}, "text_config must be a mapping (got [1])"),
