@@ -34,7 +34,7 @@ def _many_documents(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.conftest import TEXT
 
     monkeypatch.setattr("evalharness.workflow.plan.BLOCK_TOKENS", 400)
-    rows = [{"id": f"e{i}", "text": (TEXT[i % 50 :] + TEXT)[:150]} for i in range(120)]
+    rows = [{"id": f"e{i}", "text": f"{i} " + (TEXT[i % 50 :] + TEXT)[:150]} for i in range(120)]
     (project / "texts.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     (project / "suite.yaml").write_text(
         f"name: many\ncorpora:\n  - {{name: texts, path: {project / 'texts.jsonl'}}}\n"
@@ -55,7 +55,7 @@ def test_stopping_early_measures_less_and_says_so(
     assert agreement.method == "asymptotic confidence sequence"
     assert 30 <= agreement.clusters < 120
     assert any("of 120 documents were measured" in w for w in result.warnings)
-    quantile = next(m for m in result.metrics if m.id == "kl.p99")
+    quantile = next(m for m in result.metrics if m.id == "kl.median")
     assert quantile.low is None
     assert "after stopping early" in (quantile.reason or "")
     again, _ = finish(run, job(project, "other").policy), None
@@ -65,7 +65,11 @@ def test_stopping_early_measures_less_and_says_so(
 def test_a_slice_that_no_document_is_in_yet_stops_nothing(project: Path) -> None:
     """With --stop-early the first look may come before a value of the attribute does."""
     rows = [json.loads(line) for line in (project / "texts.jsonl").read_text().splitlines()]
-    rows = [{**r, "id": f"{r['id']}.{k}", "kind": "x"} for r in rows for k in range(4)]
+    rows = [
+        {**r, "id": f"{r['id']}.{k}", "text": f"{k} {r['text']}", "kind": "x"}
+        for r in rows
+        for k in range(4)
+    ]
     texts, _ = read_texts(load_suite(_with_kinds(project, rows)))
     last = {text.id.rpartition(":")[2] for text in texts[-2:]}
     rows = [{**r, "kind": "rare" if r["id"] in last else "x"} for r in rows]
