@@ -224,8 +224,8 @@ class PolicyFile(pytest.File):
         try:
             policy = load_policy(self.path)
             for gate in policy.gates:
-                scopes = source.run().estimates.scopes(gate.metric) if source.run_path else []
-                for name in result_ids(gate, scopes):
+                known = source.run().estimates if source.run_path else None
+                for name in result_ids(gate, known):
                     yield GateItem.from_parent(self, name=name, rule=gate.id, line=gate.line)
             for waiver in expired_waivers(policy):
                 name, line = waiver_id(waiver), waiver.place.file.line(waiver.place.key)

@@ -209,6 +209,7 @@ def facts_of(run: Run, suite: Suite) -> Manifest:
         "matching": run.manifest.get("matching"),
         "slices": run.manifest.get("slices") or [],
         "same_text": run.manifest.get("same_text") or [],
+        "shared_items": run.manifest.get("shared_items"),
     }
 
 

@@ -109,7 +109,7 @@ def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> di
     if not suite.tasks or not on_tasks:
         return {}
     from evalharness.data.items import prepare_tasks
-    from evalharness.pair.tasks.run import run_tasks, task_tables
+    from evalharness.pair.tasks.run import group_table, run_tasks, task_tables
 
     prepared = prepare_tasks(suite.tasks, seed=suite.seed, tokenizer=reference.loaded.tokenizer)
     made = [
@@ -123,7 +123,8 @@ def _tasks(suite: Suite, policy: Policy, reference: Side, candidate: Side) -> di
         )
     ]
     names = ("items", "item_tokens", "tasks")
-    return {name: pa.concat_tables([t[name] for t in made]) for name in names}
+    found = {name: pa.concat_tables([t[name] for t in made]) for name in names}
+    return found | {"groups": group_table(prepared, found["tasks"])}
 
 
 def _decidable(policy: Policy) -> tuple[Policy, list[str]]:

@@ -17,6 +17,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from evalharness.compat.silence import quiet
+
 NO_FILTER = "none"  # the filter's name in "metric,filter" where a task has none
 
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")  # in the name of a function without a source
@@ -244,6 +246,23 @@ def aggregate_group(
     }
     found = group.aggregate(leaves)
     return {k: v for k, v in found.items() if "," in k and "_stderr" not in k}
+
+
+def group_metrics(group: Any) -> list[str]:
+    """Keys "metric,filter" that ``group`` aggregates, as far as it names them before it is run."""
+    found = group.aggregate_metric_list or ()
+    return [f"{one.metric},{(one.filter_list or [NO_FILTER])[0]}" for one in found]
+
+
+def group_weights(group: Any, key: str, items: Mapping[str, int]) -> dict[str, float]:
+    """Weight of each leaf that has ``key``: the aggregate of a score of 1 there and 0 elsewhere."""
+    with quiet():
+        return {
+            leaf: float(
+                aggregate_group(group, {n: {key: float(n == leaf)} for n in items}, items)[key]
+            )
+            for leaf in items
+        }
 
 
 # -- the model

@@ -47,6 +47,7 @@ class PreparedTask:
     fingerprint: str  # SHA-256 of every document and request
     asked: RecordedPrompts
     repeats: Mapping[int, int] = field(default_factory=dict)  # items that ask what an earlier does
+    documents: frozenset[bytes] = field(default=frozenset(), repr=False)  # a digest of each
 
     @property
     def identity(self) -> str:
@@ -79,6 +80,15 @@ class PreparedTasks:
     def requests(self) -> int:
         """Requests to one model over all tasks."""
         return sum(t.requests for t in self.tasks)
+
+    @property
+    def sharing(self) -> list[list[str]]:
+        """Names of tasks that have a document in common: what one tells, the other tells again."""
+        holders: dict[bytes, list[str]] = {}
+        for task in self.tasks:
+            for document in task.documents:
+                holders.setdefault(document, []).append(task.name)
+        return [list(n) for n in dict.fromkeys(map(tuple, holders.values())) if len(n) > 1]
 
     @cached_property
     def fingerprint(self) -> str:
@@ -233,6 +243,7 @@ def _prepare(
         fingerprint=_fingerprint(built.requests),
         asked=asked,
         repeats=built.repeats,
+        documents=frozenset(hashlib.sha256(_document(r)).digest() for r in built.requests),
     )
 
 
@@ -293,6 +304,11 @@ def _fingerprint(instances: list[Any]) -> str:
         parts = [instance.doc_id, instance.idx, instance.doc, instance.args]
         digest.update(json.dumps(parts, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _document(instance: Any) -> bytes:
+    text = json.dumps(instance.doc, sort_keys=True, default=str)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _unknown(name: str, key: str, known: set[str]) -> InputError:

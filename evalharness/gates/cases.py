@@ -13,6 +13,7 @@ from typing import Literal
 
 from evalharness.gates.judgement import (
     Judgement,
+    interval_of,
     judge_case,
     only_finite,
     strictest,
@@ -27,6 +28,7 @@ from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Condition, Gate
 from evalharness.spec.yamlfile import KeyPath
+from evalharness.stats import mean_of_parts
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,11 @@ class Bench:
         """What the run measured, its numbers finite or missing."""
         return only_finite(self.estimates.estimate(metric, scope, self.two_sided))
 
+    def overlap(self, a: Scope, b: Scope) -> bool:
+        """Whether two scopes of one lm-eval metric have tasks in common."""
+        same = a.get("metric") == b.get("metric")
+        return same and bool(self.estimates.leaves(a) & self.estimates.leaves(b))
+
     def keeps(self, case: Case, top: Limit | None, bottom: Limit | None) -> bool:
         """True when the case passes with these limits in place of its gate's."""
         if case.judged.limit is None:
@@ -93,7 +100,7 @@ class Bench:
         self, gate: Gate, metric: str, globs: Mapping[str, str], key: KeyPath
     ) -> list[Scope]:
         known = self.estimates.scopes(metric)
-        found = matching(globs, known)
+        found = matching(globs, known, self.estimates.leaves)
         if known and not found:
             alike = [scope for scope in known if set(scope) == set(globs)] or known
             names = [label(scope) or "everything" for scope in alike]
@@ -160,27 +167,30 @@ class Bench:
         return Case(gate, scope, strictest(judged), "".join(notes))
 
     def _mean(self, gate: Gate, scopes: Sequence[Scope]) -> Case:
-        """The mean over matches, with the mean of their intervals' ends.
+        """The mean over matches, with an interval made of theirs (MOVER).
 
-        The scopes share documents, and how their errors correlate is not known. The mean of the
-        half-widths is the half-width under full correlation: never too narrow.
+        Of scopes that share documents or items it is not known how their errors correlate, and the
+        mean of the half-widths is the half-width under full correlation: never too narrow.
         """
         parts = [self.estimate(gate.metric, scope) for scope in scopes]
         missing = next((e for e in parts if e.value is None or e.low is None), None)
         floors = [e.noise_floor for e in parts if e.noise_floor is not None]
         worst = max(parts, key=lambda e: self._case(gate, e.scope, e, noise=False).excess)
-        whole = missing is None
+        blocks = self.estimates.together(scopes)
+        found = mean_of_parts(
+            [interval_of(e, self.confidence) for e in parts], [1 / len(parts)] * len(parts), blocks
+        )
         mean = parts[0].model_copy(
             update={
                 "scope": dict(gate.scope),
-                "value": _mean([e.value for e in parts]),
-                "low": _mean([e.low for e in parts]) if whole else None,
-                "high": _mean([e.high for e in parts]) if whole else None,
-                "se": _mean([e.se for e in parts]),
-                "n": sum(e.n for e in parts),
-                "clusters": min(e.clusters for e in parts),
-                "noise_floor": _mean(floors) if floors else None,
-                "method": f"mean of {len(parts)} estimates and of their intervals' ends",
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "se": found.se,
+                "n": found.n,
+                "clusters": found.clusters,
+                "noise_floor": sum(floors) / len(floors) if floors else None,
+                "method": found.method,
                 "reason": None if missing is None else f"{label(missing.scope)}: {missing.reason}",
                 "worst": f"{label(worst.scope)} at {numbers(worst.value)[0]}",
             }
@@ -216,8 +226,3 @@ class Bench:
 def _sides(top: Limit | None, bottom: Limit | None) -> list[tuple[Side, Limit]]:
     pairs: list[tuple[Side, Limit | None]] = [("max", top), ("min", bottom)]
     return [(side, limit) for side, limit in pairs if limit is not None]
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -145,7 +145,8 @@ def interval_of(estimate: Estimate, confidence: float) -> Interval:
         n=estimate.n,
         clusters=estimate.clusters,
         method=estimate.method,
-        reason=estimate.reason,
+        se=estimate.se,
+        reason=estimate.reason or "it is not said why",
     )
 
 

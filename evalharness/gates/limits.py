@@ -14,6 +14,7 @@ from typing import Literal, cast
 
 from evalharness.gates.suffix import own_value
 from evalharness.metrics import REGISTRY, Metric
+from evalharness.metrics.scopes import of_tasks
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
@@ -112,7 +113,7 @@ def check_noise(gate: Gate, limit: Threshold, info: Metric, floor: float | None)
 def refuse_noise(policy: Policy, floors: Mapping[str, float]) -> None:
     """Refuse the limits inside the noise floor that are known before anything is measured."""
     for gate in policy.gates:
-        if gate.relative_to is not None or "task" in gate.scope:
+        if gate.relative_to is not None or of_tasks(gate.scope):
             continue
         for side, limit in (("max", gate.max), ("min", gate.min)):
             if limit is not None:

@@ -27,7 +27,7 @@ from evalharness.spec.policy import (
 from evalharness.spec.yamlfile import KeyPath, YamlFile
 from evalharness.stats import MOST_CONFIDENT
 
-_SCOPE_KEYS = ("corpus", "slice", "task", "metric", "layer", "bound")
+_SCOPE_KEYS = ("corpus", "slice", "task", "group", "metric", "layer", "bound")
 
 
 def load_policy(path: str | Path) -> Policy:

@@ -22,6 +22,7 @@ from evalharness.gates.baseline import StoredBaseline, refuse_incomparable
 from evalharness.gates.judgement import only_finite
 from evalharness.gates.limits import Side, Threshold
 from evalharness.metrics import REGISTRY, Estimates
+from evalharness.metrics.scopes import of_tasks
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate
@@ -109,7 +110,7 @@ class Ratchet:
                 "reason": interval.reason,
             }
         )
-        what = "items" if "task" in found.scope else "documents"
+        what = "items" if of_tasks(found.scope) else "documents"
         some = f" of {last.here:,}" if last.shared < last.here else ""
         note = f", by the difference in each of {last.shared:,}{some} {what} that both runs have"
         return only_finite(one), last.stored, note

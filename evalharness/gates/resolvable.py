@@ -20,7 +20,7 @@ from scipy.special import ndtri, stdtrit
 
 from evalharness.gates.judgement import two_sided
 from evalharness.gates.limits import Side
-from evalharness.gates.scopes import matching
+from evalharness.gates.scopes import chosen
 from evalharness.metrics import REGISTRY, Estimates, Metric, Spread
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
@@ -99,7 +99,7 @@ def spreads_from(policy: Policy, estimates: Estimates, source: str) -> dict[str,
     found: dict[str, Spread] = {}
     confidence = two_sided(policy.confidence)
     for gate in policy.gates:
-        for scope in matching(gate.scope, estimates.scopes(gate.metric)):
+        for scope in chosen(estimates, gate.metric, gate.scope):
             one = estimates.estimate(gate.metric, scope, confidence)
             if one.value is None or one.low is None or one.high is None or one.clusters < 2:
                 continue

@@ -30,7 +30,7 @@ from evalharness.gates.judgement import interval_of, two_sided
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.policy_files import default_id
 from evalharness.gates.ratchet import Ratchet
-from evalharness.gates.scopes import covers, matching
+from evalharness.gates.scopes import chosen, covers
 from evalharness.gates.waivers import Waivers, expired
 from evalharness.gates.wording import reason
 from evalharness.metrics import REGISTRY, Estimates
@@ -120,7 +120,9 @@ def _distrusted(case: Case, anomalies: Sequence[Anomaly], bench: Bench) -> Case:
             # Bits and bytes are counted from the weights, whatever became of the pass.
             touched = not REGISTRY[case.gate.metric].deterministic
         else:
-            touched = anomaly.metric == case.gate.metric and covers(case.scope, anomaly.scope)
+            touched = anomaly.metric == case.gate.metric and (
+                covers(case.scope, anomaly.scope) or bench.overlap(case.scope, anomaly.scope)
+            )
         if touched:
             judged = replace(case.judged, verdict="ANOMALOUS", why="its data cannot be trusted")
             return replace(case, judged=judged, remark=f"Anomaly: {anomaly.message}.")
@@ -168,9 +170,9 @@ def expired_waivers(policy: Policy, today: dt.date | None = None) -> list[GivenW
     return [w for w in policy.waivers if expired(w, today or dt.date.today())]
 
 
-def result_ids(gate: Gate, scopes: Sequence[Scope]) -> list[str]:
-    """The ids of the results that ``gate`` will have in a run with these ``scopes``."""
-    found = matching(gate.scope, scopes) if gate.each else []
+def result_ids(gate: Gate, estimates: Estimates | None) -> list[str]:
+    """The ids of the results that ``gate`` will have in a run of these ``estimates``."""
+    found = chosen(estimates, gate.metric, gate.scope) if gate.each and estimates else []
     return [_result_id(gate, scope) for scope in found] or [gate.id]
 
 

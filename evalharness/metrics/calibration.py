@@ -11,16 +11,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from evalharness import stats
-from evalharness.metrics.evidence import (
-    TASK_KEYS,
-    TEXT_KEYS,
-    Evidence,
-    task_scopes,
-    text_scopes,
-    undefined,
-)
+from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.families import CALIBRATION
 from evalharness.metrics.registry import Measured, Spread, Totals, mean_metric, metric
+from evalharness.metrics.scopes import TASK_KEYS, TEXT_KEYS, task_scopes, text_scopes
 from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
 

@@ -12,19 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from evalharness.metrics.evidence import (
-    TEXT_KEYS,
-    TOKEN_KEYS,
-    Evidence,
-    View,
-    text_scopes,
-    token_scopes,
-    undefined,
-)
+from evalharness.metrics.evidence import Evidence, View, undefined
 from evalharness.metrics.families import DIVERGENCE, LOGITS
 from evalharness.metrics.perplexity import difference, over_tokens
 from evalharness.metrics.registry import Measured, Spread, mean_metric, metric
 from evalharness.metrics.scope_keys import token_keys
+from evalharness.metrics.scopes import TEXT_KEYS, TOKEN_KEYS, text_scopes, token_scopes
 from evalharness.spec.estimate import Scope
 from evalharness.stats import (
     Interval,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -11,6 +12,7 @@ from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import finite
 from evalharness.metrics.paired import Difference, Outcomes, compared, outcomes
 from evalharness.metrics.registry import REGISTRY, Measured, Metric, Totals
+from evalharness.metrics.scopes import of_tasks, sharing_data
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
 
@@ -28,6 +30,16 @@ class Estimates:
     def scopes(self, metric: str) -> list[Scope]:
         """The scopes of ``metric`` that exist in this run."""
         return REGISTRY[metric].scopes(self.evidence)
+
+    def leaves(self, scope: Scope) -> frozenset[str]:
+        """The tasks within ``scope``; none where it is no scope of tasks."""
+        return self.evidence.leaves(scope)
+
+    def together(self, scopes: Sequence[Scope]) -> list[int]:
+        """Number alike the scopes whose errors may go together: those that share data."""
+        if self.stopping is not None and not all(map(of_tasks, scopes)):
+            return [0] * len(scopes)  # one look at all of them decided when to stop
+        return sharing_data(self.evidence, scopes)
 
     def estimate(self, metric: str, scope: Scope, confidence: float) -> Estimate:
         """The estimate with its two-sided interval at ``confidence``."""
@@ -99,7 +111,7 @@ class Estimates:
         if now is None:
             return None
         sequence = None
-        if stop is not None and "task" not in scope:
+        if stop is not None and not of_tasks(scope):
             if "looks" not in stop:
                 sequence = partial(
                     mean_sequence, confidence=confidence, tuned_for=stop["tuned_for"]
@@ -128,7 +140,7 @@ class Estimates:
     def _compute(self, id: str, scope: Scope, confidence: float) -> Estimate:
         metric = REGISTRY[id]
         stop = self.stopping
-        if stop is None or "task" in scope or metric.deterministic:
+        if stop is None or of_tasks(scope) or metric.deterministic:
             measured = metric.compute(self.evidence, scope, confidence)
         elif "looks" in stop:
             measured = self._looked(metric, scope, confidence, stop["taken"])
@@ -147,7 +159,7 @@ class Estimates:
             clusters=found.clusters,
             unit=metric.unit,
             direction=metric.direction,
-            noise_floor=None if "task" in scope else self.noise.get(id),
+            noise_floor=None if of_tasks(scope) else self.noise.get(id),
             se=finite(found.se),
             reason=found.reason,
             worst=measured.worst,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from evalharness.metrics import clusters
 from evalharness.metrics.layer_rows import LayerRows
+from evalharness.metrics.task_groups import Groups, sharing, task_groups
 from evalharness.run.part import Recorded
 from evalharness.spec.estimate import Scope
 from evalharness.spec.slices import SlicedDocument, Subset, subsets
@@ -283,6 +284,25 @@ class Evidence:
         return self.frame("tasks")
 
     @cached_property
+    def groups(self) -> Groups:
+        """The groups of tasks, by name and metric."""
+        return task_groups(self.tasks, self.frame("groups"))
+
+    def leaves(self, scope: Scope) -> frozenset[str]:
+        """The tasks within ``scope``: one, or those of a group."""
+        if "task" in scope:
+            return frozenset((scope["task"],))
+        if "group" not in scope:
+            return frozenset()
+        group = self.groups.get((scope["group"], scope.get("metric", "")))
+        return frozenset(group.weights) if group is not None else frozenset()
+
+    @cached_property
+    def task_sources(self) -> dict[str, Hashable]:
+        """By task, what is equal where tasks share items or passages."""
+        return sharing(self.items, self.run.manifest.get("shared_items"))
+
+    @cached_property
     def layers(self) -> dict[tuple[str, str], LayerRows]:
         """Layer records by (error, layer), in the order of the model."""
         table = self.run.table("layers")
@@ -318,45 +338,3 @@ class Evidence:
 def undefined(reason: str, confidence: float, n: int = 0) -> Interval:
     """An interval for what was not, or could not be, measured."""
     return Interval(None, None, None, confidence, n, 0, "none", reason=reason)
-
-
-# -- the scopes a family of metrics has
-
-
-def text_scopes(evidence: Evidence) -> list[Scope]:
-    """Everything, each corpus, each slice."""
-    if not evidence.has_tokens:
-        return []
-    scopes: list[Scope] = [{}, *({"corpus": name} for name in evidence.corpora)]
-    return scopes + [{"slice": name} for name in evidence.slices]
-
-
-TEXT_KEYS = ("corpus", "slice")
-
-
-def token_scopes(evidence: Evidence) -> list[Scope]:
-    """Those of texts, and each task whose two sides were scored together."""
-    names = evidence.item_tokens["task"].unique()
-    return text_scopes(evidence) + [{"task": str(n)} for n in names]
-
-
-TOKEN_KEYS = (*TEXT_KEYS, "task")
-
-
-def task_scopes(keep: Callable[[pd.DataFrame], bool] = lambda rows: True) -> Any:
-    """Each task and lm-eval metric whose rows ``keep`` accepts."""
-
-    def scopes(evidence: Evidence) -> list[Scope]:
-        items = evidence.items
-        if items.empty:
-            return []
-        return [
-            {"task": str(task), "metric": str(name)}
-            for (task, name), rows in items.groupby(["task", "metric"], sort=False)
-            if keep(rows)
-        ]
-
-    return scopes
-
-
-TASK_KEYS = ("task", "metric")

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from evalharness.metrics.evidence import TEXT_KEYS, Evidence, View, text_scopes
+from evalharness.metrics.evidence import Evidence, View
 from evalharness.metrics.families import LOSS
 from evalharness.metrics.registry import Spread, Totals, mean_metric
+from evalharness.metrics.scopes import TEXT_KEYS, text_scopes
 from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval, cluster_skew_t, exp_interval
 

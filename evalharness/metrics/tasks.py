@@ -13,15 +13,11 @@ import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.clusters import Keys
-from evalharness.metrics.evidence import (
-    TASK_KEYS,
-    Evidence,
-    task_scopes,
-    undefined,
-)
+from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.families import TASK
-from evalharness.metrics.registry import Measured, Spread, Totals, metric
+from evalharness.metrics.registry import Compute, Measured, Spread, Totals, metric
 from evalharness.metrics.scope_keys import cluster_keys
+from evalharness.metrics.scopes import GROUP_KEYS, sharing_data, task_scopes, with_groups
 from evalharness.run.records import SAME_TEXT
 from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
@@ -30,8 +26,17 @@ _NO_MEAN = "lm-eval's aggregate is not a mean over items"
 
 
 def _rows(evidence: Evidence, scope: Scope) -> pd.DataFrame:
+    """Its items; those of a group with a ``weight`` each, 1 on average."""
     items = evidence.items
-    return items[(items["task"] == scope["task"]) & (items["metric"] == scope["metric"])]
+    if "task" in scope:
+        return items[(items["task"] == scope["task"]) & (items["metric"] == scope["metric"])]
+    weights = evidence.groups[scope["group"], scope["metric"]].weights
+    own = items[items["task"].isin(list(weights)) & (items["metric"] == scope["metric"])]
+    sizes = own["task"].value_counts()
+    shares = own["task"].map({task: w / sizes[task] for task, w in weights.items()})
+    # The first item of one task is not that of another.
+    clusters = own["cluster"] + "@" + own["task"]
+    return own.assign(weight=shares.astype(float) * len(own), cluster=clusters)
 
 
 def _bad(rows: pd.DataFrame, confidence: float) -> Interval | None:
@@ -54,14 +59,17 @@ def _totals(
     return values if isinstance(values, str) else stats.cluster_sums(values, codes)
 
 
-def _keys(evidence: Evidence, scope: Scope) -> Keys:
+def _keys(evidence: Evidence, scope: Scope) -> Keys | None:
+    """Those of a task's clusters; a group's are its tasks', of which each has its own weight."""
+    if "group" in scope:
+        return None
     return cluster_keys(evidence, scope["task"], _rows(evidence, scope))
 
 
 def _moved(evidence: Evidence, scope: Scope, rows: pd.DataFrame) -> Any:
     """What each item gained, signed so that more is better."""
-    sign = 1.0 if _higher_is_better(evidence, scope) else -1.0
-    return sign * (rows["score_cand"].to_numpy(float) - rows["score_ref"].to_numpy(float))
+    moved = rows["score_cand"].to_numpy(float) - rows["score_ref"].to_numpy(float)
+    return _signs(evidence, rows) * moved
 
 
 def _flipped(evidence: Evidence, scope: Scope, rows: pd.DataFrame) -> Any:
@@ -82,14 +90,30 @@ def _scores(side: str, evidence: Evidence, scope: Scope, rows: pd.DataFrame) -> 
     return values if mean else _NO_MEAN
 
 
+def _of_group(evidence: Evidence, scope: Scope, confidence: float, one: Compute) -> Measured:
+    """The mean over a group's tasks, each with its own interval; the worst of them is named."""
+    metric = scope["metric"]
+    weights = evidence.groups[scope["group"], metric].weights
+    leaves: list[Scope] = [{"task": task, "metric": metric} for task in weights]
+    parts = [one(evidence, leaf, confidence).interval for leaf in leaves]
+    found = stats.mean_of_parts(parts, list(weights.values()), sharing_data(evidence, leaves))
+    bare = [(t, p.reason) for t, p in zip(weights, parts, strict=True) if p.low is None]
+    if bare:
+        found = replace(found, reason=f"task {bare[0][0]}: {bare[0][1]}")
+    return Measured(found)
+
+
 def _aggregate_scopes(evidence: Evidence) -> list[Scope]:
-    return [
+    tasks: list[Scope] = [
         {"task": str(t), "metric": str(m)}
         for t, m in zip(evidence.tasks["task"], evidence.tasks["metric"], strict=True)
     ]
+    return tasks + [{"group": name, "metric": metric} for name, metric in evidence.groups]
 
 
 def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    if "group" in scope:
+        return _group_score(side, evidence, scope, confidence)
     value, rows = _aggregate(side, evidence, scope), _rows(evidence, scope)
     if not np.isfinite(value):
         return Measured(undefined("lm-eval gave no finite score", confidence, len(rows)))
@@ -102,6 +126,18 @@ def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
     return Measured(Interval(value, None, None, confidence, n, n, "lm-eval", reason=_NO_MEAN))
 
 
+def _group_score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    group = evidence.groups[scope["group"], scope["metric"]]
+    value: float | None = getattr(group, side)
+    if value is None:
+        return Measured(undefined("a task of the group has no score", confidence))
+    found = _of_group(evidence, scope, confidence, partial(_score, side))
+    if found.interval.value is not None and abs(found.interval.value - value) < 1e-9:
+        return found
+    interval = replace(found.interval, value=value, low=None, high=None, se=None)
+    return Measured(replace(interval, reason="its interval is not that of a mean over items"))
+
+
 for _side in ("reference", "candidate"):
     metric(
         f"task.score.{_side}",
@@ -112,7 +148,7 @@ for _side in ("reference", "candidate"):
         identity=None,
         source="lm-evaluation-harness",
         scopes=_aggregate_scopes,
-        scope_keys=TASK_KEYS,
+        scope_keys=GROUP_KEYS,
         records="items",
         totals=partial(_totals, partial(_scores, _side)),
         keys=_keys,
@@ -134,14 +170,14 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     difference=True,
     identity=0.0,
     symmetric="odd",
-    scopes=task_scopes(),
-    scope_keys=TASK_KEYS,
+    scopes=with_groups(task_scopes()),
+    scope_keys=GROUP_KEYS,
     records="items",
     totals=partial(_totals, _moved),
     keys=_keys,
     source="paired mean of candidate − reference, signed so that higher is better; binary items: "
     "Tango 1998; other scores, and items that share a passage or a text: skewness-adjusted cluster "
-    "t",
+    "t; a group: MOVER over its tasks, Zou & Donner 2008",
 )
 def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope)
@@ -149,18 +185,34 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
     if bad is not None:
         return Measured(bad)
     moved = _moved(evidence, scope, rows)
+    whole = _shift(rows, moved, confidence)
+    if "group" in scope:
+        found = _of_group(evidence, scope, confidence, score_shift).interval
+        # Made of two halves, a task is no surer than it was whole.
+        return Measured(stats.no_narrower(found, whole), _worst_task(rows, moved))
     worst = None
     if len(rows) and moved.min() < 0:
         first = rows.iloc[int(moved.argmin())]
         worst = f"task {scope['task']}, item {first['doc_id']}"
+    return Measured(whole, worst)
+
+
+def _shift(rows: pd.DataFrame, moved: Any, confidence: float) -> Interval:
     if not bool(rows["binary"].all()):
-        return Measured(_clustered(rows, moved, confidence), worst)
-    up, down = int((moved > 0).sum()), int((moved < 0).sum())
+        return _clustered(rows, moved, confidence)
+    up, down = _total(rows, moved > 0), _total(rows, moved < 0)
 
     def exact(share: float) -> Interval:
         return stats.tango(share * up, share * down, share * len(rows), confidence)
 
-    return Measured(_of_binary(rows, moved, confidence, exact), worst)
+    return _of_binary(rows, moved, confidence, exact)
+
+
+def _worst_task(rows: pd.DataFrame, moved: Any) -> str | None:
+    means = pd.Series(moved, rows["task"].to_numpy()).groupby(level=0).mean()
+    if not len(means) or means.min() >= 0:
+        return None
+    return f"task {means.idxmin()} at {means.min():+.4g}"
 
 
 @metric(
@@ -173,9 +225,9 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
     direction="lower",
     identity=0.0,
     symmetric="even",
-    scope_keys=TASK_KEYS,
+    scope_keys=GROUP_KEYS,
     records="items",
-    scopes=task_scopes(lambda rows: bool(rows["binary"].all())),
+    scopes=with_groups(task_scopes(lambda rows: bool(rows["binary"].all()))),
     totals=partial(_totals, _flipped),
     keys=_keys,
     source="share of items right on one side only; Dutta 2407.09141",
@@ -186,12 +238,16 @@ def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     if bad is not None:
         return Measured(bad)
     changed = _flipped(evidence, scope, rows)
-    count = int(changed.sum())
+    count = _total(rows, changed > 0)
 
     def exact(share: float) -> Interval:
         return stats.clopper_pearson(share * count, share * len(rows), confidence)
 
-    return Measured(_of_binary(rows, changed, confidence, exact))
+    whole = _of_binary(rows, changed, confidence, exact)
+    if "group" not in scope:
+        return Measured(whole)
+    found = _of_group(evidence, scope, confidence, flips).interval
+    return Measured(stats.no_narrower(found, whole))
 
 
 def _of_binary(
@@ -211,26 +267,42 @@ def _of_binary(
     """
     sizes = rows.groupby("cluster").size()
     if len(sizes) == len(rows):
-        return exact(1.0)
+        return exact(_effective(rows))
     found = _clustered(rows, values, confidence)
     same = np.array([str(c).startswith(f"{SAME_TEXT}:") for c in sizes.index])
     if found.low is None or found.high is None or not (found.se == 0 or same.any()):
         return found
     counted = sizes.to_numpy(float) ** np.where(same | (found.se == 0), 2, 1)
-    least = exact(len(rows) / float(counted.sum()))
-    if least.low is None or least.high is None:
-        return found
-    return replace(
-        found,
-        low=min(found.low, least.low),
-        high=max(found.high, least.high),
-        method=f"{found.method}; no narrower than {least.method}",
-    )
+    return stats.no_narrower(found, exact(_effective(rows) * len(rows) / float(counted.sum())))
+
+
+def _total(rows: pd.DataFrame, chosen: Any) -> float:
+    """How many items these are, of a group in the weights of its tasks."""
+    weights = rows["weight"].to_numpy() if "weight" in rows else np.ones(len(rows))
+    return min(float(weights[chosen].sum()), float(len(rows)))
+
+
+def _effective(rows: pd.DataFrame) -> float:
+    """The share of the items that as many of one weight would tell as much as (Kish 1965)."""
+    if "weight" not in rows:
+        return 1.0
+    weights = rows["weight"].to_numpy()
+    return min(1.0, float(weights.sum()) ** 2 / float(weights @ weights) / len(rows))
 
 
 def _clustered(rows: pd.DataFrame, values: Any, confidence: float) -> Interval:
     codes, _ = pd.factorize(rows["cluster"])
-    return stats.cluster_skew_t(*stats.cluster_sums(values, codes), confidence)
+    weighted = values * rows["weight"].to_numpy() if "weight" in rows else values
+    return stats.cluster_skew_t(*stats.cluster_sums(weighted, codes), confidence)
+
+
+def _signs(evidence: Evidence, rows: pd.DataFrame) -> Any:
+    """1 for items of tasks where higher is better, else −1."""
+    signs = {}
+    for task, name in set(zip(rows["task"], rows["metric"], strict=True)):
+        higher = _higher_is_better(evidence, {"task": task, "metric": name})
+        signs[task] = 1.0 if higher else -1.0
+    return rows["task"].map(signs).to_numpy(float)
 
 
 def _higher_is_better(evidence: Evidence, scope: Scope) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalharness.metrics import FAMILIES, REGISTRY, Family
+from evalharness.metrics.scopes import of_tasks
 from evalharness.report.glossary import family, scope_sort
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.result import Result
@@ -35,11 +36,11 @@ class FamilyRows:
 def families(result: Result, keys: Sequence[str]) -> list[FamilyRows]:
     """Return the families of ``keys`` that have estimates, in the order of the glossary.
 
-    What is scoped to a task stands with the tasks, and is left out here.
+    What is scoped to a task, or to a group of them, stands with the tasks, and is left out here.
     """
     groups = []
     for group in FAMILIES:
-        rows = [e for e in result.metrics if family(e.id) is group and "task" not in e.scope]
+        rows = [e for e in result.metrics if family(e.id) is group and not of_tasks(e.scope)]
         if group.key in keys and rows:
             overall = [e for e in rows if not e.scope]
             scoped = sorted((e for e in rows if e.scope), key=lambda e: (e.id, scope_sort(e.scope)))

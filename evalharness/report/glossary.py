@@ -78,12 +78,12 @@ def scope_words(scope: Scope) -> str:
         return "everything"
     known = {key: scope[key] for key in ("corpus", "slice", "layer") if key in scope}
     words = [f"{key} {visible(value)}" for key, value in known.items()]
-    if "task" in scope:
-        metric = f" ({visible(scope['metric'])})" if "metric" in scope else ""
-        words.append(f"task {visible(scope['task'])}{metric}")
-    elif "metric" in scope:
+    metric = f" ({visible(scope['metric'])})" if "metric" in scope else ""
+    named = [key for key in ("task", "group") if key in scope]
+    words += [f"{key} {visible(scope[key])}{metric}" for key in named]
+    if metric and not named:
         words.append(f"metric {visible(scope['metric'])}")
-    rest = sorted(set(scope) - {"corpus", "slice", "layer", "task", "metric"})
+    rest = sorted(set(scope) - {"corpus", "slice", "layer", "task", "group", "metric"})
     return ", ".join(words + [f"{visible(key)} {visible(scope[key])}" for key in rest])
 
 

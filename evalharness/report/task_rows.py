@@ -12,7 +12,7 @@ from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
 from evalharness.report.estimates import find
 from evalharness.report.interval_bars import axis, forest_bar
-from evalharness.spec.estimate import Estimate
+from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.result import Result, TaskResult
 from evalharness.spec.suite import DEFAULT_TEMPLATE
 
@@ -33,10 +33,7 @@ class TaskRow:
 
 def task_rows(result: Result) -> list[TaskRow]:
     """Return the tasks in the order they were run, shifts on one scale."""
-    shifts = {
-        (t.task, t.metric): find(result, SCORE_SHIFT, {"task": t.task, "metric": t.metric})
-        for t in result.tasks
-    }
+    shifts = {(t.task, t.metric): find(result, SCORE_SHIFT, scope_of(t)) for t in result.tasks}
     ends = [x for e in shifts.values() if e for x in (e.value, e.low, e.high)]
     scale = axis([*ends, 0.0])
     rows: list[TaskRow] = []
@@ -47,8 +44,7 @@ def task_rows(result: Result) -> list[TaskRow]:
             if e is None
             else forest_bar(scale, e.value, e.low, e.high, str(numbers.estimate(e)))
         )
-        scope = {"task": t.task, "metric": t.metric}
-        flips = find(result, FLIPS, scope)
+        flips = find(result, FLIPS, scope_of(t))
         first = all(row.task.task != t.task for row in rows)
         at_tokens = REGISTRY.shown("tasks") if first else []
         found = [find(result, m.id, {"task": t.task}) for m in at_tokens]
@@ -66,6 +62,11 @@ def task_rows(result: Result) -> list[TaskRow]:
             )
         )
     return rows
+
+
+def scope_of(t: TaskResult) -> Scope:
+    """Return the scope of a row's own metrics."""
+    return {"group" if t.leaves else "task": t.task, "metric": t.metric}
 
 
 def _note(t: TaskResult) -> str:

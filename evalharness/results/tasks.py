@@ -9,13 +9,14 @@ import pandas as pd
 
 from evalharness.metrics import Evidence
 from evalharness.metrics.numbers import finite
+from evalharness.metrics.task_groups import EVERY, TaskGroup
 from evalharness.spec.result import FlippedItem, TaskResult
 
 SHOWN_FLIPS = 40
 
 
 def tasks(evidence: Evidence) -> list[TaskResult]:
-    """One row a task and lm-eval metric, then one a group and metric."""
+    """One row a task and lm-eval metric, then one a group and metric, then all tasks together."""
     items = evidence.items
     asked = evidence.run.manifest.get("task_prompts") or {}
     results = []
@@ -34,7 +35,22 @@ def tasks(evidence: Evidence) -> list[TaskResult]:
     for row in evidence.frame("groups").to_dict("records"):
         leaves = [str(name) for name in row["leaves"]]
         results.append(TaskResult(items=int(row["items"]), leaves=leaves, **_aggregate(row)))
-    return results
+    whole = [g for g in evidence.groups.values() if g.name == EVERY]
+    return results + [_every(g, results) for g in whole if all(t.task != EVERY for t in results)]
+
+
+def _every(group: TaskGroup, rows: list[TaskResult]) -> TaskResult:
+    """The mean over all that the suite names, of one metric."""
+    own = [t.items for t in rows if t.task in group.members and t.metric == group.metric]
+    return TaskResult(
+        task=group.name,
+        metric=group.metric,
+        reference=group.reference,
+        candidate=group.candidate,
+        higher_is_better=group.higher_is_better,
+        items=sum(own),
+        leaves=list(group.members),
+    )
 
 
 def _aggregate(row: Mapping[Any, Any]) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Manifest(TypedDict, total=False):
     model_files: dict[str, dict[str, list[int]]]  # size and time of change, by side and name
     slices: list[RecordedSlice]
     same_text: list[list[int]]  # numbers of documents that hold the same text, a list each
+    shared_items: list[list[str]] | None  # tasks that have documents in common
     noise_floor: dict[str, float]  # by metric
     noise_floor_ways: dict[str, dict[str, float]]  # by what was changed, and metric
     matching: dict[str, Any] | None  # a `spec.module_results.Matching`

@@ -264,6 +264,7 @@ GROUPS = pa.schema(  # lm-eval's aggregates over the leaves of a group
         ("items", pa.int64()),
         ("num_fewshot", pa.int32()),
         ("leaves", pa.list_(pa.string())),
+        ("weights", pa.list_(pa.float64())),  # of each leaf's score in the aggregate; sum 1
     ]
 )
 

@@ -117,8 +117,10 @@ class GateSpec(Settings):
     metric: str | None = Field(default=None, description="A metric id such as kl.mean.")
     scope: Globs = Field(
         default={},
-        description="Globs by key (corpus, slice, task, metric, layer). In a layer's name * stays "
-        "between two dots and ** crosses them: model.layers.* are the blocks.",
+        description="Globs by key (corpus, slice, task, group, metric, layer). Without a task or a "
+        "group, tasks are those that the suite names: a group of lm-eval stands for its tasks. "
+        "group: all is the mean over all of them. In a layer's name * stays between two dots and "
+        "** crosses them: model.layers.* are the blocks.",
     )
     max: LimitField | None = None
     min: LimitField | None = None

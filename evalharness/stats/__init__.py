@@ -10,6 +10,7 @@ from evalharness.stats.calibration import brier, calibration_score_sums
 from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
 from evalharness.stats.interval import Interval, exp_interval
 from evalharness.stats.means import cluster_ratio_t, cluster_sums
+from evalharness.stats.mover import mean_of_parts, no_narrower
 from evalharness.stats.p_values import interval_p_value
 from evalharness.stats.planning import documents_needed, further_documents
 from evalharness.stats.proportions import clopper_pearson, tango
@@ -49,7 +50,9 @@ __all__ = [
     "histogram_quantile_bootstrap",
     "interval_p_value",
     "look_confidence",
+    "mean_of_parts",
     "mean_sequence",
+    "no_narrower",
     "positive_mean_t",
     "quantile_bootstrap",
     "rate_sequence",

@@ -24,6 +24,7 @@ MANIFEST: Manifest = {
         side: {"manifest": {"bits_per_weight": 16.0, "weight_bytes": 100}}
         for side in ("reference", "candidate")
     },
+    "shared_items": [],
     "peak_bytes": {"reference": 100, "candidate": 100},
 }
 

@@ -75,6 +75,7 @@ def begin(
                 "model_files": model_files(job),
                 "slices": _slices(job, reference),
                 "same_text": repeats.same_text(reference.documents),
+                "shared_items": [] if job.tasks is None else sorted(job.tasks.sharing),
                 "noise_floor": floor.values,
                 "noise_floor_ways": floor.ways,
                 "matching": watcher.matching.model_dump() if watcher else None,

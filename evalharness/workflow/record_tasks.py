@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING
-
-import pyarrow as pa
 
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import RunError
 from evalharness.pair.faults import OutOfMemoryError, free_memory
 from evalharness.pair.side import Side
 from evalharness.progress import Progress
-from evalharness.run import records
 from evalharness.run.directory import Run
 from evalharness.spec.suite import Suite
 
@@ -88,10 +84,7 @@ def record_tasks(
 
 def _record_groups(prepared: PreparedTasks, run: Run) -> None:
     """lm-eval's aggregates of groups, from the records of their leaves, whoever recorded them."""
-    from evalharness.pair.tasks.scores import TaskScore, group_scores
+    from evalharness.pair.tasks.run import group_table
 
-    if not prepared.groups or GROUPS in run.done():
-        return
-    leaves = [TaskScore(**row) for row in run.table("tasks").to_pylist()]
-    rows = [asdict(score) for score in group_scores(prepared, leaves)]
-    run.write_block(GROUPS, {"groups": pa.Table.from_pylist(rows, schema=records.GROUPS)})
+    if prepared.groups and GROUPS not in run.done():
+        run.write_block(GROUPS, {"groups": group_table(prepared, run.table("tasks"))})

@@ -38,6 +38,15 @@ class FakeEstimates:
     def scopes(self, metric: str) -> list[dict[str, str]]:
         return [e.scope for e in self._estimates if e.id == metric]
 
+    def leaves(self, scope: dict[str, str]) -> frozenset[str]:
+        """The one task: a fake run has no groups."""
+        return frozenset((scope["task"],)) if "task" in scope else frozenset()
+
+    def together(self, scopes: list[dict[str, str]]) -> list[int]:
+        """Corpora and tasks are of different data, whatever else is of the same."""
+        apart = all({"task", "corpus"} & scope.keys() for scope in scopes)
+        return list(range(len(scopes))) if apart else [0] * len(scopes)
+
     def estimate(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
         return next(e for e in self._estimates if e.id == metric and e.scope == scope)
 

@@ -9,7 +9,9 @@ import pytest
 from evalharness.errors import InputError
 from evalharness.gates import Policy, load_policy, result_ids
 from evalharness.gates.resolved_policy import resolved_text
+from evalharness.metrics import REGISTRY
 from evalharness.run.assets import shipped
+from tests.gates.fakes import FakeEstimates, estimate
 from tests.judges.policies import random_policy
 
 
@@ -24,7 +26,8 @@ def same(a: Policy, b: Policy) -> bool:
     """All that decides."""
     keys = ("name", "confidence", "on_anomalous", "on_incomplete", "gates", "waivers")
     scopes = [{"task": "quiz", "metric": "acc"}, {"layer": "model.layers.0"}, {"corpus": "a"}]
-    names = [[result_ids(gate, scopes) for gate in policy.gates] for policy in (a, b)]
+    run = FakeEstimates(*(estimate(id, 0.0, scope=s) for id in REGISTRY for s in scopes))
+    names = [[result_ids(gate, run) for gate in policy.gates] for policy in (a, b)]  # type: ignore[arg-type]
     return names[0] == names[1] and all(getattr(a, k) == getattr(b, k) for k in keys)
 
 

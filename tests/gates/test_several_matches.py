@@ -40,13 +40,26 @@ def test_each_gives_one_result_a_match() -> None:
     assert decision.headline == "1 of 2 gates fails: drop[task=b,metric=acc]."
 
 
-def test_mean_is_never_narrower_than_its_parts_allow() -> None:
-    """Errors of scopes that share documents may agree fully: half-widths are averaged."""
+def test_the_mean_of_scopes_that_share_documents_is_no_narrower_than_they_are() -> None:
+    """Their errors may agree fully: half-widths are averaged."""
+    result = only(
+        "metric: nll.shift, scope: {slice: '*'}, max: 0.03, aggregate: mean",
+        estimate("nll.shift", 0.02, 0.0, 0.04, scope={"slice": "a"}, confidence=0.9),
+        estimate("nll.shift", 0.0, -0.02, 0.02, scope={"slice": "b"}, confidence=0.9),
+    )
+    assert (result.observed, result.low, result.high) == pytest.approx((0.01, -0.01, 0.03))
+    assert (result.verdict, result.worst) == ("PASS", "slice=a at 0.02")
+
+
+def test_the_mean_of_different_tasks_is_surer_than_each() -> None:
+    """Half-widths are added in squares: √2·.02/2."""
     result = only(
         "metric: task.score.shift, scope: {task: '*'}, min: -3pp, aggregate: mean",
         *tasks(("a", -0.04, 0.0), ("b", -0.02, 0.02)),
     )
-    assert (result.observed, result.low, result.high) == pytest.approx((-0.01, -0.03, 0.01))
+    half = 0.02 / 2**0.5
+    found = (result.observed, result.low, result.high)
+    assert found == pytest.approx((-0.01, -0.01 - half, -0.01 + half))
     assert (result.verdict, result.worst) == ("PASS", "task=a, metric=acc at -0.02")
 
 

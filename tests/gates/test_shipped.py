@@ -28,6 +28,9 @@ class Identical:
             return [{"bound": bound} for bound in REGISTRY[metric].bounds]
         return [{}]
 
+    def leaves(self, scope: dict[str, str]) -> frozenset[str]:
+        return frozenset()
+
     def estimate(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
         value = REGISTRY[metric].identity
         return Estimate(id=metric, scope=scope, value=value, low=value, high=value, clusters=64)

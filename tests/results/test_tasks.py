@@ -79,6 +79,7 @@ def test_a_group_stands_after_the_tasks_with_its_leaves() -> None:
         "items": 60,
         "num_fewshot": 0,
         "leaves": ["quiz"],
+        "weights": [1.0],
     }
     tables["groups"] = pd.DataFrame([group], columns=records.GROUPS.names)
     leaf, found = tasks(evidence(tables))

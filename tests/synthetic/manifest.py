@@ -35,6 +35,7 @@ def manifest(name: Naming, blocks: int, documents: list[dict[str, Any]]) -> dict
         "reference": {"name": sides["reference"].name},
         "candidate": {"name": sides["candidate"].name, "manifest": {"bits": 4}},
         "suite": {"name": name("demo"), "slices": slices},
+        "shared_items": [],
         "slices": [{"name": s.name, "where": dict(s.where)} for s in subsets(slices, sliced)],
         "sides": {
             side: {"manifest": found.model_dump(), "simulated": False, "split": False}

@@ -25,7 +25,7 @@ from evalharness.engines.base import LoadedModel
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import EvalHarnessError, RunError
 from evalharness.pair.tasks.item_rows import Scored, pair_samples, position_rows
-from evalharness.pair.tasks.scores import TaskScore, task_scores
+from evalharness.pair.tasks.scores import TaskScore, group_scores, task_scores
 from evalharness.run import records
 
 if TYPE_CHECKING:
@@ -122,6 +122,13 @@ def task_tables(task: TaskRun) -> dict[str, pa.Table]:
             [{"kind": "task", "message": m} for m in task.anomalies], schema=records.ANOMALIES
         ),
     }
+
+
+def group_table(prepared: PreparedTasks, tasks: pa.Table) -> pa.Table:
+    """The records of lm-eval's groups, from those of their leaf ``tasks``."""
+    scores = [TaskScore(**row) for row in tasks.to_pylist()]
+    rows = [asdict(score) for score in group_scores(prepared, scores)]
+    return pa.Table.from_pylist(rows, schema=records.GROUPS)
 
 
 def _scorer(

@@ -33,6 +33,7 @@ class GroupScore(TaskScore):
 
     items: int  # of all leaves that have the metric
     leaves: list[str]
+    weights: list[float]  # of each leaf's score; 0 where it does not have the metric
 
 
 def task_scores(
@@ -85,6 +86,8 @@ def group_scores(prepared: PreparedTasks, scores: Iterable[TaskScore]) -> tuple[
             parts = [found[name][key] for name in leaves if key in found[name]]
             whole = all(p.reference is not None and p.candidate is not None for p in parts)
             reference, candidate = (_number(side[key]) if whole else None for side in sides)
+            having = {p.task: items[p.task] for p in parts}
+            weights = lm_eval.group_weights(group, key, having)
             groups.append(
                 GroupScore(
                     task=group.name,
@@ -95,6 +98,7 @@ def group_scores(prepared: PreparedTasks, scores: Iterable[TaskScore]) -> tuple[
                     num_fewshot=parts[0].num_fewshot,
                     items=sum(items[p.task] for p in parts),
                     leaves=leaves,
+                    weights=[weights.get(name, 0.0) for name in leaves],
                 )
             )
     return tuple(groups)

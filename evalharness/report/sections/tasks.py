@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evalharness.metrics.scopes import of_tasks
 from evalharness.report import task_rows
 from evalharness.report.section import Section
 from evalharness.report.templates import template
@@ -14,14 +15,14 @@ MOST_PROMPT = 1500
 def render(r: Result) -> str:
     """lm-eval's scores on both sides, the paired shift, and the items that flipped."""
     rows = task_rows.task_rows(r)
-    named = {(t.task, t.metric) for t in r.tasks}
+    named = [task_rows.scope_of(t) for t in r.tasks]
     moved = [e for row in rows for e in row.moved]
     others = [
         e
         for e in r.metrics
-        if "task" in e.scope
+        if of_tasks(e.scope)
         and e not in moved
-        and not (e.id.startswith("task.") and (e.scope["task"], e.scope.get("metric", "")) in named)
+        and not (e.id.startswith("task.") and e.scope in named)
     ]
     if not (rows or r.flipped or others):
         return ""
