@@ -13,7 +13,7 @@ the ends are as far from it as those of the difference are from 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from scipy.special import ndtri, stdtrit
@@ -44,7 +44,7 @@ class Ratchet:
         ``confidence`` is two-sided, of the interval.
         """
         stored = self._stored(gate, found.scope)
-        allowed = _Allowed(limit, stored)
+        allowed = Allowed(limit, stored)
         if found.value is None or REGISTRY[gate.metric].deterministic:
             return found, Threshold.at(side, allowed(allowed.value)), ""
         paired = self._paired(gate, found, allowed, confidence)
@@ -57,7 +57,11 @@ class Ratchet:
             return found, at, ""
         if stored.low is None or stored.high is None:
             return found, replace(at, unknown=self._unknown(stored)), ""
-        return _apart(found, stored, allowed, confidence), at, ", not paired: both errors count"
+        return (
+            both_errors(found, stored, allowed.slopes, confidence),
+            at,
+            ", not paired: both errors count",
+        )
 
     def _stored(self, gate: Gate, scope: Scope) -> Estimate:
         stored = self.baseline.estimate(gate.metric, scope)
@@ -78,7 +82,7 @@ class Ratchet:
         )
 
     def _paired(
-        self, gate: Gate, found: Estimate, allowed: _Allowed, confidence: float
+        self, gate: Gate, found: Estimate, allowed: Allowed, confidence: float
     ) -> tuple[Estimate, float, str] | None:
         """``found`` with the interval of its differences to the baseline, and the baseline's value.
 
@@ -116,7 +120,7 @@ class Ratchet:
         return only_finite(one), last.stored, note
 
 
-class _Allowed:
+class Allowed:
     """What a limit allows of a stored value v: v + a, or v + p·|v|."""
 
     def __init__(self, limit: Limit, stored: Estimate) -> None:
@@ -141,15 +145,17 @@ class _Allowed:
         return (up, down) if self._either else ((down if self.value < 0 else up),)
 
 
-def _apart(found: Estimate, stored: Estimate, allowed: _Allowed, confidence: float) -> Estimate:
-    """``found`` with the error of what is allowed added to its own."""
+def both_errors(
+    found: Estimate, stored: Estimate, slopes: Sequence[float], confidence: float
+) -> Estimate:
+    """``found`` with ``slopes`` times the stored error added to its own, at ``confidence``."""
     value, low, high = found.value, found.low, found.high
     assert value is not None
     assert low is not None
     assert high is not None
     below, above = _errors(stored, confidence)
     ends = []
-    for slope in allowed.slopes:
+    for slope in slopes:
         down, up = (below, above) if slope >= 0 else (above, below)
         ends.append(
             (
