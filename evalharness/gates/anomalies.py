@@ -1,32 +1,79 @@
-"""Results too good for compression to have made them.
+"""What makes a run untrustworthy that nobody noted while it was measured.
 
-Compression loses information. A compressed model that matches its reference to the last bit was
-probably not loaded; one that beats it beyond noise was probably measured on other items, or holds
-other weights. Either way the run says nothing of the candidate, however green it looks.
+A number that is none is an anomaly whether or not a gate asks for it. So are results too good for
+compression to have made them. Compression loses information. A compressed model that matches its
+reference to the last bit was probably not loaded; one that beats it beyond noise was probably
+measured on other items, or holds other weights. Either way the run says nothing of the candidate,
+however green it looks.
 """
 
 from __future__ import annotations
 
+import pyarrow as pa
+from pyarrow import compute
+
 from evalharness.errors import plural
 from evalharness.gates.scopes import label
-from evalharness.metrics import Estimates
+from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.divergence import KL_MEAN
 from evalharness.metrics.tasks import SCORE_SHIFT
+from evalharness.run.records import SCHEMAS
 from evalharness.spec.result import Anomaly
+
+
+def _floats(kind: str) -> tuple[str, ...]:
+    return tuple(f.name for f in SCHEMAS[kind] if pa.types.is_floating(f.type))
+
+
+# In a sound run each of these is a finite number in every row that the last tells: all of them, or
+# those where a column is null, or is not.
+_NUMBERS: list[tuple[str, tuple[str, ...], tuple[str, bool] | None]] = [
+    ("tokens", _floats("tokens"), None),
+    ("item_tokens", _floats("item_tokens"), None),
+    ("documents", ("nll_ref", "nll_cand"), None),
+    ("items", ("score_ref", "score_cand"), None),
+    ("items", ("conf_ref", "conf_cand"), ("correct_ref", False)),  # of multiple choice
+    ("tasks", ("reference",), ("candidate", False)),  # where neither is: lm-eval gives no number
+    ("tasks", ("candidate",), ("reference", False)),
+    ("layers", ("err_sq", "ref_sq"), None),
+    ("weights", ("err_sq", "ref_sq"), ("reason", True)),  # that there is no error
+    ("timings", _floats("timings"), None),
+]
 
 # Error rate of the search over all tasks: one false alarm in a thousand runs.
 _ALPHA = 0.001
 
 
 def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
-    """What is unusually good.
+    """What is no number though nothing says so, and what is unusually good.
 
     ``compressed`` says that the candidate's manifest claims compression and that it is not the
     same model as the reference; any other candidate may equal its reference or beat it.
     """
-    if not compressed:
-        return []
-    return _no_divergence(estimates) + _better_tasks(estimates)
+    found = [] if estimates.evidence.anomalies else _no_numbers(estimates.evidence)
+    if compressed:
+        found += _no_divergence(estimates) + _better_tasks(estimates)
+    return found
+
+
+def _no_numbers(evidence: Evidence) -> list[Anomaly]:
+    found = []
+    for kind, names, where in _NUMBERS:
+        table = evidence.run.table(kind, [*names, *([where[0]] if where else [])])
+        if where is not None:
+            null = compute.is_null(table[where[0]])
+            table = table.filter(null if where[1] else compute.invert(null))
+        for name in names:
+            finite = compute.fill_null(compute.is_finite(table[name]), False)
+            count = table.num_rows - (compute.sum(finite).as_py() or 0)
+            if count:
+                message = (
+                    f"{name} is NaN or infinite in {count:,} of {table.num_rows:,} records of "
+                    f"{kind}, and nothing says why"
+                )
+                found.append(Anomaly(kind="no number", message=message))
+                break  # the others of the same rows say no more
+    return found
 
 
 def _no_divergence(estimates: Estimates) -> list[Anomaly]:

@@ -3,14 +3,14 @@
     verdict        when                                                       exit code
     FAIL           a blocking gate FAILs                                      1
     ANOMALOUS      a gate is ANOMALOUS, or the run is                         3, or 0 if let through
-    INCONCLUSIVE   a gate is INCONCLUSIVE, the run is incomplete,             3, or 0 if let through
-                   or no gate can block                                       0
+    INCONCLUSIVE   a gate is INCONCLUSIVE, or the run is incomplete           3, or 0 if let through
     PASS           every gate of severity error passes or is waived           0
 
 The first that applies, over gates of severity error. The verdict says what is known, the exit code
 whether the policy blocks on it: with ``on_inconclusive: warn`` an INCONCLUSIVE policy exits 0 and
 is still not called a PASS. A run is incomplete where no gate that could block is about anything
-measured of what the candidate does: bytes are counted whatever became of the pass. ANOMALOUS exits
+measured of what the candidate does: bytes are counted whatever became of the pass, and a policy of
+which no gate can block decides nothing. ANOMALOUS exits
 3 and not 1: the data cannot be trusted, so that nothing is known of the candidate.
 """
 
@@ -31,6 +31,8 @@ INCOMPLETE = (
     "The run is incomplete for this policy: no gate that could block is about anything measured of "
     "what the candidate does, only about its weights and bytes or about what was not measured."
 )
+
+UNABLE = "No gate has severity error, so nothing can block and nothing is decided."
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ def overall(
     by = {v: [g for g in counted if g.verdict == v] for v in ("FAIL", "ANOMALOUS", "INCONCLUSIVE")}
     of_run = _of_run(policy, counted, anomalies)
     able = any(g.severity == "error" for g in gates)
-    incomplete = able and not any(_of_the_candidate(g) for g in gates)
+    incomplete = INCOMPLETE if able else UNABLE
+    if any(_of_the_candidate(g) for g in gates):
+        incomplete = ""
     verdict: Verdict
     distrusted = of_run if policy.on_anomalous == "block" else []
     objections = [_untrusted(anomaly.message) for anomaly in distrusted]
@@ -67,9 +71,9 @@ def overall(
         verdict = "FAIL"
     elif by["ANOMALOUS"] or of_run:
         verdict = "ANOMALOUS"
-    elif by["INCONCLUSIVE"] or not able or incomplete:
+    elif by["INCONCLUSIVE"] or incomplete:
         verdict = "INCONCLUSIVE"
-        objections += [INCOMPLETE] if incomplete and policy.on_incomplete == "block" else []
+        objections += [incomplete] if incomplete and policy.on_incomplete == "block" else []
     else:
         verdict = "PASS"
     blocks = bool(objections) or any(g.blocking and g.verdict != "PASS" for g in gates)
@@ -78,7 +82,7 @@ def overall(
         gates=list(gates),
         waivers=waivers.results(),
         verdict=verdict,
-        headline=_headline(verdict, gates, by.get(verdict, []), anomalies, able, incomplete),
+        headline=_headline(verdict, gates, by.get(verdict, []), anomalies, incomplete),
         exit_code=(1 if verdict == "FAIL" else 3) if blocks else 0,
         warnings=_warnings(gates) + waivers.warnings(),
         objections=objections,
@@ -111,17 +115,14 @@ def _headline(
     gates: Sequence[GateResult],
     behind: Sequence[GateResult],
     anomalies: Sequence[Anomaly],
-    able: bool,
-    incomplete: bool,
+    incomplete: str,
 ) -> str:
     total = len(gates)
-    if not able:
-        return "No gate has severity error, so nothing can block and nothing is decided."
     if verdict == "ANOMALOUS":
         why = anomalies[0].message if anomalies else behind[0].reason.rstrip(".")
         return _untrusted(why)
     if verdict == "INCONCLUSIVE" and incomplete:
-        return INCOMPLETE
+        return incomplete
     if verdict == "PASS":
         passed = sum(g.verdict == "PASS" for g in gates)
         waived = sum(g.waiver is not None for g in gates)

@@ -67,6 +67,9 @@ def predictions(evidence: Evidence, scope: Scope) -> Predictions | str:
         items = evidence.items
         rows = items[items["task"] == scope["task"]]
         rows = rows[rows["metric"] == scope.get("metric", rows["metric"].iloc[0])]
+        bad = ~np.isfinite(rows[["conf_ref", "conf_cand"]].to_numpy(float)).all(1)
+        if bad.any():
+            return f"{bad.sum()} of {len(rows)} items have NaN or infinite confidence"
         codes, _ = pd.factorize(rows["cluster"])
         return Predictions(
             rows["conf_ref"].to_numpy(float),

@@ -181,7 +181,7 @@ class PolicySpec(Spec):
     on_incomplete: Blocks | None = Field(
         default=None,
         description="Whether it blocks that no gate which could is about what the candidate does, "
-        "only about bytes or about what was not measured. Default: block.",
+        "only about bytes or about what was not measured, or that none can. Default: block.",
     )
     defaults: Settings = Settings()
     gates: tuple[GateSpec, ...] = ()

@@ -151,6 +151,11 @@ def _plain(metric: Metric, make: Make) -> tuple[Found, frozenset[tuple[str, str]
     return values, frozenset(run.read)
 
 
+def columns_read(metric: Metric, make: Make = synthetic) -> frozenset[tuple[str, str]]:
+    """The columns that are read to estimate ``metric``: the kind of records, and the name."""
+    return _plain(metric, make)[1]
+
+
 class _Watched(InMemory):
     """Records that know which of their columns were read."""
 

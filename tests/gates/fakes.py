@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from evalharness.gates import Decision, Policy, decide, policy_from
-from evalharness.metrics import REGISTRY
+from evalharness.metrics import REGISTRY, Evidence
+from evalharness.run.directory import InMemory
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import GateResult
 from evalharness.spec.yamlfile import parse_yaml
@@ -34,6 +35,7 @@ class FakeEstimates:
 
     def __init__(self, *estimates: Estimate) -> None:
         self._estimates = estimates
+        self.evidence = Evidence(InMemory({}, {}))
 
     def scopes(self, metric: str) -> list[dict[str, str]]:
         return [e.scope for e in self._estimates if e.id == metric]

@@ -18,7 +18,7 @@ from tests.gates.fakes import FakeEstimates, decided, estimate, gate, policy, ta
         ("", 0.03, "INCONCLUSIVE", 3),
         ("", 0.06, "FAIL", 1),
         ("on_inconclusive: warn", 0.03, "INCONCLUSIVE", 0),
-        ("severity: warn", 0.06, "INCONCLUSIVE", 0),  # nothing can block: nothing is decided
+        ("severity: warn", 0.01, "INCONCLUSIVE", 3),  # nothing can block: nothing is decided
     ],
 )
 def test_exit_codes(settings: str, low: float, verdict: str, code: int) -> None:

@@ -52,6 +52,18 @@ def test_a_run_of_which_nothing_but_bytes_is_decided_is_incomplete(
     assert (through.headline, through.objections) == (decision.headline, [])
 
 
+@pytest.mark.parametrize("severity", ["warn", "info"])
+def test_a_policy_of_which_no_gate_can_block_decides_nothing(severity: str) -> None:
+    """So that it is not green either, unless it says that it only reports."""
+    rule = f"{{metric: kl.mean, max: 1, severity: {severity}}}"
+    decision = of(rule, KL)
+    assert (decision.verdict, decision.exit_code) == ("INCONCLUSIVE", 3)
+    assert decision.objections == [decision.headline]
+    assert decision.headline.startswith("No gate has severity error")
+    through = of(rule, KL, more="on_incomplete: warn")
+    assert (through.verdict, through.exit_code, through.objections) == ("INCONCLUSIVE", 0, [])
+
+
 def test_a_loss_that_was_measured_and_is_waived_completes_a_run() -> None:
     """Somebody looked at it and accepted it."""
     decision = of(f"{BITS}, {{metric: kl.mean, max: 0.01}}", BYTES, KL, more=WAIVER)

@@ -138,7 +138,6 @@ def check_green(decision: Decision, policy: Policy, run: Judged, said: str) -> N
     elif decision.exit_code == 0:
         lets = {policy.on_anomalous, policy.on_incomplete}
         lets |= {x for g in policy.gates for x in (g.on_inconclusive, g.on_anomalous)}
-        unable = all(g.severity != "error" for g in decision.gates)
-        assert "warn" in lets or unable, said
+        assert "warn" in lets, said
         if run.anomalies:
             assert "warn" in {policy.on_anomalous, *(g.on_anomalous for g in policy.gates)}, said

@@ -41,7 +41,7 @@ def test_what_does_not_block_only_warns(result: Callable[..., Result]) -> None:
 
 def test_an_informative_gate_is_a_notice(result: Callable[..., Result]) -> None:
     """Severity ``info`` does not even warn."""
-    rules = "version: 1\ngates: [{id: a, metric: kl.mean, max: 1e-3, severity: info}]\n"
+    rules = "on_incomplete: warn\ngates: [{id: a, metric: kl.mean, max: 1e-3, severity: info}]\n"
     assert levels(result(rules=rules)) == ["notice", "warning"]
 
 
