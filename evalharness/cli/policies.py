@@ -107,6 +107,7 @@ def init(
     permit(context, allow_code=allow_code, confined=confined)
     from evalharness.api import load_run
     from evalharness.gates import resolved
+    from evalharness.gates.scopes import chosen
     from evalharness.metrics import REGISTRY
     from evalharness.metrics.families import TASK
 
@@ -126,7 +127,7 @@ def init(
     proposed = [
         (metric, scope)
         for metric in REGISTRY.shown("proposal")
-        for scope in estimates.scopes(metric.id)
+        for scope in chosen(estimates, metric.id, {})
         if not scope or metric.family is TASK
     ]
     for metric, scope in proposed:

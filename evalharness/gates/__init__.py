@@ -13,12 +13,12 @@ from evalharness.gates.overall import Decision
 from evalharness.gates.policy_check import check_layers, check_policy, load_policy, policy_from
 from evalharness.gates.resolvable import (
     Need,
-    Sizes,
     check_resolvable,
     needs,
     resolved,
     spreads_from,
 )
+from evalharness.gates.sizes import Sizes
 from evalharness.gates.stored_outcomes import collect
 from evalharness.gates.verdicts import decide, expired_waivers, result_ids
 from evalharness.gates.waivers import waiver_id

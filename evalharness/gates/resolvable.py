@@ -13,27 +13,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from dataclasses import dataclass
 
 from scipy.special import ndtri, stdtrit
 
 from evalharness.gates.judgement import two_sided
 from evalharness.gates.limits import Side
 from evalharness.gates.scopes import chosen
+from evalharness.gates.sizes import Sizes, effective, held, unit_of
 from evalharness.metrics import REGISTRY, Estimates, Metric, Spread
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
 from evalharness.stats.planning import documents_needed
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How much a suite measures: documents by corpus and slice, items by task; None: not known."""
-
-    documents: Mapping[str, int | None]
-    items: Mapping[str, int | None]
-    slices: Mapping[str, int | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,8 +58,8 @@ def check_resolvable(
 ) -> None:
     """Raise `InputError` for the first gate that the suite could never decide."""
     for gate in policy.gates:
-        have = _have(gate, REGISTRY[gate.metric], sizes)
-        unit = _unit(gate, REGISTRY[gate.metric])
+        have = held(gate, REGISTRY[gate.metric], sizes)
+        unit = unit_of(gate, REGISTRY[gate.metric])
         if have is not None and have < gate.min_n and not REGISTRY[gate.metric].deterministic:
             raise gate.error(
                 f"needs {gate.min_n:,} {unit}, and the suite has {have:,}",
@@ -126,7 +117,7 @@ def _needs(
         return
     if spread is None or best is None or not info.noise_stays:
         return
-    have = None if sizes is None else _have(gate, info, sizes)
+    have = None if sizes is None else effective(gate, info, sizes, 1 - policy.confidence)
     sides: tuple[Side, ...] = ("max", "min")
     for side in sides:
         limit = _loosest(gate, side)
@@ -143,13 +134,16 @@ def _needs(
         value = best if spread.value is None else spread.value
         beyond = value >= limit_at if side == "max" else value <= limit_at
         enough = None if beyond else documents_needed(value, spread.sd, limit_at, between)
-        least = max(least, gate.min_n)
+        # min_n counts what there is, and `have` what that is worth.
+        whole = None if sizes is None else held(gate, info, sizes)
+        share = have / whole if have and whole else 1.0
+        least = max(least, math.ceil(gate.min_n * share))
         yield Need(
             gate=gate.id,
             metric=gate.metric,
             side=side,
             margin=margin,
-            unit=_unit(gate, info),
+            unit=unit_of(gate, info),
             spread=spread,
             to_decide=least,
             to_pass=None if enough is None else max(enough, least),
@@ -183,38 +177,3 @@ def _loosest(gate: Gate, side: Side) -> Limit | None:
     limit: Limit | None = getattr(gate, side)
     looser: Limit | None = getattr(gate.unless, side) if gate.unless else None
     return looser or limit
-
-
-def _unit(gate: Gate, info: Metric) -> str:
-    return "items" if _of_tasks(gate, info) else "documents"
-
-
-def _of_tasks(gate: Gate, info: Metric) -> bool:
-    keys = info.scope_keys
-    return "task" in gate.scope or ("corpus" not in keys and "task" in keys)
-
-
-def _have(gate: Gate, info: Metric, sizes: Sizes) -> int | None:
-    """Documents or items in the smallest scope that the gate is decided in; None: not known."""
-    if info.deterministic:
-        return None
-    key, counts = ("task", sizes.items) if _of_tasks(gate, info) else ("corpus", sizes.documents)
-    if "slice" in gate.scope:
-        key, counts = "slice", sizes.slices
-    if key not in info.scope_keys or (not counts and key not in gate.scope):
-        return None
-    glob = gate.scope.get(key)
-    chosen = [n for name, n in counts.items() if glob is None or fnmatchcase(name, glob)]
-    if not chosen:
-        raise gate.error(
-            f"{key}={glob} matches nothing that the suite measures",
-            ("scope", key),
-            f"It has: {', '.join(counts)}." if counts else f"The suite names no {key}.",
-        )
-    if "layer" in info.scope_keys:
-        return None  # of a sample of windows, drawn once the texts are tokenised
-    sizes_known = [n for n in chosen if n is not None]
-    if len(sizes_known) < len(chosen):
-        return None
-    # Without a corpus the text metrics are over all documents; every task is decided by itself.
-    return sum(sizes_known) if glob is None and key == "corpus" else min(sizes_known)

@@ -73,28 +73,45 @@ def _group(row: Mapping[Any, Any], weights: dict[str, float]) -> TaskGroup:
 
 def _every(metric: str, groups: Groups, scores: Sequence[Mapping[Any, Any]]) -> TaskGroup | None:
     """The plain mean over what a suite names: a group counts as one. None: it names but one."""
-    own = [group for (_, m), group in groups.items() if m == metric]
-    outer = [own[k] for k in outermost([set(group.weights) for group in own])]
-    taken = {leaf for group in outer for leaf in group.weights}
-    alone = [_group(row, {str(row["task"]): 1.0}) for row in scores if row["task"] not in taken]
-    units = [*outer, *alone]
+    own = {name: group for (name, m), group in groups.items() if m == metric}
+    alone = {str(row["task"]): _group(row, {str(row["task"]): 1.0}) for row in scores}
+    members, weights = whole_suite({n: g.weights for n, g in own.items()}, list(alone))
+    units = [own.get(name) or alone[name] for name in members]
     if len(units) < 2 or len({unit.higher_is_better for unit in units}) > 1:
         return None
-    weights: dict[str, float] = {}
-    for unit in units:
-        for leaf, weight in unit.weights.items():
-            weights[leaf] = weights.get(leaf, 0.0) + weight / len(units)
     sides = [[getattr(u, side) for u in units] for side in ("reference", "candidate")]
     means = [None if None in side else sum(side) / len(side) for side in sides]
     return TaskGroup(
         name=EVERY,
         metric=metric,
         weights=weights,
-        members=tuple(unit.name for unit in units),
+        members=tuple(members),
         reference=means[0],
         candidate=means[1],
         higher_is_better=units[0].higher_is_better,
     )
+
+
+def whole_suite(
+    groups: Mapping[str, Mapping[str, float]], tasks: Sequence[str]
+) -> tuple[list[str], dict[str, float]]:
+    """What a suite names, groups first, and the weight of each task in the plain mean over that.
+
+    Parameters
+    ----------
+    groups : the weights of the tasks in each group.
+    tasks : all that there are.
+
+    """
+    names = list(groups)
+    outer = [names[k] for k in outermost([set(own) for own in groups.values()])]
+    taken = {leaf for name in outer for leaf in groups[name]}
+    alone = [task for task in tasks if task not in taken]
+    weights: dict[str, float] = {}
+    for own in (*(groups[name] for name in outer), *({task: 1.0} for task in alone)):
+        for leaf, weight in own.items():
+            weights[leaf] = weights.get(leaf, 0.0) + weight / (len(outer) + len(alone))
+    return [*outer, *alone], weights
 
 
 def outermost(leaves: Sequence[AbstractSet[str]]) -> list[int]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from evalharness.compat import lm_eval
 from evalharness.data.calibration import calibration_texts
 from evalharness.data.documents import Text, read_texts
 from evalharness.engines.registry import find_model
@@ -22,6 +23,7 @@ from evalharness.gates import (
     spreads_from,
 )
 from evalharness.metrics import Estimates, Evidence, Spread
+from evalharness.metrics.task_groups import EVERY, whole_suite
 from evalharness.probes.registry import check_probes, probes_of
 from evalharness.run import assets
 from evalharness.run.command import Command
@@ -239,7 +241,20 @@ def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes
         else len({h for d, h in zip(docs, held, strict=True) if s.takes(d)})
         for s in named
     }
-    return Sizes(documents=documents, items=items, slices=slices)
+    return Sizes(documents, items, slices, _groups(tasks) if tasks is not None else {})
+
+
+def _groups(tasks: PreparedTasks) -> dict[str, dict[str, float]]:
+    """The weights of tasks in each group that has an aggregate, and in the mean of all."""
+    items = {t.name: t.items for t in tasks.tasks}
+    found: dict[str, dict[str, float]] = {}
+    for group in tasks.groups.values():
+        leaves = lm_eval.group_leaves(group)
+        if leaves:
+            key = lm_eval.group_metrics(group)[0]
+            found[group.name] = lm_eval.group_weights(group, key, {n: items[n] for n in leaves})
+    members, weights = whole_suite(found, list(items))
+    return found | ({EVERY: weights} if len(members) > 1 and EVERY not in found else {})
 
 
 def check_slices(suite: Suite, texts: list[Text], path: Path, limited: bool) -> list[str]:

@@ -137,3 +137,66 @@ def test_an_earlier_run_gives_the_spread() -> None:
     found = spreads_from(gate("metric: nll.shift, max: 0.02"), earlier, "runs/a")
     assert found["nll.shift"].sd == pytest.approx(0.05)
     assert (found["nll.shift"].value, found["nll.shift"].source) == (0.01, "runs/a")
+
+
+LEAVES = {f"m{k}": 100 + k for k in range(57)}
+BY_SIZE = {name: n / sum(LEAVES.values()) for name, n in LEAVES.items()}
+SUITE = Sizes(
+    {},
+    {**LEAVES, "arc": 1500},
+    groups={
+        "stem": {"m0": 0.5, "m1": 0.5},
+        "mmlu": BY_SIZE,
+        "all": {name: w / 2 for name, w in BY_SIZE.items()} | {"arc": 0.5},
+    },
+)
+
+
+def have(text: str, sizes: Sizes = SUITE) -> int | None:
+    """Items that the one need of a gate has."""
+    (need,) = needs(gate(text), sizes=sizes)
+    return need.have
+
+
+def test_a_group_has_the_items_of_its_tasks() -> None:
+    """In the weights of their sizes all of them; fewer, by Kish, in other weights."""
+    assert have("metric: task.score.shift, scope: {group: mmlu}, min: -1pp") == 7296
+    plain = dict.fromkeys(LEAVES, 1 / 57)
+    found = have(
+        "metric: task.score.shift, scope: {group: mmlu}, min: -1pp",
+        Sizes({}, LEAVES, groups={"mmlu": plain}),
+    )
+    assert found == int(57**2 / sum(1 / n for n in LEAVES.values())) < 7296
+    assert have("metric: task.score.shift, scope: {group: '*m*'}, min: -1pp") == 200
+    assert have("metric: task.score.shift, scope: {group: all}, min: -1pp") == int(
+        4 / (1 / 7296 + 1 / 1500)
+    )
+
+
+def test_a_gate_without_a_task_is_held_to_the_least_that_the_suite_names() -> None:
+    """Which is no leaf of a group; one that names tasks is held to the least of those."""
+    assert have("metric: task.score.shift, min: -1pp") == 1500
+    assert have("metric: task.score.shift, scope: {metric: acc}, min: -1pp") == 1500
+    check_resolvable(gate("metric: task.score.shift, min: -1pp"), SUITE)
+    message = refused("metric: task.score.shift, scope: {task: m*}, min: -1pp", SUITE)
+    assert "100 items can never decide a min of -1pp" in message
+    unknown = refused("metric: task.score.shift, scope: {group: bbh}, min: -1pp", SUITE)
+    assert "group=bbh matches nothing that the suite measures" in unknown
+    assert unknown.endswith("It has: stem, mmlu, all.")
+
+
+def test_a_mean_over_tasks_has_all_of_their_items() -> None:
+    """Their errors are added in squares; the least number that min_n asks is of them all."""
+    rule = "metric: task.score.shift, scope: {task: m*}, min: -1pp, aggregate: mean"
+    assert have(rule) == int(57**2 / sum(1 / n for n in LEAVES.values()))
+    check_resolvable(gate(f"{rule}, min_n: 7296"), SUITE)
+    assert "needs 7,297 items, and the suite has 7,296" in refused(f"{rule}, min_n: 7297", SUITE)
+
+
+def test_no_flip_in_a_group_shows_less_than_none_in_as_many_items() -> None:
+    """Every task's own end stands for what it did not show."""
+    found = have("metric: task.flips, scope: {group: mmlu}, max: 3%")
+    assert found is not None
+    ends = [BY_SIZE[name] * (1 - 0.05 ** (1 / n)) for name, n in LEAVES.items()]
+    assert 1 - 0.05 ** (1 / found) == pytest.approx(math.hypot(*ends), rel=2e-3)
+    assert found < 7296
