@@ -74,7 +74,7 @@ def quantities(path: Path, confidence: float) -> Iterator[Quantity]:
         truth, draw = totals(values)
         yield name, g, truth, draw, lambda d, r: cluster_skew_t(*d, confidence)
     truth, draw = totals(col("kl"))
-    yield "mean KL", g, truth, draw, lambda d, r: positive_mean_t(*d, confidence, REPLICATES, r)
+    yield "mean KL", g, truth, draw, lambda d, r: positive_mean_t(*d, confidence)
     truth, draw = totals(moved**2)
     yield "RMS shift of probability", g, truth**0.5, draw, lambda d, r: rms_t(*d, confidence)
     kl = col("kl")

@@ -28,7 +28,7 @@ from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Condition, Gate
 from evalharness.spec.yamlfile import KeyPath
-from evalharness.stats import mean_of_parts
+from evalharness.stats import MOST_CONFIDENT, TooFewReplicates, mean_of_parts
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,43 @@ class Bench:
 
     def cases(self, gate: Gate) -> Iterator[Case]:
         """``gate`` judged in every scope that it matches."""
+        yield from self._of(gate)._cases(gate)
+
+    def fails(self, case: Case, level: float) -> bool:
+        """Whether a FAIL stands at the significance ``level``, below that of the policy.
+
+        Where resampling cannot give so much confidence, at the most that it can, with its p-value
+        going by that interval.
+        """
+        if 1 - level <= self.confidence:
+            return True
+        again = self._again(case, 1 - level)
+        if again is not None:
+            return again.verdict == "FAIL"
+        again = self._again(case, MOST_CONFIDENT)
+        return again is not None and again.verdict == "FAIL" and (again.p or 0.0) <= level
+
+    def _of(self, gate: Gate) -> Bench:
+        """What ``gate`` is decided with: its routes to a PASS share the chance to be wrong.
+
+        A condition on what is counted is no test, and takes no share.
+        """
+        conditions = gate.unless.any if gate.unless else ()
+        tests = sum(not REGISTRY[c.metric].deterministic for c in conditions)
+        return replace(self, confidence=1 - (1 - self.confidence) / (1 + tests))
+
+    def _again(self, case: Case, confidence: float) -> Judgement | None:
+        """``case`` judged at another confidence; None where resampling cannot give it."""
+        other = replace(self, confidence=confidence)
+        try:
+            if case.gate.aggregate == "mean":
+                return next(other._cases(case.gate)).judged
+            estimate = other.estimate(case.gate.metric, case.scope)
+            return other._case(case.gate, case.scope, estimate, noise=False).judged
+        except TooFewReplicates:
+            return None
+
+    def _cases(self, gate: Gate) -> Iterator[Case]:
         scopes = self._scopes(gate, gate.metric, gate.scope, ("scope",))
         if not scopes:
             yield Case(gate, {}, self._missing(gate))
@@ -201,12 +238,9 @@ class Bench:
         """Whether the looser limit of a trade-off holds, and what earned it."""
         if gate.unless is None:
             return "unearned", ""
-        # Several ways to earn it are several chances to be wrong: each gets its share (Bonferroni).
-        alpha = (1 - self.confidence) / len(gate.unless.any)
-        strict = replace(self, confidence=1 - alpha)
         undecided = False
         for index, condition in enumerate(gate.unless.any):
-            verdicts = list(strict._condition(gate, condition, index))
+            verdicts = list(self._condition(gate, condition, index))
             if verdicts and all(j.verdict == "PASS" for j in verdicts):
                 values = numbers(*(j.estimate.value for j in verdicts))
                 return "earned", f"{condition.metric} of {', '.join(values)}"

@@ -7,15 +7,21 @@ in every textbook.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
-def levels(p_values: Sequence[float], weights: Sequence[float], alpha: float) -> list[float]:
+def levels(
+    p_values: Sequence[float],
+    weights: Sequence[float],
+    alpha: float,
+    rejected: Callable[[int, float], bool],
+) -> list[float]:
     """The significance level that each hypothesis is tested at in Holm's step-down procedure.
 
     Hypotheses are taken by p/w; each is tested at α·w over the weight that is left, until one is
-    kept: it and all after it are tested at that step's levels. Rejecting where p is at most the
-    level keeps the chance of any false rejection at ``alpha``, whatever the dependence.
+    kept: it and all after it are tested at that step's levels. ``rejected(index, level)`` is the
+    test; the p-values only order them, and any order keeps the chance of a false rejection at
+    ``alpha``, whatever the dependence.
 
     References
     ----------
@@ -28,7 +34,7 @@ def levels(p_values: Sequence[float], weights: Sequence[float], alpha: float) ->
     left = sum(weights)
     for index in order:
         found[index] = alpha * weights[index] / left
-        stopped |= p_values[index] > found[index]
+        stopped = stopped or not rejected(index, found[index])
         if not stopped:
             # Summed anew: subtracting would let rounding into the last hypothesis's level.
             left = sum(weights[i] for i in order[order.index(index) + 1 :])

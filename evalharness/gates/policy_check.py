@@ -68,13 +68,6 @@ def check_layers(policy: Policy, names: Sequence[str]) -> None:
 def _check_gate(gate: Gate) -> None:
     info = _metric(gate, gate.metric, ())
     _scope(gate, gate.scope, info, ("scope",))
-    if info.is_maximum:
-        raise gate.error(
-            f"{gate.metric} is a maximum, which grows with the number of tokens: it is shown, "
-            "never gated",
-            ("metric",),
-            f"Gate {info.instead} instead.",
-        )
     if gate.each and "aggregate" in gate.places:
         raise gate.error("cannot be given together with each: true", ("aggregate",), "Drop one.")
     if gate.relative_to and gate.aggregate == "mean":
@@ -99,11 +92,10 @@ def _check_gate(gate: Gate) -> None:
 def _check_confidence(gate: Gate, confidence: float) -> None:
     """Refuse more confidence than resampled documents can give; conditions share the error."""
     conditions = gate.unless.any if gate.unless else ()
-    shared = any(not REGISTRY[c.metric].deterministic for c in conditions)
-    parts = len(conditions) if shared else 1
+    parts = 1 + sum(not REGISTRY[c.metric].deterministic for c in conditions)
     if 1 - (1 - confidence) / parts > MOST_CONFIDENT + 1e-9:
         most = 1 - (1 - MOST_CONFIDENT) * parts
-        among = f" shared by {parts} conditions" if parts > 1 else ""
+        among = f" shared by {parts} ways to pass" if parts > 1 else ""
         raise gate.place.file.error(
             f"a confidence of {confidence:.10g}{among} is more than resampling can show",
             ("confidence",),
@@ -183,7 +175,18 @@ def _metric(gate: Gate, metric: str, key: KeyPath) -> Metric:
     if metric not in REGISTRY:
         remedy = did_you_mean(metric, sorted(REGISTRY), "Metrics") + refusal("metrics")
         raise gate.error(f"unknown metric {metric!r}", (*key, "metric"), remedy)
-    return REGISTRY[metric]
+    info = REGISTRY[metric]
+    if info.is_maximum:
+        raise gate.error(
+            f"{metric} is a maximum, which grows with the number of tokens: it is shown, "
+            "never gated",
+            (*key, "metric"),
+            f"Gate {info.instead} instead.",
+        )
+    if info.ungated:
+        why, _, remedy = info.ungated.partition(". ")
+        raise gate.error(f"{metric} is shown, never gated: {why}", (*key, "metric"), f"{remedy}.")
+    return info
 
 
 def _scope(at: Gate | Place, scope: dict[str, str], info: Metric, key: KeyPath) -> None:

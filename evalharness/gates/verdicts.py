@@ -75,7 +75,7 @@ def decide(
     ratchet = None if baseline is None else Ratchet(baseline, estimates, identity or {})
     bench = Bench(estimates, ratchet, policy.confidence)
     cases = [case for gate in policy.gates for case in bench.cases(gate)]
-    cases = _corrected(cases, bench.confidence)
+    cases = _corrected(cases, bench)
     cases = [_with_further(_distrusted(case, anomalies, bench), bench) for case in cases]
     waivers = Waivers(policy.waivers, today or dt.date.today())
     cases = [_waived(case, waivers, bench) for case in cases]
@@ -85,8 +85,12 @@ def decide(
     return overall(policy, results + waivers.failures(policy), waivers, anomalies)
 
 
-def _corrected(cases: Sequence[Case], confidence: float) -> list[Case]:
-    """Withdraw the FAILs that do not survive Holm's correction within their family."""
+def _corrected(cases: Sequence[Case], bench: Bench) -> list[Case]:
+    """Withdraw the FAILs that do not survive Holm's correction within their family.
+
+    Each is judged again at its level, by the estimator: an interval stretched by t would be too
+    short where documents are skewed.
+    """
     corrected = list(cases)
     for blocking in (True, False):
         family = [
@@ -99,10 +103,16 @@ def _corrected(cases: Sequence[Case], confidence: float) -> list[Case]:
             continue
         matches = Counter(cases[index].gate.id for index, _ in family)
         weights = [1 / matches[cases[index].gate.id] for index, _ in family]
-        found = levels([p for _, p in family], weights, 1 - confidence)
-        for (index, p), level in zip(family, found, strict=True):
+
+        def fails(member: int, level: float, family: list[tuple[int, float]] = family) -> bool:
+            case = cases[family[member][0]]
+            return case.judged.verdict == "FAIL" and bench.fails(case, level)
+
+        found = levels([p for _, p in family], weights, 1 - bench.confidence, fails)
+        for member, level in enumerate(found):
+            index = family[member][0]
             case = cases[index]
-            if case.judged.verdict == "FAIL" and p > level:
+            if case.judged.verdict == "FAIL" and not fails(member, level):
                 judged = case.judged.withdrawn(level, len(family))
                 corrected[index] = replace(case, judged=judged)
     return corrected

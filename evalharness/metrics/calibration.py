@@ -169,6 +169,8 @@ metric(
     direction="lower",
     source="ECE of candidate − ECE of reference",
     shown=("summary",),
+    ungated="it is biased toward no change, and its interval covers the truth 58% of the time. "
+    "Gate ce2.shift or calibration.score.shift",
     **_shift,
 )(partial(_over, _ece_shift))
 metric(

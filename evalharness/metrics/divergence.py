@@ -23,6 +23,7 @@ from evalharness.stats import (
     Interval,
     positive_mean_t,
     quantile_bootstrap,
+    rate_t,
     rms_t,
 )
 
@@ -136,6 +137,7 @@ mean_metric(
     over_tokens("kl", of=_same_top),
     brief="Same top token",
     family=DIVERGENCE,
+    interval=rate_t,
     shown=("summary", "tile", "scopes", "tasks", "candidates", "proposal"),
     unit="fraction",
     direction="higher",
@@ -185,6 +187,7 @@ mean_metric(
     "Overlap of the five most likely tokens",
     over_tokens("kl", of=lambda view: view.column("top5_overlap") / 5),
     family=DIVERGENCE,
+    interval=rate_t,
     unit="fraction",
     direction="higher",
     identity=1.0,

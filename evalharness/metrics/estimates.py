@@ -14,7 +14,12 @@ from evalharness.metrics.paired import Difference, Outcomes, compared, outcomes
 from evalharness.metrics.registry import REGISTRY, Measured, Metric, Totals
 from evalharness.metrics.scopes import of_tasks, sharing_data
 from evalharness.spec.estimate import Estimate, Scope
-from evalharness.stats import TooFewReplicates, look_confidence, mean_sequence, rate_sequence
+from evalharness.stats import (
+    TooFewReplicates,
+    look_confidence,
+    rate_sequence,
+    sequence_of,
+)
 
 
 class Estimates:
@@ -61,7 +66,8 @@ class Estimates:
             return Measured(undefined(totals, confidence))
         if metric.share:
             return Measured(metric.transform(rate_sequence(*totals, confidence, longest=1)))
-        return Measured(metric.transform(mean_sequence(*totals, confidence, tuned_for)))
+        found = sequence_of(metric.of_totals, *totals, confidence, tuned_for)
+        return Measured(metric.transform(found))
 
     def _totals(self, metric: Metric, scope: Scope) -> Totals:
         assert metric.totals is not None
@@ -110,17 +116,15 @@ class Estimates:
         now = outcomes(metric, self.evidence, scope, self._totals)
         if now is None:
             return None
-        sequence = None
+        widened = None
         if stop is not None and not of_tasks(scope):
             if "looks" not in stop:
-                sequence = partial(
-                    mean_sequence, confidence=confidence, tuned_for=stop["tuned_for"]
-                )
+                widened = partial(sequence_of, tuned_for=stop["tuned_for"])
             elif stop["taken"]:
                 confidence = look_confidence(confidence, stop["taken"])
             else:
                 return None
-        return compared(metric, now, stored, slope, confidence, sequence)
+        return compared(metric, now, stored, slope, confidence, widened)
 
     def all(self, confidence: float) -> list[Estimate]:
         """Every metric in every scope; a lone corpus is everything.

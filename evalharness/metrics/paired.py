@@ -17,9 +17,8 @@ from evalharness.metrics.clusters import Keys
 from evalharness.metrics.evidence import Evidence, Floats
 from evalharness.metrics.registry import Metric, Totals
 from evalharness.spec.estimate import Scope
-from evalharness.stats import Interval, cluster_skew_t, tango
+from evalharness.stats import Interval, bounded_mean_t, cluster_skew_t, tango
 
-Estimator = Callable[[Floats, Floats], Interval]
 _CERTAIN = 0.5  # the confidence of an interval of which the value alone is wanted
 _STEP = 1e-6  # of the numeric derivative
 
@@ -88,7 +87,7 @@ def compared(
     stored: Outcomes,
     slope: float,
     confidence: float,
-    sequence: Estimator | None = None,
+    widened: Callable[..., Interval] | None = None,
 ) -> Difference | None:
     """``metric`` of ``now`` less ``slope`` times that of ``stored``; None: no document is in both.
 
@@ -99,7 +98,8 @@ def compared(
     ----------
     metric, now, stored, slope : what is compared.
     confidence : two-sided, of the interval.
-    sequence : the interval of a mean where the run could stop early, in place of the usual one.
+    widened : makes the interval of an estimator hold where the run could stop early
+        (`stats.sequence_of`).
 
     """
     if now.positions != stored.positions:
@@ -116,7 +116,7 @@ def compared(
         d = (value - slope * base) * n + moved - slope * moved0 * (n.sum() / n0.sum())
     whole = slope == 1 and all(bool(np.all(np.abs(x) == np.rint(np.abs(x)))) for x in (s, s0))
     return Difference(
-        value, base, a.size, now.keys.size, _interval(metric, d, n, whole, confidence, sequence)
+        value, base, a.size, now.keys.size, _interval(metric, d, n, whole, confidence, widened)
     )
 
 
@@ -144,7 +144,12 @@ def _value(metric: Metric, mean: float) -> float:
 
 
 def _interval(
-    metric: Metric, d: Floats, n: Floats, whole: bool, confidence: float, sequence: Estimator | None
+    metric: Metric,
+    d: Floats,
+    n: Floats,
+    whole: bool,
+    confidence: float,
+    widened: Callable[..., Interval] | None,
 ) -> Interval:
     """The interval of Σ d / Σ n.
 
@@ -152,26 +157,16 @@ def _interval(
     wrong (Tango), or are joined by a cluster that is lost altogether; a share of tokens is joined
     by a document in which one token changed.
     """
-    plain = partial(cluster_skew_t, confidence=confidence)
-    estimator = sequence or plain
-    if sequence is None and _of_items(metric, n):
+    if widened is None and _of_items(metric, n):
         if whole and n.max() == 1 and np.abs(d).max() <= 1:
             return tango(int((d > 0).sum()), int((d < 0).sum()), d.size, confidence)
         most = max(1.0, float((np.abs(d) / n).max()))
-        return _joined(d, n, most * round(float(n.mean())), plain)
-    return _joined(d, n, 1.0, estimator) if metric.unit == "fraction" else estimator(d, n)
-
-
-def _joined(d: Floats, n: Floats, lost: float, estimator: Estimator) -> Interval:
-    """The interval, no narrower than with one more document of average size that moves ``lost``."""
-    found = estimator(d, n)
-    if found.low is None or found.high is None:
-        return found
-    size = np.append(n, max(round(float(n.mean())), 1))
-    low, high = (estimator(np.append(d, one), size) for one in (-lost, lost))
-    assert low.low is not None
-    assert high.high is not None
-    return replace(found, low=min(found.low, low.low), high=max(found.high, high.high))
+        return bounded_mean_t(d, n, confidence, -most, most)
+    event = 1.0 if metric.unit == "fraction" else 0.0
+    estimator = partial(cluster_skew_t, event=event)
+    if widened is None:
+        return estimator(d, n, confidence)
+    return widened(estimator, d, n, confidence)
 
 
 def _of_items(metric: Metric, n: Floats) -> bool:

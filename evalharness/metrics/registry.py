@@ -78,14 +78,15 @@ class Metric:
     symmetric : what swapping the sides does: nothing (even), change the sign (odd), or neither.
     shift_invariant : unchanged when a constant is added to every logit of a row.
     deterministic : counted and not sampled, so that no interval is owed.
-    totals, transform : of means only: what is summed by document, and how the mean's interval
-        becomes the metric's.
+    totals, of_totals, transform : of means only: what is summed by document, the interval of such
+        sums, and how it becomes the metric's.
     keys : of means only: what each cluster of ``totals`` is (`clusters`), so that a baseline's same
         one is found; None where that is not known.
     share : a share of documents, one 0 or 1 each, which a betting sequence can follow.
     rate : a share of items that is planned for by Clopper and Pearson's bound.
     bounds : the values of ``bound``, one of which a scope names.
     instead : the metric to gate instead, where this one is a maximum: that grows with the sample.
+    ungated : why a gate on it would mislead, and what to gate instead.
     spread : what 4-bit weights do to a small model, on documents of a few hundred tokens; on the
         small side, since only what could never be decided is refused. None: no size is known.
     shown : where it stands out.
@@ -111,12 +112,14 @@ class Metric:
     shift_invariant: bool = True
     deterministic: bool = False
     totals: Callable[[Evidence, Scope], Totals] | None = None
+    of_totals: Callable[..., Interval] = cluster_skew_t
     transform: Callable[[Interval], Interval] = lambda interval: interval
     keys: Callable[[Evidence, Scope], Keys | None] = document_keys
     share: bool = False
     rate: bool = False
     bounds: tuple[str, ...] = ()
     instead: str = ""
+    ungated: str = ""
     spread: Spread | None = None
     shown: tuple[Place, ...] = ()
     mark: str = ""
@@ -247,5 +250,13 @@ def mean_metric(
         return Measured(transform(interval(*found, confidence)), worst(evidence, scope))
 
     return REGISTRY.add(
-        Metric(id=id, name=name, compute=compute, totals=totals, transform=transform, **facts)
+        Metric(
+            id=id,
+            name=name,
+            compute=compute,
+            totals=totals,
+            of_totals=interval,
+            transform=transform,
+            **facts,
+        )
     )

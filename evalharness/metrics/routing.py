@@ -41,4 +41,4 @@ def agreement(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     clusters = evidence.clusters_of(rows["doc"].to_numpy())
     by_doc = rows.groupby(clusters)[["tokens_both", "tokens_ref"]].sum()
     both, sent = (by_doc[c].to_numpy(float) for c in ("tokens_both", "tokens_ref"))
-    return Measured(stats.cluster_bootstrap_t(both, sent, confidence, log=False))
+    return Measured(stats.rate_t(both, sent, confidence))

@@ -121,7 +121,7 @@ def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
     if len(rows) and _bad(rows, confidence) is None:
         values = _scores(side, evidence, scope, rows)
         if not isinstance(values, str):
-            return Measured(_clustered(rows, values, confidence))
+            return Measured(_clustered(rows, values, confidence, shift=False))
     n = len(rows)
     return Measured(Interval(value, None, None, confidence, n, n, "lm-eval", reason=_NO_MEAN))
 
@@ -199,13 +199,13 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
 
 def _shift(rows: pd.DataFrame, moved: Any, confidence: float) -> Interval:
     if not bool(rows["binary"].all()):
-        return _clustered(rows, moved, confidence)
+        return _clustered(rows, moved, confidence, shift=True)
     up, down = _total(rows, moved > 0), _total(rows, moved < 0)
 
     def exact(share: float) -> Interval:
         return stats.tango(share * up, share * down, share * len(rows), confidence)
 
-    return _of_binary(rows, moved, confidence, exact)
+    return _of_binary(rows, moved, confidence, exact, shift=True)
 
 
 def _worst_task(rows: pd.DataFrame, moved: Any) -> str | None:
@@ -243,7 +243,7 @@ def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     def exact(share: float) -> Interval:
         return stats.clopper_pearson(share * count, share * len(rows), confidence)
 
-    whole = _of_binary(rows, changed, confidence, exact)
+    whole = _of_binary(rows, changed, confidence, exact, shift=False)
     if "group" not in scope:
         return Measured(whole)
     found = _of_group(evidence, scope, confidence, flips).interval
@@ -251,7 +251,12 @@ def flips(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
 
 
 def _of_binary(
-    rows: pd.DataFrame, values: Any, confidence: float, exact: Callable[[float], Interval]
+    rows: pd.DataFrame,
+    values: Any,
+    confidence: float,
+    exact: Callable[[float], Interval],
+    *,
+    shift: bool,
 ) -> Interval:
     """The interval of right-or-wrong items: exact where each stands for itself.
 
@@ -263,12 +268,13 @@ def _of_binary(
     ----------
     rows, values : the items and what is averaged over them.
     exact : of the share of the items that are independent.
+    shift : whether ``values`` are differences of scores, and not scores or shares.
 
     """
     sizes = rows.groupby("cluster").size()
     if len(sizes) == len(rows):
         return exact(_effective(rows))
-    found = _clustered(rows, values, confidence)
+    found = _clustered(rows, values, confidence, shift=shift)
     same = np.array([str(c).startswith(f"{SAME_TEXT}:") for c in sizes.index])
     if found.low is None or found.high is None or not (found.se == 0 or same.any()):
         return found
@@ -290,10 +296,26 @@ def _effective(rows: pd.DataFrame) -> float:
     return min(1.0, float(weights.sum()) ** 2 / float(weights @ weights) / len(rows))
 
 
-def _clustered(rows: pd.DataFrame, values: Any, confidence: float) -> Interval:
+def _clustered(rows: pd.DataFrame, values: Any, confidence: float, *, shift: bool) -> Interval:
     codes, _ = pd.factorize(rows["cluster"])
     weighted = values * rows["weight"].to_numpy() if "weight" in rows else values
-    return stats.cluster_skew_t(*stats.cluster_sums(weighted, codes), confidence)
+    totals = stats.cluster_sums(weighted, codes)
+    bounds = _bounds(rows)
+    if bounds is None:
+        return stats.cluster_skew_t(*totals, confidence)
+    return stats.bounded_mean_t(*totals, confidence, *(bounds if shift else (0.0, bounds[1])))
+
+
+def _bounds(rows: pd.DataFrame) -> tuple[float, float] | None:
+    """The least and the largest shift of one item: all of the range that scores have, or 1.
+
+    None for scores that are no share, such as log-likelihoods.
+    """
+    scores = rows[["score_ref", "score_cand"]].to_numpy(float)
+    if scores.size == 0 or scores.min() < 0:
+        return None
+    most = max(1.0, float(scores.max()))
+    return -most, most
 
 
 def _signs(evidence: Evidence, rows: pd.DataFrame) -> Any:

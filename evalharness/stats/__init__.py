@@ -5,9 +5,8 @@ is the unit of resampling. Every ``confidence`` is two-sided and in (0, 1): a ga
 one-sided 95% bound asks for 0.90 and reads one end.
 """
 
-from evalharness.stats.bootstrap import cluster_bootstrap_t
 from evalharness.stats.calibration import brier, calibration_score_sums
-from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence
+from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence, sequence_of
 from evalharness.stats.interval import Interval, exp_interval
 from evalharness.stats.means import cluster_ratio_t, cluster_sums
 from evalharness.stats.mover import mean_of_parts, no_narrower
@@ -26,18 +25,24 @@ from evalharness.stats.reliability import (
 )
 from evalharness.stats.resample import MOST_CONFIDENT, TooFewReplicates
 from evalharness.stats.sequential import look_confidence
-from evalharness.stats.skewness import cluster_skew_t, positive_mean_t, rms_t
+from evalharness.stats.skewness import (
+    bounded_mean_t,
+    cluster_skew_t,
+    positive_mean_t,
+    rate_t,
+    rms_t,
+)
 from evalharness.stats.temperature import temperature_shift
 
 __all__ = [
     "MOST_CONFIDENT",
     "Interval",
     "TooFewReplicates",
+    "bounded_mean_t",
     "brier",
     "calibration_score_sums",
     "ce2_shift",
     "clopper_pearson",
-    "cluster_bootstrap_t",
     "cluster_ratio_t",
     "cluster_skew_t",
     "cluster_sums",
@@ -56,7 +61,9 @@ __all__ = [
     "positive_mean_t",
     "quantile_bootstrap",
     "rate_sequence",
+    "rate_t",
     "rms_t",
+    "sequence_of",
     "tango",
     "temperature_shift",
 ]

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import stdtr
 
 from evalharness.stats.interval import (
     Floats,
@@ -67,12 +69,39 @@ def mean_sequence(
         return few
     size, total = s.size, float(n.sum())
     value, se = float(s.sum()) / total, ratio_se(s, n)
+    half = _standard_errors(size, confidence, tuned_for) * se
+    return Interval(value, value - half, value + half, confidence, int(total), size, method, se)
+
+
+def sequence_of(
+    estimator: Callable[..., Interval],
+    sums: npt.ArrayLike,
+    counts: npt.ArrayLike,
+    confidence: float,
+    tuned_for: int,
+) -> Interval:
+    """Return ``estimator``'s own interval, as many standard errors wide as :func:`mean_sequence`.
+
+    A sequence is symmetric: what is known of skewness, and of documents that were not drawn, is in
+    the interval of ``estimator(sums, counts, confidence)``, on G − 1 degrees of freedom. Other
+    arguments, the burn-in and errors as there.
+    """
+    sequence = mean_sequence(sums, counts, confidence, tuned_for)
+    if sequence.low is None:
+        return sequence
+    t = _standard_errors(sequence.clusters, confidence, tuned_for)
+    wide = min(1 - 2 * float(stdtr(sequence.clusters - 1, -t)), 1 - 1e-12)
+    found = estimator(sums, counts, wide)
+    method = f"{found.method}, at the width of an {sequence.method}"
+    return replace(found, confidence=confidence, method=method)
+
+
+def _standard_errors(size: int, confidence: float, tuned_for: int) -> float:
+    """Half the width of an asymptotic sequence after ``size`` documents, in standard errors."""
     alpha = 1 - confidence
     rho2 = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha)) + 1) / tuned_for
     grown = size * rho2 + 1
-    width = math.sqrt(2 * grown / (size**2 * rho2) * math.log(math.sqrt(grown) / alpha))
-    half = width * math.sqrt(size) * se
-    return Interval(value, value - half, value + half, confidence, int(total), size, method, se)
+    return math.sqrt(2 * grown / (size * rho2) * math.log(math.sqrt(grown) / alpha))
 
 
 def rate_sequence(

@@ -35,6 +35,7 @@ from evalharness.stats.resample import (
 from evalharness.stats.skewness import jackknife_skew_t
 
 BINS = 15
+_UNPAIRED = "no bin holds two documents: a squared error without bias takes pairs of them"
 
 
 @dataclass(frozen=True)
@@ -218,7 +219,8 @@ def ce2_shift(
     -------
     Interval
         Leave-one-document-out Student t on G − 1 degrees of freedom, adjusted for skewness, both
-        sides left out together. No interval from one document.
+        sides left out together. No interval from one document, nor where no bin of a side holds two
+        documents: the error is then 0 whatever the answers are.
 
     References
     ----------
@@ -233,10 +235,17 @@ def ce2_shift(
         return no_interval(None, confidence, 0, 0, method, NO_CLUSTERS)
     if used == 1:
         return no_interval(None, confidence, total, 1, method, ONE_CLUSTER)
+    if any(not _paired(size) for size in sides.size):
+        return no_interval(None, confidence, total, used, method, _UNPAIRED)
     errors, without = zip(*map(_ce2, sides.gap, sides.size), strict=True)
     value = float(errors[1] - errors[0])
     left_out = without[1] - without[0]  # (G,)
     return jackknife_skew_t(value, left_out.mean() - left_out, confidence, total, method)
+
+
+def _paired(size: Floats) -> bool:
+    """Whether some bin of a side, (G, B) rows, holds two documents."""
+    return bool(((size > 0).sum(axis=0) > 1).any())
 
 
 def _ce2(gap: Floats, size: Floats) -> tuple[float, Floats]:

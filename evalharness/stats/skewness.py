@@ -1,18 +1,22 @@
-"""Student's t corrected for skewness: what a gate on few, unequal or skewed documents needs.
+"""Student's t corrected for skewness and for what was not drawn: what a gate on documents needs.
 
 Where documents are skewed to the bad side, a sample that missed the bad ones has a low mean *and*
 a small standard error, and a symmetric interval passes it: at 100 documents with 5% of flips, 7 to
-8% of the time instead of 5%. Hall's monotone transformation takes the first-order error of
-skewness out (Hall 1992); but a skewness estimated from the same documents misses the same tail, so
-each end is built with the one-sided 90% bound of the skewness on that end's side (by jackknife),
-and never with one that would pull the end in. Standard errors leave out one document at a time
-("CV3"), the careful choice where lengths are unequal (MacKinnon, Nielsen & Webb 2023). All of it
-is closed form and tends to Student's t as documents are added.
+8% of the time instead of 5%. Two corrections, for each end by itself:
 
-Positive quantities (KL, squares, tokens in a tail) have heavier tails still, and the document that
-matters may not be among those drawn. The documents worse than the worst one seen are 1/(G + 1) of
-all, on average: the upper end of such a mean is also that of the documents with their worst one
-counted twice, on the log scale.
+- a pseudo-document joins the sample: the worst one seen (for a lower end the best), with weight
+  min(1.5, 8/√G). It stands for those worse than any that was drawn. What it adds to the mean goes
+  as (worst − mean)/G^1.5, so that it fades faster than the standard error does;
+- Hall's monotone transformation takes the first-order error of skewness out (Hall 1992), and is
+  never used to pull an end in.
+
+Standard errors leave out one document at a time ("CV3"), the careful choice where lengths are
+unequal (MacKinnon, Nielsen & Webb 2023); positive quantities (KL, squares, tokens in a tail) are
+on the log scale. All of it is closed form and tends to Student's t as documents are added.
+
+No spread is no certainty. Documents that all show the same value other than 0 give no interval; a
+rate has at least one event in its pseudo-document; and scores between known bounds are joined by a
+cluster that is lost altogether, with weight max(.45, √(15/G)).
 """
 
 from __future__ import annotations
@@ -24,16 +28,27 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import stdtrit
 
-from evalharness.stats.bootstrap import cluster_bootstrap_t
-from evalharness.stats.interval import Floats, Interval, check_confidence
+from evalharness.stats.interval import Floats, Interval, check_confidence, no_interval
 from evalharness.stats.means import too_few, used_clusters
 
 _LEAST = 4  # documents from which a skewness can be told; below, t on 1 or 2 df is wide by itself
 _SURE = 1.2815516  # standard errors to the one-sided 90% bound of the skewness
 _A, _B = 1 / 3, 1 / 6  # Hall's constants for a studentised mean
+# Of the pseudo-document: the least at which a mean of lognormal documents (σ = 1) at its limit
+# passes 5% of the time, and more than that only makes few documents useless.
+_WEIGHT, _MOST = 8.0, 1.5
+# Of a cluster that is lost altogether: √(15/G), and not so little that none seen in G of them
+# would pass a limit that 3/G of them break.
+_LOST, _LEAST_LOST = 15.0, 0.45
+_FEW = 20  # documents below which an end is also that of the bounded skewness, if further out
+
+_ALIKE = "every document shows the same value: with no variation seen there is no interval"
+_Extra = tuple[float, float]  # sum and count of a pseudo-document
 
 
-def cluster_skew_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
+def cluster_skew_t(
+    sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float, *, event: float = 0.0
+) -> Interval:
     """Return Σ S_g / Σ n_g with a leave-one-document-out t interval, adjusted for skewness.
 
     Parameters
@@ -41,12 +56,13 @@ def cluster_skew_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float
     sums : (G,) per-document sums of the per-token quantity (its unit is kept).
     counts : (G,) scored tokens of each document; documents with 0 are dropped.
     confidence : two-sided, in (0, 1).
+    event : what a pseudo-document's sum is at least, either way: 1 where sums count what moved.
 
     Returns
     -------
     Interval
-        At least as wide on either side as a plain jackknife's t interval; the two sides differ. No
-        interval from one document.
+        The two sides differ. No interval from one document, or from documents that all have the
+        same mean, unless that is 0: then nothing moved on any token.
 
     Raises
     ------
@@ -55,7 +71,8 @@ def cluster_skew_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float
 
     References
     ----------
-    Hall 1992, JRSS B 54:221–228; Johnson 1978, JASA 73:536–544; MacKinnon, Nielsen & Webb 2023.
+    Hall 1992, JRSS B 54:221–228; Johnson 1978, JASA 73:536–544; MacKinnon, Nielsen & Webb 2023;
+    for pseudo-observations, Chen, Variyath & Abraham 2008.
 
     """
     check_confidence(confidence)
@@ -63,78 +80,116 @@ def cluster_skew_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float
     method = "cluster jackknife t, skewness-adjusted"
     if (few := too_few(s, n, confidence, method)) is not None:
         return few
-    total, sum_ = float(n.sum()), float(s.sum())
-    value = sum_ / total
-    without = (sum_ - s) / (total - n)
-    return jackknife_skew_t(value, value - without, confidence, int(total), method)
+    if not s.any() and event == 0:
+        return Interval(0.0, 0.0, 0.0, confidence, int(n.sum()), s.size, method, 0.0)
+    low = _worst(np.minimum(s, -event) if event else s, n, -1)
+    high = _worst(np.maximum(s, event) if event else s, n, 1)
+    return _with_worst(s, n, (low, high), confidence, method)
 
 
-def positive_mean_t(
+def rate_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
+    """Return a share of tokens, Σ S_g / Σ n_g with 0 <= S_g <= n_g, as :func:`cluster_skew_t` does.
+
+    A pseudo-document has at least one event, and one of the opposite: that no token of a few
+    documents flipped does not show that none will. Ends stay in [0, 1]. Arguments and errors as
+    there.
+    """
+    check_confidence(confidence)
+    s, n = used_clusters(sums, counts)
+    method = "cluster jackknife t of a rate, skewness-adjusted"
+    if bool(np.any((s < 0) | (s > n * (1 + 1e-12)))):
+        raise ValueError("sums: must be at least 0 and at most the count: a rate lies in [0,1]")
+    if (few := too_few(s, n, confidence, method)) is not None:
+        return few
+    low, high = _worst(np.minimum(s, n - 1.0), n, -1), _worst(np.maximum(s, 1.0), n, 1)
+    return _with_worst(s, n, (low, high), confidence, method, (0.0, 1.0))
+
+
+def bounded_mean_t(
     sums: npt.ArrayLike,
     counts: npt.ArrayLike,
     confidence: float,
-    replicates: int = 2000,
-    seed: int = 0,
+    lowest: float,
+    highest: float,
 ) -> Interval:
+    """Return the mean of scores of items between known bounds, items in clusters.
+
+    Parameters
+    ----------
+    sums, counts : (G,) totals and items of each cluster; clusters with 0 items are dropped.
+    confidence : two-sided, in (0, 1).
+    lowest, highest : what a single item can score, for instance −1 and 1 for a shift of F1.
+
+    Returns
+    -------
+    Interval
+        Each end is that of the clusters with one more, of their mean size and with every item at
+        that end's bound, of weight max(.45, √(15/G)). Ends stay within the bounds. No interval
+        from one cluster.
+
+    """
+    check_confidence(confidence)
+    s, n = used_clusters(sums, counts)
+    method = "cluster jackknife t of a bounded score, skewness-adjusted"
+    if (few := too_few(s, n, confidence, method)) is not None:
+        return few
+    weight = max(_LEAST_LOST, math.sqrt(_LOST / s.size)) * float(n.mean())
+    extra = ((lowest * weight, weight), (highest * weight, weight))
+    return _with_worst(s, n, extra, confidence, method, (lowest, highest))
+
+
+def positive_mean_t(sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
     """Return the mean of a positive, heavy-tailed quantity such as KL.
 
-    The bootstrap-t on the log scale (:func:`cluster_bootstrap_t`, whose arguments these are), with
-    its upper end raised to that of :func:`log_mean_worst_twice` where that is higher: resamples of
-    documents that missed the tail miss it too. No interval where the bootstrap-t has none.
+    As :func:`cluster_skew_t`, whose arguments these are, on the log scale; ``se`` is on that scale
+    too. The lower end is 0 where one document carries the whole mean.
     """
-    found = cluster_bootstrap_t(sums, counts, confidence, replicates, seed, log=True)
-    if found.high is None or found.se == 0:
-        return found
-    high = log_mean_worst_twice(*used_clusters(sums, counts), confidence).high
-    assert high is not None
-    return replace(found, high=max(found.high, math.exp(high)))
-
-
-def log_mean_worst_twice(sums: Floats, counts: Floats, confidence: float) -> Interval:
-    """Return log(Σ S_g / Σ n_g) with its interval, the worst document counted twice.
-
-    ``sums`` (G,) are at least 0 and not all 0, ``counts`` (G,) above 0, G at least 2. The worst
-    document is the one with the largest excess S_g − mean·n_g.
-    """
-    worst = int(np.argmax(sums - sums.sum() / counts.sum() * counts))
-    s, n = np.append(sums, sums[worst]), np.append(counts, counts[worst])
-    total, sum_ = float(n.sum()), float(s.sum())
-    value = math.log(sum_ / total)
-    moved = value - np.log((sum_ - s) / (total - n))
-    method = "log-scale jackknife t, skewness-adjusted, worst document twice"
-    return jackknife_skew_t(value, moved, confidence, int(total), method)
+    check_confidence(confidence)
+    s, n = used_clusters(sums, counts)
+    method = "cluster jackknife t (log), skewness-adjusted"
+    if bool(np.any(s < 0)):
+        raise ValueError("sums: must be at least 0")
+    if (few := too_few(s, n, confidence, method)) is not None:
+        return few
+    total, value = float(n.sum()), float(s.sum() / n.sum())
+    if value == 0:
+        return Interval(0.0, 0.0, 0.0, confidence, int(total), s.size, method, 0.0)
+    high, high_se = _log_end(s, n, _worst(s, n, 1), confidence, 1)
+    low, _ = _log_end(s, n, _worst(s, n, -1), confidence, -1)
+    se = _log_end(s, n, None, confidence, 1)[1]
+    if high_se == 0:
+        return no_interval(value, confidence, int(total), s.size, method, _ALIKE)
+    if not math.isfinite(high):
+        reason = "the upper end is beyond any number: too few documents carry the mean"
+        return no_interval(value, confidence, int(total), s.size, method, reason)
+    se = se if math.isfinite(se) else high_se
+    low, high = min(low, value), max(high, value)
+    return Interval(value, low, high, confidence, int(total), s.size, method, se)
 
 
 def rms_t(square_sums: npt.ArrayLike, counts: npt.ArrayLike, confidence: float) -> Interval:
     """Return √(Σ Q_g / Σ n_g), the root mean square, with the ends of the mean mapped through √.
 
-    ``square_sums`` (G,) are per-document sums of squares, at least 0. The mean's ends are those of
-    :func:`cluster_skew_t`, the lower at least 0, the upper raised to that of
-    :func:`log_mean_worst_twice`. ``se`` is the delta method's, se(mean)/(2·rms). Other arguments
-    and errors as in :func:`cluster_skew_t`.
+    ``square_sums`` (G,) are per-document sums of squares, at least 0; the mean's ends are those of
+    :func:`positive_mean_t`. ``se`` is the delta method's, se(log mean)·rms/2. Other arguments and
+    errors as in :func:`cluster_skew_t`.
     """
     if bool(np.any(np.asarray(square_sums, dtype=np.float64) < 0)):
         raise ValueError("square_sums: must be at least 0")
-    mean = cluster_skew_t(square_sums, counts, confidence)
-    method = f"root of {mean.method}"
-    if mean.value is None:
-        return replace(mean, method=method)
-    value = math.sqrt(mean.value)
-    if mean.low is None or mean.high is None or mean.se is None:
-        return replace(mean, value=value, method=method)
-    if mean.se == 0:
-        return replace(mean, value=value, low=value, high=value, method=method)
-    raised = log_mean_worst_twice(*used_clusters(square_sums, counts), confidence).high
-    assert raised is not None
-    low, high = math.sqrt(max(mean.low, 0.0)), math.sqrt(max(mean.high, math.exp(raised)))
-    se = mean.se / (2 * value)
-    return replace(mean, value=value, low=low, high=high, se=se, method=method)
+    mean = positive_mean_t(square_sums, counts, confidence)
+    numbers = (mean.value, mean.low, mean.high)
+    value, low, high = (None if x is None else math.sqrt(x) for x in numbers)
+    se = None if mean.se is None or value is None else mean.se * value / 2
+    return replace(mean, value=value, low=low, high=high, se=se, method=f"root of {mean.method}")
 
 
 def jackknife_skew_t(
     value: float, moved: Floats, confidence: float, n: int, method: str
 ) -> Interval:
-    """Return ``value`` with the interval of its jackknife.
+    """Return ``value`` with the interval of its jackknife, where documents cannot be reweighted.
+
+    A skewness estimated from the same documents misses the same tail, so each end is built with
+    the one-sided 90% bound of the skewness on that end's side (by jackknife).
 
     Parameters
     ----------
@@ -154,6 +209,113 @@ def jackknife_skew_t(
     low = value - se * _inverse(t, min(skewness - doubt, 0.0) / root)
     high = value - se * _inverse(-t, max(skewness + doubt, 0.0) / root)
     return Interval(value, low, high, confidence, n, size, method, se)
+
+
+def log_mean_with_worst(sums: Floats, counts: Floats, confidence: float, weight: float) -> _Extra:
+    """Return the upper end and the standard error of log(Σ S_g / Σ n_g).
+
+    ``sums`` (G,) are at least 0 and not all 0, ``counts`` (G,) above 0, G at least 2. The worst
+    document is the one with the largest excess S_g − mean·n_g; it joins with ``weight``.
+    """
+    end, se = _log_end(sums, counts, _worst(sums, counts, 1, weight=weight), confidence, 1)
+    return (math.log(end) if 0 < end < math.inf else math.inf), se
+
+
+def _worst(s: Floats, n: Floats, side: int, *, weight: float | None = None) -> _Extra:
+    """The pseudo-document of an end, ``side`` 1 for the upper and −1 for the lower."""
+    if weight is None:
+        weight = min(_MOST, _WEIGHT / math.sqrt(s.size))
+    mean = float(s.sum() / n.sum())
+    at = int(np.argmax(side * (s - mean * n)))
+    return weight * float(s[at]), weight * float(n[at])
+
+
+def _with_worst(
+    s: Floats,
+    n: Floats,
+    extra: tuple[_Extra, _Extra],
+    confidence: float,
+    method: str,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Interval:
+    """The interval whose lower and upper end are of the sample with each of ``extra``."""
+    total = float(n.sum())
+    value = float(s.sum()) / total
+    ends = [_end(s, n, one, confidence, side) for one, side in zip(extra, (-1, 1), strict=True)]
+    if ends[0][1] == 0 and ends[1][1] == 0:
+        return no_interval(value, confidence, int(total), s.size, method, _ALIKE)
+    low, high = max(ends[0][0], bounds[0]), min(ends[1][0], bounds[1])
+    se = _end(s, n, None, confidence, 1)[1]
+    low, high = min(low, value), max(high, value)
+    return Interval(value, low, high, confidence, int(total), s.size, method, se)
+
+
+def _end(
+    s: Floats, n: Floats, extra: _Extra | None, confidence: float, side: int
+) -> tuple[float, float]:
+    """One end of the mean of a sample with a pseudo-document, and its standard error."""
+
+    def moved(s: Floats, n: Floats) -> tuple[float, Floats]:
+        total, sum_ = float(n.sum()), float(s.sum())
+        value = sum_ / total
+        return value, value - (sum_ - s) / (total - n)
+
+    end, se = _studentised(*moved(*_joined(s, n, extra)), s.size, confidence, side)
+    if extra is None or s.size >= _FEW:
+        return end, se
+    plain = _bounded_skewness(*moved(s, n), confidence, side)
+    return (max(end, plain) if side > 0 else min(end, plain)), se
+
+
+def _log_end(
+    s: Floats, n: Floats, extra: _Extra | None, confidence: float, side: int
+) -> tuple[float, float]:
+    """As `_end`, on the log scale and exponentiated; the standard error stays on it."""
+
+    def moved(s: Floats, n: Floats) -> tuple[float, Floats] | None:
+        total, sum_ = float(n.sum()), float(s.sum())
+        rest = sum_ - s
+        if bool(np.any(rest <= 1e-300)):  # one document carries the mean
+            return None
+        value = math.log(sum_ / total)
+        return value, value - np.log(rest / (total - n))
+
+    found = moved(*_joined(s, n, extra))
+    if found is None:
+        return (0.0 if side < 0 else math.inf), math.inf
+    end, se = _studentised(*found, s.size, confidence, side)
+    if extra is not None and s.size < _FEW:
+        alone = moved(s, n)
+        plain = side * math.inf if alone is None else _bounded_skewness(*alone, confidence, side)
+        end = max(end, plain) if side > 0 else min(end, plain)
+    return (math.exp(end) if end < 709 else math.inf), se
+
+
+def _joined(s: Floats, n: Floats, extra: _Extra | None) -> tuple[Floats, Floats]:
+    return (s, n) if extra is None else (np.append(s, extra[0]), np.append(n, extra[1]))
+
+
+def _bounded_skewness(value: float, moved: Floats, confidence: float, side: int) -> float:
+    found = jackknife_skew_t(value, moved, confidence, 0, "")
+    end = found.high if side > 0 else found.low
+    assert end is not None
+    return end
+
+
+def _studentised(
+    value: float, moved: Floats, documents: int, confidence: float, side: int
+) -> tuple[float, float]:
+    """An end by Hall's transformation, t on ``documents`` − 1, and the standard error."""
+    size = moved.size
+    # What rounding leaves of documents that are alike.
+    moved = np.where(np.abs(moved) > 1e-13 * abs(value), moved, 0.0)
+    se = math.sqrt((size - 1) / size * float(moved @ moved))
+    if se == 0:
+        return value, 0.0
+    t = float(stdtrit(documents - 1, 0.5 + confidence / 2))
+    skewness = _skewness(moved)[0]
+    bent = max(skewness, 0.0) if side > 0 else min(skewness, 0.0)
+    return value - se * _inverse(-side * t, bent / math.sqrt(size)), se
 
 
 def _inverse(t: float, k: float) -> float:

@@ -7,8 +7,8 @@ documents, or from Student's t where that is wider.
 
 In the tail one document in fifty may own a tenth of all tokens beyond the quantile, and resamples
 of documents that missed it miss it too: on 64 documents of real records the upper end of p99 lay
-too low 9% of the time instead of 5%. So the upper end of a median or of a higher quantile is tested
-with the worst document counted twice as well.
+too low 9% of the time instead of 5%. So the upper end of a quantile from .9 on is tested with half
+of the worst document added as well. A median has no such tail.
 """
 
 from __future__ import annotations
@@ -21,9 +21,10 @@ from scipy.special import logit, stdtrit
 from evalharness.stats.interval import Floats
 from evalharness.stats.means import ratio_se
 from evalharness.stats.resample import canonical_order, resampled
-from evalharness.stats.skewness import log_mean_worst_twice
+from evalharness.stats.skewness import log_mean_with_worst
 
 _GRID, _FAR = 32, 16  # values at which the share above is tested; more, further up
+_TAIL, _WORST = 0.9, 0.5  # quantiles that have a tail; the weight of the worst document there
 _NEAR = 1.0  # standard errors between two of them over which a straight line will do
 
 
@@ -35,7 +36,7 @@ def share_grid(above: Floats, n: Floats, q: float, confidence: float) -> Floats:
     reach = min((2.2 * t + 2) * spread, 7.0)
     away = np.linspace(reach, -reach, _GRID)
     least = float(logit(1 / (n.sum() + 1)) - logit(p))  # less than one token
-    if q >= 0.5 and least < -reach:  # `_worst_again` may end anywhere up to the largest value
+    if q >= _TAIL and least < -reach:  # `_worst_again` may end anywhere up to the largest value
         away = np.append(away, np.linspace(-reach, least, _FAR + 1)[1:])
     return np.asarray(1 / (1 + np.exp(-(logit(p) + away))))
 
@@ -75,7 +76,7 @@ def invert(
     # refused, also where so few tokens are left that their own test can tell nothing.
     first = int(np.flatnonzero(np.append(True, too_many > 0))[-1])  # may be the quantile
     last = int(np.flatnonzero(np.append(too_few > 0, True))[0]) - 1
-    if q >= 0.5:
+    if q >= _TAIL:
         last = _worst_again(above, n, too_few, last, 1 - q, confidence)
     low = None if first == 0 else _crossing(grid, too_many, first - 1, first)
     high = None if last == grid.size - 1 else _crossing(grid, too_few, last + 1, last)
@@ -85,16 +86,16 @@ def invert(
 def _worst_again(
     above: Floats, n: Floats, too_few: Floats, last: int, share: float, confidence: float
 ) -> int:
-    """Return ``last``, moved up to the last value that passes with its worst document twice.
+    """Return ``last``, moved up to the last value that passes with part of its worst document.
 
     ``too_few`` (K,) is lowered to this test's, in standard errors of the logarithm of the share,
     at the values looked at.
     """
     for j in range(max(last, 0), too_few.size):
         if above[:, j].any():
-            end = log_mean_worst_twice(above[:, j], n, confidence)
-            if end.high is not None and end.se:
-                too_few[j] = min(too_few[j], (math.log(share) - end.high) / end.se)
+            end, se = log_mean_with_worst(above[:, j], n, confidence, _WORST)
+            if math.isfinite(end) and se:
+                too_few[j] = min(too_few[j], (math.log(share) - end) / se)
         if too_few[j] > 0:
             return j - 1
     return too_few.size - 1

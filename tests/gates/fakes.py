@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from scipy.special import stdtrit
+
 from evalharness.gates import Decision, Policy, decide, policy_from
 from evalharness.metrics import REGISTRY, Evidence
 from evalharness.run.directory import InMemory
@@ -31,7 +33,10 @@ def estimate(
 
 
 class FakeEstimates:
-    """A run's estimates; the interval given is handed out at every confidence."""
+    """A run's estimates; an interval is handed out at every confidence.
+
+    One that names its own, other than .95, is stretched by t for others.
+    """
 
     def __init__(self, *estimates: Estimate) -> None:
         self._estimates = estimates
@@ -50,7 +55,14 @@ class FakeEstimates:
         return list(range(len(scopes))) if apart else [0] * len(scopes)
 
     def estimate(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
-        return next(e for e in self._estimates if e.id == metric and e.scope == scope)
+        found = next(e for e in self._estimates if e.id == metric and e.scope == scope)
+        if found.confidence == 0.95 or None in (found.value, found.low, found.high):
+            return found
+        wide, own = (
+            stdtrit(found.clusters - 1, 0.5 + c / 2) for c in (confidence, found.confidence)
+        )
+        ends = (found.value + (end - found.value) * wide / own for end in (found.low, found.high))
+        return found.model_copy(update=dict(zip(("low", "high"), ends, strict=True)))
 
     def all(self) -> Iterable[Estimate]:
         return self._estimates

@@ -18,7 +18,12 @@ ALPHA = 0.05
 
 def rejected(p_values: list[float], weights: list[float] | None = None) -> list[bool]:
     """Which hypotheses fall at 5%."""
-    found = levels(p_values, weights or [1.0] * len(p_values), ALPHA)
+    found = levels(
+        p_values,
+        weights or [1.0] * len(p_values),
+        ALPHA,
+        lambda i, level: p_values[i] <= level,
+    )
     return [p <= level for p, level in zip(p_values, found, strict=True)]
 
 
@@ -43,7 +48,7 @@ def test_the_order_of_the_gates_does_not_matter(
 
 def test_nothing_to_test_has_no_levels() -> None:
     """No gates, no values."""
-    assert levels([], [], ALPHA) == []
+    assert levels([], [], ALPHA, lambda i, level: True) == []
 
 
 @pytest.mark.parametrize("weights", [[1.0] * 8, [1.0] + [1 / 7] * 7])

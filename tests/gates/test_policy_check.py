@@ -126,9 +126,9 @@ def test_a_limit_that_reads_two_ways_is_refused(rule: str, message: str) -> None
         ("metric: perplexity.ratio, max: 102%", 1.02),
         ("metric: memory.weights.ratio, max: 30%", 0.30),
         ("metric: layer.error.total, max: 10%", 0.10),
-        ("metric: ece.shift, max: 1pp", 0.01),
-        ("metric: ece.shift, max: 0.01", 0.01),
-        ("metric: ece.shift, max: 5%, relative_to: reference", 0.05),
+        ("metric: brier.shift, max: 1pp", 0.01),
+        ("metric: brier.shift, max: 0.01", 0.01),
+        ("metric: task.score.shift, min: -5%, relative_to: reference", -0.05),
         ("metric: kl.mean, max: 5%, relative_to: baseline", 0.05),
     ],
 )

@@ -12,7 +12,7 @@ from evalharness.spec.estimate import Estimate
 from tests.gates.fakes import FakeEstimates, estimate, policy
 
 properties = settings(deadline=None, max_examples=60)  # machines are shared
-SHIFTS = ("nll.shift", "kl.mean", "ece.shift")
+SHIFTS = ("nll.shift", "kl.mean", "brier.shift")
 numbers = st.floats(-1, 1, allow_nan=False).map(lambda x: round(x, 3))
 widths = st.floats(0, 0.5).map(lambda x: round(x, 3))
 decides = st.sampled_from(["confident", "not-worse", "point"])

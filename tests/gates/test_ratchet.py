@@ -159,7 +159,7 @@ def test_a_run_that_could_stop_early_keeps_only_its_intervals(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("early", "wider"),
     [
-        ({"rule": "sequence", "tuned_for": 20}, 1.2),
+        ({"rule": "sequence", "tuned_for": 20}, 1.15),
         ({"rule": "looks", "looks": 5, "taken": [0.2]}, 1.5),
     ],
 )

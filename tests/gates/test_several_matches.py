@@ -110,9 +110,9 @@ def test_one_failure_by_a_hair_among_many_tests_is_withdrawn() -> None:
 
 def test_a_clear_failure_survives_the_correction() -> None:
     """And the others are then tested against fewer."""
-    text = "gates:\n  - {metric: nll.shift, max: 0}\n  - {metric: ece.shift, max: 0}\n"
+    text = "gates:\n  - {metric: nll.shift, max: 0}\n  - {metric: brier.shift, max: 0}\n"
     clear = estimate("nll.shift", 0.5, 0.4, 0.6, confidence=0.9)
-    decision = decided(policy(text), clear, _border("ece.shift", 0.001))
+    decision = decided(policy(text), clear, _border("brier.shift", 0.001))
     assert [g.verdict for g in decision.gates] == ["FAIL", "FAIL"]
 
 

@@ -83,8 +83,9 @@ def test_no_change_in_a_few_clusters_proves_none_in_the_rest(
     items["cluster"] = [f"{kind}:{i // 10}" for i in range(len(items))]
     shift, flips = pair_of(items)
     exact = stats.tango(0, 0, 6, CONFIDENCE)
-    assert (shift.low, shift.value, shift.high) == pytest.approx((exact.low, 0.0, exact.high))
-    assert flips.high == pytest.approx(stats.clopper_pearson(0, 6, CONFIDENCE).high)
+    assert None not in (shift.low, shift.high, flips.high, exact.low, exact.high)
+    assert shift.low <= exact.low < shift.value == 0.0 < exact.high <= shift.high
+    assert flips.high >= stats.clopper_pearson(0, 6, CONFIDENCE).high
     assert (flips.value, flips.clusters) == (0.0, 6)
 
 

@@ -13,8 +13,8 @@ from scipy import stats as sps
 
 from evalharness.stats import (
     cluster_ratio_t,
-    cluster_skew_t,
     cluster_sums,
+    positive_mean_t,
     rms_t,
 )
 from tests.stats.streams import document_totals
@@ -111,18 +111,22 @@ def test_document_order_changes_not_even_the_last_bit(
 
 def test_a_root_mean_square_computed_by_hand() -> None:
     """Squares summing to 8 and 28 over 4 and 8 tokens: mean 3, ends through the root."""
-    mean, root = cluster_skew_t([8, 28], [4, 8], 0.5), rms_t([8, 28], [4, 8], 0.5)
+    mean, root = positive_mean_t([8, 28], [4, 8], 0.5), rms_t([8, 28], [4, 8], 0.5)
     assert root.value == math.sqrt(3)
     assert mean.low is not None
     assert mean.high is not None
     assert mean.se is not None
     assert (root.low, root.high) == (math.sqrt(mean.low), math.sqrt(mean.high))
-    assert root.se == mean.se / (2 * math.sqrt(3))
+    assert root.se == mean.se * math.sqrt(3) / 2  # of the logarithm
 
 
 def test_a_root_mean_square_is_never_below_0() -> None:
-    """A lower end of the mean below 0 becomes 0."""
-    assert rms_t([0, 0, 9], [1, 1, 1], 0.95).low == 0.0
+    """Where one of 30 documents carries it all, the lower end is 0; of 3, there is none."""
+    one = rms_t([0] * 29 + [9], [1] * 30, 0.95)
+    assert one.low == 0.0
+    assert one.high is not None
+    assert one.high > math.sqrt(9 / 30)
+    assert rms_t([0, 0, 9], [1, 1, 1], 0.95).high is None
 
 
 def test_squares_are_not_negative() -> None:
