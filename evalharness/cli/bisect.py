@@ -19,6 +19,7 @@ from evalharness.cli.options import (
     permit,
 )
 from evalharness.cli.output import command_of
+from evalharness.cli.read_only import writable
 from evalharness.cli.stdout import emit, say
 from evalharness.errors import InputError
 from evalharness.run.environment import configure
@@ -69,23 +70,25 @@ def repair(
     policy = load_policy(assets.find("gates", gates)) if gates else None
     progress = Progress(quiet=quiet)
     if replay is not None:
-        row, again = replayed(run, replay, policy=policy, device=device, progress=progress)
+        with writable(run) as (place, _):
+            row, again = replayed(place, replay, policy=policy, device=device, progress=progress)
         lines, same = replay_lines(replay, row, again.decision.gates, again.decision.verdict)
         say(*lines)
         raise typer.Exit(0 if same else 1)
-    found = bisect(
-        run,
-        policy=policy,
-        device=device,
-        evaluations=evaluations,
-        progress=progress,
-        command=command_of(context),
-    )
+    with writable(run, records=True) as (place, _):
+        found = bisect(
+            place,
+            policy=policy,
+            device=device,
+            evaluations=evaluations,
+            progress=progress,
+            command=command_of(context),
+        )
+        ranked = load_result(place).sensitivity
     if format is Format.json:
         emit(found.model_dump_json(indent=1))
     else:
-        ranked = load_result(run).sensitivity
         say(*sensitivity_lines(ranked), "", *repair_lines(found))
         if found.file:
-            say("", f"repair: {run / found.file}")
+            say("", f"repair: {place / found.file}")
     raise typer.Exit({"PASS": 0, "FAIL": 1, None: 1}.get(found.verdict_after, 3))

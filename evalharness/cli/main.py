@@ -39,6 +39,7 @@ from evalharness.cli.output import (
     print_plan,
     show_result,
 )
+from evalharness.cli.read_only import writable
 from evalharness.cli.several import check_table_outputs, compare_all
 from evalharness.cli.stdout import complain, emit, open_missing_streams, say
 from evalharness.errors import EvalHarnessError, InputError
@@ -236,24 +237,32 @@ def gate(
     from evalharness.run.finished import rewriting
     from evalharness.workflow.seal import finish
 
-    with rewriting(run, judged=gates is None) as opened:
-        policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
-        result = finish(opened, policy)
-    deliver(run, result, output)
-    show_result(result, run, format)
+    with writable(run) as (place, itself):
+        with rewriting(place, judged=gates is None) as opened:
+            policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
+            result = finish(opened, policy)
+        deliver(place, result, output)
+    show_result(result, run if itself else None, format)
     raise typer.Exit(result.exit_code)
 
 
 @app.command(epilog="Example: evalharness report runs/a--b-20260101-120000")
 def report(run: RunDir) -> None:
-    """Write report.html, summary.md and junit.xml again from result.json."""
+    """Write report.html, summary.md and junit.xml again from result.json.
+
+    Where RUN may only be read, its result is printed, with the verdict's exit code.
+    """
     from evalharness.results.files import load_result
     from evalharness.run.finished import rewriting
     from evalharness.workflow.seal import render
 
-    with rewriting(run) as opened:
-        render(opened, load_result(run))
+    with writable(run) as (place, itself), rewriting(place) as opened:
+        result = load_result(place)
+        render(opened, result)
         opened.seal()
+    if not itself:
+        show_result(result, None, Format.text)
+        raise typer.Exit(result.exit_code)
     say(run / "report.html")
 
 

@@ -107,8 +107,8 @@ def said_if_unwritable(file: Path) -> Iterator[None]:
         complain(f"warning: {file}: could not be written ({error})")
 
 
-def show_result(result: Result, path: Path, format: Format) -> None:
-    """Print a result on stdout, as ``format`` says."""
+def show_result(result: Result, path: Path | None, format: Format) -> None:
+    """Print a result on stdout, as ``format`` says, and where its report is if there is one."""
     with reader_may_leave(needed=False):
         if format is Format.json:
             print(result.model_dump_json(indent=1))
@@ -117,5 +117,6 @@ def show_result(result: Result, path: Path, format: Format) -> None:
 
         console = PipeConsole(soft_wrap=False)
         print_summary(result, console)
-        console.print()
-        console.print(printable(f"report: {path / 'report.html'}"), soft_wrap=True)
+        if path is not None:
+            console.print()
+            console.print(printable(f"report: {path / 'report.html'}"), soft_wrap=True)
