@@ -109,6 +109,20 @@ def test_a_nan_on_a_task_prompt_is_never_averaged(estimates: Make) -> None:
         ("kl.p99", lambda t: np.quantile(t["kl"], 0.99)),
         ("kl.max", lambda t: t["kl"].max()),
         ("top1.agreement", lambda t: (t["argmax_ref"] == t["argmax_cand"]).mean()),
+        (
+            "top1.harmful",
+            lambda t: ((t["argmax_ref"] == t["token"]) & (t["argmax_cand"] != t["token"])).mean(),
+        ),
+        (
+            "top1.gained",
+            lambda t: ((t["argmax_ref"] != t["token"]) & (t["argmax_cand"] == t["token"])).mean(),
+        ),
+        (
+            "top1.net_harm",  # the fall of accuracy
+            lambda t: (
+                (t["argmax_ref"] == t["token"]).mean() - (t["argmax_cand"] == t["token"]).mean()
+            ),
+        ),
         ("acceptance.rate", lambda t: 1 - t["total_variation"].mean()),
         ("top5.overlap", lambda t: t["top5_overlap"].mean() / 5),
         (
