@@ -30,7 +30,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "p.yaml").write_text("gates: [{metric: top1.agreement, min: 99%}]\n")
     (tmp_path / "loose.yaml").write_text("gates: [{metric: top1.agreement, min: 1%}]\n")
     made = measured(Pair(0.4, blocks=1, documents=12, items=0.02))
-    kept = Run.create(tmp_path / "run", {**made.manifest, "token_stream": "x"})
+    kept = Run.create(tmp_path / "run", {**made.manifest, "token_stream": "x", "tokenizers": ["y"]})
     kept.write_block("00000", {k: t for k, t in made.tables.items() if k != "items"})
     kept.update(seconds={})
     assert finish(kept, load_policy(tmp_path / "p.yaml")).verdict == "FAIL"
