@@ -88,8 +88,8 @@ class Ratchet:
 
         Both over the documents that both have; None where there are none.
         """
-        kept = self.baseline.outcomes(gate.metric, found.scope)
-        if kept is None:
+        kept = self.baseline.outcomes
+        if not self.baseline.kept.series:
             return None
         ends, last = [], None
         for slope in allowed.slopes:

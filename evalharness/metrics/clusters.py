@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -57,18 +57,17 @@ def joined_keys(keys: Keys, clusters: npt.NDArray[np.int64]) -> Keys:
     return found
 
 
-def item_keys(items: pd.DataFrame, task: str, clusters: Iterable[Any]) -> Keys:
-    """The keys of ``clusters`` of a task's items, in their order; 0 for one without items."""
-    columns = ["cluster", "doc_id", "prompt_hash", "target_hash"]
-    own = items.loc[items["task"] == task, columns].astype(str).drop_duplicates()
-    parts: dict[str, list[list[str]]] = {}
-    for cluster, *item in own.itertuples(index=False, name=None):
-        parts.setdefault(cluster, []).append(item)
-    found = [
-        _key(json.dumps([task, sorted(parts[str(c)])]).encode()) if str(c) in parts else 0
-        for c in clusters
-    ]
-    return np.array(found, np.uint64)
+def item_keys(items: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """The keys of the clusters of all tasks' items, by task and cluster."""
+    columns = ["task", "cluster", "doc_id", "prompt_hash", "target_hash"]
+    parts: dict[tuple[str, str], list[list[str]]] = {}
+    rows = items[columns].drop_duplicates().astype(str)
+    for task, cluster, *item in rows.itertuples(index=False, name=None):
+        parts.setdefault((task, cluster), []).append(item)
+    return {
+        (task, cluster): _key(json.dumps([task, sorted(own)]).encode())
+        for (task, cluster), own in parts.items()
+    }
 
 
 def _key(*parts: bytes) -> int:

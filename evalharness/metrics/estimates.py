@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import finite
-from evalharness.metrics.paired import Difference, Outcomes, compared, outcomes
+from evalharness.metrics.paired import Difference, Outcomes, compared, compared_parts, outcomes
 from evalharness.metrics.registry import REGISTRY, Measured, Metric, Totals
 from evalharness.metrics.scopes import of_tasks, sharing_data
 from evalharness.spec.estimate import Estimate, Scope
@@ -20,6 +20,8 @@ from evalharness.stats import (
     rate_sequence,
     sequence_of,
 )
+
+Stored = Callable[[str, Scope], Outcomes | None]
 
 
 class Estimates:
@@ -106,15 +108,19 @@ class Estimates:
         return replace(measured, interval=bare)
 
     def against(
-        self, id: str, scope: Scope, stored: Outcomes, slope: float, confidence: float
+        self, id: str, scope: Scope, stored: Stored, slope: float, confidence: float
     ) -> Difference | None:
         """A mean less ``slope`` times a stored run's, over the documents of both; None: none is.
 
-        The interval is at two-sided ``confidence``, and holds after stopping early.
+        The interval is at two-sided ``confidence``, and holds after stopping early. ``stored``
+        gives what the stored mean of a metric in a scope is made of.
         """
         metric, stop = REGISTRY[id], self.stopping
-        now = outcomes(metric, self.evidence, scope, self._totals)
-        if now is None:
+        if "group" in scope:
+            return self._group_against(metric, scope, stored, slope, confidence)
+        kept = stored(id, scope)
+        now = None if kept is None else outcomes(metric, self.evidence, scope, self._totals)
+        if now is None or kept is None:
             return None
         widened = None
         if stop is not None and not of_tasks(scope):
@@ -124,7 +130,24 @@ class Estimates:
                 confidence = look_confidence(confidence, stop["taken"])
             else:
                 return None
-        return compared(metric, now, stored, slope, confidence, widened)
+        return compared(metric, now, kept, slope, confidence, widened)
+
+    def _group_against(
+        self, metric: Metric, scope: Scope, stored: Stored, slope: float, confidence: float
+    ) -> Difference | None:
+        """The same of a group of tasks: task by task."""
+        group = self.evidence.groups.get((scope["group"], scope["metric"]))
+        weights = {} if group is None else group.weights
+        leaves = [{"task": task, "metric": scope["metric"]} for task in weights]
+        parts = []
+        for leaf in leaves:
+            kept = stored(metric.id, leaf)
+            now = None if kept is None else outcomes(metric, self.evidence, leaf)
+            if now is None or kept is None:
+                return None
+            parts.append((now, kept))
+        blocks = sharing_data(self.evidence, leaves)
+        return compared_parts(metric, parts, list(weights.values()), blocks, slope, confidence)
 
     def all(self, confidence: float) -> list[Estimate]:
         """Every metric in every scope; a lone corpus is everything.

@@ -192,6 +192,11 @@ class Evidence:
         return keys if self._clusters is None else clusters.joined_keys(keys, self._clusters)
 
     @cached_property
+    def item_keys(self) -> dict[tuple[str, str], int]:
+        """What the items of each cluster of a task are (`clusters`)."""
+        return clusters.item_keys(self.items)
+
+    @cached_property
     def _docs(self) -> list[SlicedDocument]:
         columns = (self.documents[n] for n in ("corpus", "id", "attributes", "tokens"))
         return [

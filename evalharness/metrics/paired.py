@@ -7,7 +7,7 @@ standard error is .45 of that of two separate means, so that a fifth of the docu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,8 +17,16 @@ from evalharness.metrics.clusters import Keys
 from evalharness.metrics.evidence import Evidence, Floats
 from evalharness.metrics.registry import Metric, Totals
 from evalharness.spec.estimate import Scope
-from evalharness.stats import Interval, bounded_mean_t, cluster_skew_t, tango
+from evalharness.stats import (
+    Interval,
+    bounded_mean_t,
+    cluster_skew_t,
+    mean_of_parts,
+    no_narrower,
+    tango,
+)
 
+Widened = Callable[..., Interval]
 _CERTAIN = 0.5  # the confidence of an interval of which the value alone is wanted
 _STEP = 1e-6  # of the numeric derivative
 
@@ -81,13 +89,34 @@ def _unique(found: Outcomes) -> Outcomes:
     return replace(found, keys=keys, sums=sums, counts=counts)
 
 
+@dataclass(frozen=True)
+class _Joint:
+    """The documents that two runs have, with one number each."""
+
+    value: float
+    stored: float
+    here: int
+    d: Floats  # Σ d / Σ n is value − slope · stored
+    n: Floats
+    changes: bool  # each is an item that changed for the worse (−1), for the better (1) or not (0)
+
+    @property
+    def most(self) -> float:
+        """The most that an item can change by: all of its score, unless more is seen."""
+        return max(1.0, float((np.abs(self.d) / self.n).max()))
+
+    def difference(self, interval: Interval) -> Difference:
+        """With its interval."""
+        return Difference(self.value, self.stored, self.d.size, self.here, interval)
+
+
 def compared(
     metric: Metric,
     now: Outcomes,
     stored: Outcomes,
     slope: float,
     confidence: float,
-    widened: Callable[..., Interval] | None = None,
+    widened: Widened | None = None,
 ) -> Difference | None:
     """``metric`` of ``now`` less ``slope`` times that of ``stored``; None: no document is in both.
 
@@ -102,6 +131,63 @@ def compared(
         (`stats.sequence_of`).
 
     """
+    joint = _joint(metric, now, stored, slope)
+    if joint is None:
+        return None
+    return joint.difference(_interval(metric, joint, confidence, widened))
+
+
+def compared_parts(
+    metric: Metric,
+    parts: Sequence[tuple[Outcomes, Outcomes]],
+    weights: Sequence[float],
+    blocks: Sequence[Hashable],
+    slope: float,
+    confidence: float,
+) -> Difference | None:
+    """The weighted mean of what `compared` finds of each part, with an interval made of theirs.
+
+    As a group's own interval it is no narrower than that of all items as one sample: made of two
+    halves, a task is no surer than it was whole.
+
+    Parameters
+    ----------
+    parts : of each task, this run's and the stored one's.
+    weights, blocks : of each, as `mean_of_parts` takes them.
+
+    """
+    each = [_joint(metric, now, stored, slope) for now, stored in parts]
+    found = [one for one in each if one is not None]
+    if len(found) < len(parts):
+        return None
+    own = [_interval(metric, one, confidence, None) for one in found]
+    interval = mean_of_parts(own, weights, blocks)
+    value, base = (
+        sum(w * getattr(one, name) for w, one in zip(weights, found, strict=True))
+        for name in ("value", "stored")
+    )
+    shared, here = sum(one.d.size for one in found), sum(one.here for one in found)
+    whole = _as_one(found, weights, confidence)
+    return Difference(value, base, shared, here, no_narrower(interval, whole))
+
+
+def _as_one(parts: Sequence[_Joint], weights: Sequence[float], confidence: float) -> Interval:
+    """All items as one sample, as large as one of equal weights would be (Kish 1965)."""
+    if all(one.changes for one in parts):
+        size = 1 / sum(w * w / one.d.size for w, one in zip(weights, parts, strict=True))
+        up, down = (
+            size * sum(w * float((s * j.d > 0).mean()) for w, j in zip(weights, parts, strict=True))
+            for s in (1, -1)
+        )
+        return tango(up, down, size, confidence)
+    n = np.concatenate([one.n for one in parts])
+    scaled = [w * n.sum() / one.n.sum() * one.d for w, one in zip(weights, parts, strict=True)]
+    most = max(one.most for one in parts)
+    return bounded_mean_t(np.concatenate(scaled), n, confidence, -most, most)
+
+
+def _joint(metric: Metric, now: Outcomes, stored: Outcomes, slope: float) -> _Joint | None:
+    """What is in both; None: nothing."""
     if now.positions != stored.positions:
         return None
     _, a, b = np.intersect1d(now.keys, stored.keys, assume_unique=True, return_indices=True)
@@ -114,10 +200,9 @@ def compared(
         d = s - slope * s0
     else:
         d = (value - slope * base) * n + moved - slope * moved0 * (n.sum() / n0.sum())
-    whole = slope == 1 and all(bool(np.all(np.abs(x) == np.rint(np.abs(x)))) for x in (s, s0))
-    return Difference(
-        value, base, a.size, now.keys.size, _interval(metric, d, n, whole, confidence, widened)
-    )
+    whole = slope == 1 and all(bool(np.all(x == np.rint(x))) for x in (s, s0))
+    changes = whole and bool(n.max() == 1 and np.abs(d).max() <= 1)
+    return _Joint(value, base, now.keys.size, d, n, changes)
 
 
 def _linear(metric: Metric, s: Floats, n: Floats) -> tuple[float, Floats]:
@@ -144,12 +229,7 @@ def _value(metric: Metric, mean: float) -> float:
 
 
 def _interval(
-    metric: Metric,
-    d: Floats,
-    n: Floats,
-    whole: bool,
-    confidence: float,
-    widened: Callable[..., Interval] | None,
+    metric: Metric, joint: _Joint, confidence: float, widened: Widened | None
 ) -> Interval:
     """The interval of Σ d / Σ n.
 
@@ -157,13 +237,12 @@ def _interval(
     wrong (Tango), or are joined by a cluster that is lost altogether; a share of tokens is joined
     by a document in which one token changed.
     """
+    d, n = joint.d, joint.n
     if widened is None and _of_items(metric, n):
-        if whole and n.max() == 1 and np.abs(d).max() <= 1:
+        if joint.changes:
             return tango(int((d > 0).sum()), int((d < 0).sum()), d.size, confidence)
-        most = max(1.0, float((np.abs(d) / n).max()))
-        return bounded_mean_t(d, n, confidence, -most, most)
-    event = 1.0 if metric.unit == "fraction" else 0.0
-    estimator = partial(cluster_skew_t, event=event)
+        return bounded_mean_t(d, n, confidence, -joint.most, joint.most)
+    estimator = partial(cluster_skew_t, event=1.0 if metric.unit == "fraction" else 0.0)
     if widened is None:
         return estimator(d, n, confidence)
     return widened(estimator, d, n, confidence)

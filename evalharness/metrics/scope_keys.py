@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
-from evalharness.metrics.clusters import Keys, item_keys
+from evalharness.metrics.clusters import Keys
 from evalharness.metrics.evidence import Evidence
+from evalharness.metrics.scopes import of_tasks
 from evalharness.spec.estimate import Scope
 
 
 def document_keys(evidence: Evidence, scope: Scope) -> Keys | None:
     """Those of documents; a task's clusters are not known here."""
-    return None if "task" in scope else evidence.keys
+    return None if of_tasks(scope) else evidence.keys
 
 
 def token_keys(evidence: Evidence, scope: Scope) -> Keys:
@@ -24,4 +26,6 @@ def token_keys(evidence: Evidence, scope: Scope) -> Keys:
 
 def cluster_keys(evidence: Evidence, task: str, rows: pd.DataFrame) -> Keys:
     """Those of the clusters of ``rows`` of a task, as `factorize` numbers them."""
-    return item_keys(evidence.items, task, pd.factorize(rows["cluster"])[1])
+    known = evidence.item_keys
+    found = [known.get((task, str(c)), 0) for c in pd.factorize(rows["cluster"])[1]]
+    return np.array(found, np.uint64)

@@ -19,9 +19,11 @@ from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.metrics.paired import outcomes
 from evalharness.run.directory import InMemory
 from evalharness.spec.result import GateResult
+from evalharness.stats import mean_of_parts, tango
 from evalharness.testing import Tables, synthetic
 from evalharness.testing.records import MANIFEST, Arrow
 from tests.gates.fakes import gate
+from tests.metrics.test_task_groups import suite_of
 
 IDENTITY = {"data": "d1", "tokenizer": "t1", "metrics": "m1"}
 OTHER_DATA = IDENTITY | {"data": "d2"}
@@ -138,6 +140,35 @@ def test_items_that_ask_something_else_are_others(main: Path) -> None:
     tables["items"].loc[:9, "prompt_hash"] = "another"
     result = judged(main, "metric: task.score.shift, min: -20pp", run_of(tables), OTHER_DATA)
     assert "in each of 50 of 60 items that both runs have" in result.reason
+
+
+LEAVES = {"law": (8, 8, 400), "art": (4, 4, 200), "sea": (1, 1, 100)}
+BY_SIZE = {"law": 4 / 7, "art": 2 / 7, "sea": 1 / 7}
+
+
+@pytest.mark.parametrize("weights", [BY_SIZE, dict.fromkeys(LEAVES, 1 / 3)])
+def test_a_group_is_judged_task_by_task(tmp_path: Path, weights: dict[str, float]) -> None:
+    """By the differences of each of its tasks, which two separate errors would hide."""
+    stored = save(tmp_path / "b.json", run_of(suite_of(LEAVES, {"know": weights})))
+    rule = "metric: task.score.shift, scope: {group: know}, min: -1.2pp"
+    fewer = {task: (up, down + 1, n) for task, (up, down, n) in LEAVES.items()}
+    run = run_of(suite_of(fewer, {"know": weights}))
+    result = judged(stored, rule, run)
+    assert "by the difference in each of 700 items that both runs have" in result.reason
+    value = -sum(w / LEAVES[task][2] for task, w in weights.items())
+    assert result.observed == pytest.approx(value)
+    assert result.threshold == pytest.approx(-0.012)
+    parts = [tango(0, 1, n, 0.9) for _, _, n in LEAVES.values()]
+    low = mean_of_parts(parts, list(weights.values())).low
+    assert low is not None
+    assert result.low is not None
+    assert low - 0.003 < result.low <= low + 1e-12
+    # A task that the baseline has not: nothing is left to compare with.
+    more = run_of(
+        suite_of(LEAVES | {"sky": (0, 0, 50)}, {"know": dict.fromkeys(["sky", "law"], 0.5)})
+    )
+    with pytest.raises(InputError, match="of other data"):
+        judged(stored, rule, more, OTHER_DATA)
 
 
 def test_another_window_makes_other_documents(main: Path) -> None:

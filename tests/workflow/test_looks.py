@@ -179,9 +179,10 @@ def test_kept_sums_are_held_against_a_stored_run_as_records_are(
             ("bits_per_byte.shift", {}),
             ("logit.exceed_rate", {"bound": "1"}),
         ):
-            whole = stored.find(metric, scope)
-            assert whole is not None
-            found = [e.against(metric, scope, whole, 1.1, 0.9) for e in (KeptEstimates(kept), read)]
+            assert stored.find(metric, scope) is not None
+            found = [
+                e.against(metric, scope, stored.find, 1.1, 0.9) for e in (KeptEstimates(kept), read)
+            ]
             assert found[0] == found[1]
             assert found[0] is not None or way != "nothing"
         kept.close()
