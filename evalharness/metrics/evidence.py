@@ -277,6 +277,16 @@ class Evidence:
         """Task items, one row an item and lm-eval metric."""
         return self.frame("items")
 
+    def items_of(self, task: str, metric: str) -> pd.DataFrame:
+        """The items of one task and lm-eval metric."""
+        found = self._items_by.get((task, metric))
+        return self.items.iloc[:0] if found is None else found
+
+    @cached_property
+    def _items_by(self) -> dict[tuple[str, str], pd.DataFrame]:
+        by = self.items.groupby(["task", "metric"], sort=False)
+        return {(str(task), str(metric)): rows for (task, metric), rows in by}
+
     @cached_property
     def item_tokens(self) -> pd.DataFrame:
         """Positions at which the continuations of task items are scored."""

@@ -27,11 +27,10 @@ _NO_MEAN = "lm-eval's aggregate is not a mean over items"
 
 def _rows(evidence: Evidence, scope: Scope) -> pd.DataFrame:
     """Its items; those of a group with a ``weight`` each, 1 on average."""
-    items = evidence.items
     if "task" in scope:
-        return items[(items["task"] == scope["task"]) & (items["metric"] == scope["metric"])]
+        return evidence.items_of(scope["task"], scope["metric"])
     weights = evidence.groups[scope["group"], scope["metric"]].weights
-    own = items[items["task"].isin(list(weights)) & (items["metric"] == scope["metric"])]
+    own = pd.concat([evidence.items_of(task, scope["metric"]) for task in weights])
     sizes = own["task"].value_counts()
     shares = own["task"].map({task: w / sizes[task] for task, w in weights.items()})
     # The first item of one task is not that of another.
@@ -320,14 +319,10 @@ def _bounds(rows: pd.DataFrame) -> tuple[float, float] | None:
 
 def _signs(evidence: Evidence, rows: pd.DataFrame) -> Any:
     """1 for items of tasks where higher is better, else −1."""
-    signs = {}
-    for task, name in set(zip(rows["task"], rows["metric"], strict=True)):
-        higher = _higher_is_better(evidence, {"task": task, "metric": name})
-        signs[task] = 1.0 if higher else -1.0
-    return rows["task"].map(signs).to_numpy(float)
-
-
-def _higher_is_better(evidence: Evidence, scope: Scope) -> bool:
     tasks = evidence.tasks
-    found = tasks[(tasks["task"] == scope["task"]) & (tasks["metric"] == scope["metric"])]
-    return bool(found["higher_is_better"].iloc[0]) if len(found) else True
+    columns = (tasks[name].tolist() for name in ("task", "metric", "higher_is_better"))
+    lower = {(task, name) for task, name, higher in zip(*columns, strict=True) if not higher}
+    if not lower:
+        return 1.0
+    own = zip(rows["task"], rows["metric"], strict=True)
+    return np.array([-1.0 if one in lower else 1.0 for one in own])

@@ -7,15 +7,20 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from evalharness import stats
+from evalharness.gates import decide
 from evalharness.gates.scopes import chosen
 from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.task_groups import outermost, together
 from evalharness.run import records
 from evalharness.run.directory import InMemory
 from evalharness.testing.records import MANIFEST, Arrow, Tables, synthetic
+from tests.gates.fakes import gate
 
+properties = settings(deadline=None, max_examples=10)
 SHIFT, FLIPS = "task.score.shift", "task.flips"
 Counts = tuple[int, int, int]  # wrong to right, right to wrong, items
 
@@ -28,7 +33,7 @@ def suite_of(
     one = tables["items"].iloc[[0]].drop(columns=["task", "doc_id", "score_ref", "score_cand"])
     frames, scores = [], []
     for task, (up, down, items) in tasks.items():
-        frame = pd.concat([one] * items, ignore_index=True)
+        frame = one.iloc[np.zeros(items, int)].reset_index(drop=True)
         place = np.arange(items)
         frame["task"], frame["doc_id"], frame["metric"] = task, place, metric
         frame["cluster"] = frame["doc_id"].astype(str)
@@ -179,6 +184,47 @@ def test_a_group_of_which_a_part_is_missing_has_no_interval(missing: str) -> Non
         found = estimates_of(tables).estimate(metric, scope, 0.9)
         assert (found.low, found.high) == (None, None)
         assert found.reason
+
+
+@properties
+@given(st.data(), st.integers(4, 40), st.sampled_from([0.0, -0.02, -0.1, -0.3]))
+def test_a_task_in_two_parts_passes_no_gate_that_it_did_not_pass_whole(
+    data: st.DataObject, half: int, limit: float
+) -> None:
+    """However its changed items are dealt out: nothing was measured that was not before."""
+    changed = st.integers(0, half // 2)
+    parts = {t: (data.draw(changed), data.draw(changed), half) for t in ("a", "b")}
+    whole = tuple(sum(counts) for counts in zip(*parts.values(), strict=True))
+    sizes = {"a": 0.5, "b": 0.5}
+    split = estimates_of(suite_of(parts, {"both": sizes}))
+    once = estimates_of(suite_of({"one": whole}, {}))
+    apart = split.estimate(SHIFT, {"group": "both", "metric": "acc"}, 0.9)
+    alone = once.estimate(SHIFT, {"task": "one", "metric": "acc"}, 0.9)
+    assert apart.value == pytest.approx(alone.value)
+    assert not (apart.low >= limit > alone.low + 1e-9)
+    assert apart.high >= alone.high - 1e-9
+    flips = [
+        found.estimate(FLIPS, scope, 0.9)
+        for found, scope in (
+            (split, {"group": "both", "metric": "acc"}),
+            (once, {"task": "one", "metric": "acc"}),
+        )
+    ]
+    assert flips[0].high >= flips[1].high - 1e-9
+
+
+def test_mmlu_passes_where_nothing_is_lost_and_not_where_the_limit_is() -> None:
+    """A gate without a scope: the group decides, though no leaf of it could."""
+    sizes = {f"m{k}": 240 + k for k in range(24)}
+    weights = {name: n / sum(sizes.values()) for name, n in sizes.items()}
+    rule = gate("metric: task.score.shift, min: -1pp")
+    for lost, verdict in ((3, "PASS"), (5, "INCONCLUSIVE"), (9, "FAIL")):
+        tasks = {name: (3, lost, n) for name, n in sizes.items()}
+        found = estimates_of(suite_of(tasks, {"mmlu": weights}))
+        (result,) = decide(rule, found).gates
+        assert (result.verdict, result.scope) == (verdict, {"group": "mmlu", "metric": "acc"})
+        leaves = decide(gate("metric: task.score.shift, scope: {task: '*'}, min: -1pp"), found)
+        assert leaves.gates[0].verdict != "PASS"
 
 
 def test_a_run_without_weights_has_no_groups() -> None:
