@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -294,6 +296,9 @@ app.add_typer(cache_app, name="cache")
 def main() -> None:
     """Run the command line; errors become one message and an exit code."""
     configure()
+    # NumPy's OpenBLAS takes memory for every core as it is loaded, and where it gets none it ends
+    # the process itself, with exit 1. Ours are small products; torch has threads of its own.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Importing allocates much and drops nothing: at Python's own threshold, looking for cycles
     # meanwhile is a tenth of what `gate` takes.
     gc.set_threshold(50_000, 20, 20)
@@ -321,7 +326,11 @@ _NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENO
 
 
 def _unexpected(error: Exception) -> int:
-    """Say what happened and return the exit code; what a file system refuses needs no traceback."""
+    """Say what happened and return the exit code; a refusal or want of memory has no traceback."""
+    if isinstance(error, MemoryError):
+        with suppress(MemoryError):
+            complain("error: out of memory. What was recorded is kept.")
+        return EvalHarnessError.exit_code
     known = isinstance(error, OSError) and error.errno in (*_NAMED_WRONG, *_NOT_WRITABLE)
     if isinstance(error, OSError) and known:
         name = "" if error.filename is None else f"{str(error.filename)[:200]}: "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from evalharness.cli.main import main
 from evalharness.workflow.compare import compare
 from tests.cli.command import cli
 from tests.workflow.jobs import job, typed
@@ -77,3 +79,21 @@ def test_a_reader_that_leaves_does_not_change_the_exit_code(project: Path) -> No
         assert process.stdout is not None
         process.stdout.close()
         assert process.wait(60) == 1
+
+
+def test_want_of_memory_is_no_failed_gate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit 4, in one line; and NumPy's own library, which would exit with 1, takes little."""
+
+    def fails() -> None:
+        raise MemoryError
+
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "")  # so that it is put back
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS")
+    monkeypatch.setattr("evalharness.cli.main.app", fails)
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 4
+    assert capsys.readouterr().err == "error: out of memory. What was recorded is kept.\n"
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "1"
