@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,11 @@ def read_once() -> Iterator[None]:
         yield
     finally:
         module.GGUFReader, module.get_tensor_name_map = plain, names
+
+
+def same_data(path: Path, one: str, other: str) -> bool:
+    """Whether two tensors of a file, named in it, have the same bytes."""
+    from gguf import GGUFReader
+
+    data = {t.name: t.data for t in GGUFReader(path).tensors if t.name in (one, other)}
+    return bool(np.array_equal(data[one], data[other]))

@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from evalharness.compat import gguf
 from evalharness.compat.transformers import untie_head
-from evalharness.engines.file_headers import weight_files
+from evalharness.engines.file_headers import gguf_tensors, weight_files
 
+_GGUF_HEAD, _GGUF_EMBEDDING = "output.weight", "token_embd.weight"
 _ROWS = 4096  # compared at a time
 
 
@@ -59,11 +61,18 @@ def note_untied(model: Any) -> None:
 def replaced_head(model: Any, place: Path) -> str | None:
     """Why the head is not that of the files at ``place``: they hold one, and it was tied over.
 
-    Files other than safetensors are not looked into.
+    Safetensors and GGUF files are looked into, and no others.
     """
     head = _head(model)
     if head is None or not _is_tied(model, head):
         return None
+    if place.suffix == ".gguf":
+        if _head_is_embedding(place) is not False:
+            return None
+        return (
+            f"{_GGUF_HEAD} in {place} was replaced by the embedding on loading: what was measured "
+            "is not the model in the file"
+        )
     name = next(n for n, m in model.named_modules() if m is head) + ".weight"
     held = _same_as_file(head.weight, name, place)
     if held is not False:
@@ -73,6 +82,16 @@ def replaced_head(model: Any, place: Path) -> str | None:
         "tie_word_embeddings: what was measured is not the model in the files. Set "
         "tie_word_embeddings: false in config.json, or remove that tensor"
     )
+
+
+def _head_is_embedding(file: Path) -> bool | None:
+    """Whether a GGUF file holds the same bytes as head and as embedding; None: it has no head."""
+    held = {t.name: t for t in gguf_tensors(file, "model.path")}
+    head, embedding = held.get(_GGUF_HEAD), held.get(_GGUF_EMBEDDING)
+    if head is None or embedding is None:
+        return None if head is None else False
+    alike = (head.type, head.shape) == (embedding.type, embedding.shape)
+    return alike and gguf.same_data(file, _GGUF_HEAD, _GGUF_EMBEDDING)
 
 
 def _head(model: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from evalharness.compat import transformers as compat
 from evalharness.compat.silence import quiet
 from evalharness.engines.loading import load
-from tests.engines.conftest import Make, byte_tokenizer, logits, rewrite, tiny
+from tests.engines.conftest import Make, byte_tokenizer, logits, rewrite, tiny, write_gguf
 
 
 def save(path: Path, *, tied: bool) -> Path:
@@ -63,6 +63,31 @@ def test_a_head_that_was_tied_over_its_own_tensor_is_an_anomaly(
     monkeypatch.setattr("evalharness.engines.transformers.load_causal_model", tying)
     (said,) = load(spec(path)).anomalies
     assert said.startswith(f"m: lm_head.weight in {path} was replaced by the embedding on loading")
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_a_gguf_file_whose_head_was_tied_over_is_an_anomaly(
+    same: bool, spec: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless its head is a copy of the embedding."""
+    model = tiny()
+    if same:
+        model.lm_head.weight.data = model.model.embed_tokens.weight.data.clone()
+    write_gguf(tmp_path / "m.gguf", model, "Q8_0")
+    plain = compat.load_causal_model
+
+    def tying(*args: object, **options: object) -> compat.Loading:
+        loading = plain(*args, **options)  # type: ignore[arg-type]
+        loading.model.lm_head.weight = loading.model.model.embed_tokens.weight
+        return loading
+
+    got = load(spec(tmp_path / "m.gguf")).anomalies
+    assert got == ()
+    monkeypatch.setattr("evalharness.engines.transformers.load_causal_model", tying)
+    said = load(spec(tmp_path / "m.gguf")).anomalies
+    assert [text.partition(" was replaced")[0] for text in said] == (
+        [] if same else [f"m: output.weight in {tmp_path / 'm.gguf'}"]
+    )
 
 
 def test_a_head_of_its_own_stays_its_own(spec: Make, tmp_path: Path) -> None:
