@@ -144,7 +144,8 @@ def _tasks(result: Result) -> str:
     if not result.tasks:
         return "Tasks: not measured."
     rows = []
-    for row in task_rows.task_rows(result):
+    shown, left_out = task_rows.brief_rows(result)
+    for row in shown:
         t = row.task
         shift = numbers.estimate(row.shift) if row.shift else None
         flips = (
@@ -164,7 +165,7 @@ def _tasks(result: Result) -> str:
             ]
         )
     head = ["Task", "Score", "Items>", "Reference>", "Candidate>", "Shift>", "✓→✕ / ✕→✓>"]
-    return table(head, rows)
+    return table(head, rows) + (f"\n\n{left_out[:1].upper()}{left_out[1:]}." if left_out else "")
 
 
 def _worst_layer(result: Result) -> str:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from evalharness.errors import plural
 from evalharness.metrics import REGISTRY
+from evalharness.metrics.task_groups import EVERY
 from evalharness.metrics.tasks import FLIPS, SCORE_SHIFT
 from evalharness.report import numbers
 from evalharness.report.estimates import find
@@ -15,6 +16,8 @@ from evalharness.report.interval_bars import axis, forest_bar
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.result import Result, TaskResult
 from evalharness.spec.suite import DEFAULT_TEMPLATE
+
+_MOST_LEAVES = 8  # of a group, that a summary shows one by one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,20 @@ def task_rows(result: Result) -> list[TaskRow]:
             )
         )
     return rows
+
+
+def brief_rows(result: Result) -> tuple[list[TaskRow], str]:
+    """Return the rows of a summary, a large group without its tasks, and what says so."""
+    rows = task_rows(result)
+    folded = {
+        (leaf, row.task.metric)
+        for row in rows
+        if len(row.task.leaves) > _MOST_LEAVES and row.task.task != EVERY
+        for leaf in row.task.leaves
+    }
+    kept = [r for r in rows if r.task.leaves or (r.task.task, r.task.metric) not in folded]
+    left_out = len(rows) - len(kept)
+    return kept, f"{plural(left_out, 'task')} of groups, in the report" if left_out else ""
 
 
 def scope_of(t: TaskResult) -> Scope:

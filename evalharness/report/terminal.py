@@ -281,7 +281,8 @@ def _tasks(result: Result) -> RenderableType:
     table.add_column("task", overflow="fold", min_width=14)
     for name in ("items", "reference", "candidate", "shift", "✓→✕", "✕→✓"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in task_rows.task_rows(result):
+    rows, left_out = task_rows.brief_rows(result)
+    for row in rows:
         t = row.task
         flips = (
             numbers.MISSING if x is None else f"{x:,}" for x in (t.right_to_wrong, t.wrong_to_right)
@@ -297,6 +298,8 @@ def _tasks(result: Result) -> RenderableType:
             Text(str(numbers.estimate(row.shift)) if row.shift else numbers.MISSING),
             *flips,
         )
+    if left_out:
+        table.add_row(Text(left_out, style="dim"))
     return table
 
 

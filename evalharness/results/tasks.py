@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -34,7 +34,9 @@ def tasks(evidence: Evidence) -> list[TaskResult]:
         )
     for row in evidence.frame("groups").to_dict("records"):
         leaves = [str(name) for name in row["leaves"]]
-        results.append(TaskResult(items=int(row["items"]), leaves=leaves, **_aggregate(row)))
+        changed = _changed(results, leaves, row["metric"])
+        about = _aggregate(row) | changed
+        results.append(TaskResult(items=int(row["items"]), leaves=leaves, **about))
     whole = [g for g in evidence.groups.values() if g.name == EVERY]
     return results + [_every(g, results) for g in whole if all(t.task != EVERY for t in results)]
 
@@ -50,7 +52,20 @@ def _every(group: TaskGroup, rows: list[TaskResult]) -> TaskResult:
         higher_is_better=group.higher_is_better,
         items=sum(own),
         leaves=list(group.members),
+        **_changed(rows, group.weights, group.metric),
     )
+
+
+def _changed(
+    rows: Iterable[TaskResult], leaves: Collection[str], metric: str
+) -> dict[str, int | None]:
+    """Items that changed either way in all of ``leaves``, where all are of right or wrong ones."""
+    own = [t for t in rows if t.task in leaves and t.metric == metric and not t.leaves]
+    found = {}
+    for way in ("right_to_wrong", "wrong_to_right"):
+        counts = [getattr(t, way) for t in own]
+        found[way] = None if None in counts or not counts else sum(counts)
+    return found
 
 
 def _aggregate(row: Mapping[Any, Any]) -> dict[str, Any]:

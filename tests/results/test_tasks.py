@@ -87,6 +87,10 @@ def test_a_group_stands_after_the_tasks_with_its_leaves() -> None:
     assert (found.task, found.leaves, found.items) == ("all", ["quiz"], 60)
     assert (found.reference, found.candidate) == (0.5, None)
     assert found.binary is found.clusters is None
+    assert (found.right_to_wrong, found.wrong_to_right) == (
+        leaf.right_to_wrong,
+        leaf.wrong_to_right,
+    )
 
 
 def test_a_task_says_how_it_was_asked() -> None:
