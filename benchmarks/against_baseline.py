@@ -13,13 +13,14 @@ from simulated import kl_tokens, lengths
 
 from evalharness.gates.ratchet import both_errors
 from evalharness.metrics import REGISTRY
-from evalharness.metrics.paired import Outcomes, compared
+from evalharness.metrics.paired import Outcomes, compared, compared_parts
 from evalharness.spec.estimate import Estimate
 from evalharness.stats import (
     Interval,
     cluster_ratio_t,
     cluster_skew_t,
     quantile_bootstrap,
+    sequence_of,
     tango,
 )
 
@@ -79,6 +80,36 @@ def paired(metric: str, slope: float, limit: float, side: int, draw: Pair, _: in
     assert found is not None
     end = found.interval.high if side > 0 else found.interval.low
     return None if end is None else side * (end - limit)
+
+
+def whenever(metric: str, slope: float, limit: float, draw: Pair, _: int) -> float | None:
+    """The closest that the upper end of a run that may stop after every tenth document comes."""
+    now, stored, n = draw
+    whole, ends = outcomes(stored, n), []
+    for g in range(30, n.size + 1, 10):
+        found = compared(
+            REGISTRY[metric],
+            outcomes(now[:g], n[:g]),
+            whole,
+            slope,
+            CONFIDENCE,
+            partial(sequence_of, tuned_for=n.size // 5),
+        )
+        assert found is not None
+        if found.interval.high is not None:
+            ends.append(found.interval.high - limit)
+    return min(ends, default=None)
+
+
+def group(limit: float, draw: list[Pair], _: int) -> float | None:
+    """The upper end of a group of tasks that count alike, judged task by task."""
+    parts = [(outcomes(now, n), outcomes(stored, n)) for now, stored, n in draw]
+    weights = [1 / len(parts)] * len(parts)
+    found = compared_parts(
+        REGISTRY["task.score.shift"], parts, weights, range(len(parts)), 1.0, CONFIDENCE
+    )
+    assert found is not None
+    return None if found.interval.high is None else found.interval.high - limit
 
 
 def _estimate(found: Interval) -> Estimate:
@@ -198,6 +229,21 @@ def against_baseline(times: int) -> Iterator[Case]:
             partial(items, count=count, changed=changed, lost=lost),
             times,
             of_mean("task.score.shift", 1.0, lost, _right, apart=True),
+        )
+    yield (
+        "KL 10% above, lognormal 0.5, 200 documents, stopping early",
+        0.0,
+        partial(divergence, documents=200, world="lognormal 0.5", worse=1.1, noise=0.3),
+        max(times // 3, 60),
+        [("paired, at any look", True, partial(whenever, "kl.mean", 1.1, 0.0))],
+    )
+    for tasks, count in ((5, 200), (20, 100)):
+        yield (
+            f"a group's drop 1%, {tasks} tasks of {count} items",
+            0.0,
+            lambda rng, k=tasks, n=count: [items(rng, n, 0.04, 0.01) for _ in range(k)],
+            max(times // 2, 60),
+            [("paired, task by task", True, partial(group, 0.01))],
         )
     for documents in (64, 200):
         yield (
