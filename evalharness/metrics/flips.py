@@ -16,7 +16,8 @@ from evalharness.metrics.families import DIVERGENCE
 from evalharness.metrics.perplexity import over_tokens
 from evalharness.metrics.registry import mean_metric
 from evalharness.metrics.scopes import TEXT_KEYS, text_scopes
-from evalharness.stats.event_rates import event_rate_t
+from evalharness.stats import rate_t
+from evalharness.stats.net_rates import net_rate_t
 
 # Rows without a number have no arg-max to speak of: kl says which they are.
 _tokens: Callable[..., Any] = partial(over_tokens, "kl")
@@ -44,7 +45,7 @@ mean_metric(
     "top1.harmful",
     "Flips that lose the true token",
     _tokens(of=_lost),
-    interval=event_rate_t,
+    interval=rate_t,
     direction="lower",
     source="share of tokens that are the reference's arg-max and not the candidate's",
     **_text,
@@ -53,7 +54,7 @@ mean_metric(
     "top1.gained",
     "Flips that gain the true token",
     _tokens(of=_gained),
-    interval=event_rate_t,
+    interval=rate_t,
     direction="none",
     source="share of tokens that are the candidate's arg-max and not the reference's",
     **_text,
@@ -62,7 +63,7 @@ mean_metric(
     "top1.net_harm",
     "Harmful less gainful flips",
     _tokens(of=lambda view: _lost(view).astype(float) - _gained(view)),
-    interval=partial(event_rate_t, signed=True),
+    interval=net_rate_t,
     direction="lower",
     difference=True,
     signed=True,
