@@ -10,12 +10,12 @@ however green it looks.
 from __future__ import annotations
 
 import pyarrow as pa
-from pyarrow import compute
 
 from evalharness.errors import plural
 from evalharness.gates.scopes import label
 from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.divergence import KL_MEAN
+from evalharness.metrics.not_finite import Where
 from evalharness.metrics.tasks import SCORE_SHIFT
 from evalharness.run.records import SCHEMAS
 from evalharness.spec.result import Anomaly
@@ -27,7 +27,7 @@ def _floats(kind: str) -> tuple[str, ...]:
 
 # In a sound run each of these is a finite number in every row that the last tells: all of them, or
 # those where a column is null, or is not.
-_NUMBERS: list[tuple[str, tuple[str, ...], tuple[str, bool] | None]] = [
+_NUMBERS: list[tuple[str, tuple[str, ...], Where]] = [
     ("tokens", _floats("tokens"), None),
     ("item_tokens", _floats("item_tokens"), None),
     ("documents", ("nll_ref", "nll_cand"), None),
@@ -59,16 +59,11 @@ def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
 def _no_numbers(evidence: Evidence) -> list[Anomaly]:
     found = []
     for kind, names, where in _NUMBERS:
-        table = evidence.run.table(kind, [*names, *([where[0]] if where else [])])
-        if where is not None:
-            null = compute.is_null(table[where[0]])
-            table = table.filter(null if where[1] else compute.invert(null))
-        for name in names:
-            finite = compute.fill_null(compute.is_finite(table[name]), False)
-            count = table.num_rows - (compute.sum(finite).as_py() or 0)
+        rows, *counts = evidence.not_finite(kind, names, where).tolist()
+        for name, count in zip(names, counts, strict=True):
             if count:
                 message = (
-                    f"{name} is NaN or infinite in {count:,} of {table.num_rows:,} records of "
+                    f"{name} is NaN or infinite in {count:,} of {rows:,} records of "
                     f"{kind}, and nothing says why"
                 )
                 found.append(Anomaly(kind="no number", message=message))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from evalharness.metrics import clusters
 from evalharness.metrics.layer_rows import LayerRows
+from evalharness.metrics.not_finite import Where, not_finite
 from evalharness.metrics.task_groups import Groups, sharing, task_groups
 from evalharness.run.part import Recorded
 from evalharness.spec.estimate import Scope
@@ -213,6 +214,10 @@ class Evidence:
         # A run lists those of all its documents, so that one stopped early has them as well.
         given = manifest.get("slices") or manifest.get("suite", {}).get("slices", [])
         return {s.name: s for s in subsets(given, self._docs)} if given else {}
+
+    def not_finite(self, kind: str, names: Sequence[str], where: Where) -> npt.NDArray[np.int64]:
+        """Rows of one kind of record, and in how many each of these columns is not finite."""
+        return not_finite(self.run, kind, names, where)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """A column of the token records; floats come as float64."""

@@ -23,6 +23,7 @@ from evalharness.metrics.clusters import Keys
 from evalharness.metrics.estimates import Estimates
 from evalharness.metrics.evidence import Evidence, Floats, undefined
 from evalharness.metrics.layer_rows import LayerRows
+from evalharness.metrics.not_finite import Where, not_finite
 from evalharness.metrics.registry import Measured, Metric, Totals
 from evalharness.run.directory import InMemory, Run
 from evalharness.run.manifest import Manifest
@@ -47,6 +48,7 @@ class KeptSums(Evidence):
         self._tables: dict[str, pa.Table] = {}
         self._seen: Counter[str] = Counter()  # blocks that are in a table, or in what is kept
         self._corpora: dict[str, None] = {}
+        self._none: dict[str, Numbers] = {}
         self._layers: dict[tuple[str, str], LayerRows] = {}
         self._keys: list[tuple[Numbers, Keys]] = []  # of each block, by number
         self._scored = False
@@ -106,6 +108,14 @@ class KeptSums(Evidence):
             self._tables[name] = pa.concat_tables([known, news]).combine_chunks()
             self._frames[name] = pd.DataFrame(self._tables[name].to_pandas())
         return self._frames[name]
+
+    def not_finite(self, kind: str, names: Sequence[str], where: Where) -> npt.NDArray[np.int64]:
+        """Rows of one kind of record, and in how many each of these columns is not finite."""
+        key = f"{kind} {names} {where}"
+        news = Part(self._whole, self._unseen(key))
+        found = self._none.get(key, 0) + not_finite(news, kind, names, where)
+        self._none[key] = found
+        return found
 
     @property
     def has_tokens(self) -> bool:
