@@ -88,6 +88,8 @@ def scope_of(t: TaskResult) -> Scope:
 
 def _note(t: TaskResult) -> str:
     """Say what a group brings together, how a task was asked, which items count as one."""
+    if t.leaves and t.task == EVERY:
+        return f"the suite's tasks, a group as one: plain mean of {len(t.leaves)}"
     if t.leaves:
         return f"group of {plural(len(t.leaves), 'task')}"
     notes = []

@@ -87,6 +87,8 @@ def test_a_groups_shift_is_lm_evals_and_its_interval_movers(weights: dict[str, f
     assert group.value == pytest.approx(expected.value)
     sides = [found.estimate(f"task.score.{s}", scope, 0.9).value for s in SIDES]
     assert group.value == pytest.approx(sides[1] - sides[0])
+    own = found.estimate("task.score.reference", scope, 0.9)
+    assert own.low < own.value < own.high
     n = 1 / sum(w**2 / THREE[t][2] for t, w in weights.items())
     rates = [sum(w * THREE[t][k] / THREE[t][2] for t, w in weights.items()) for k in (0, 1)]
     alike = stats.tango(n * rates[0], n * rates[1], n, 0.9)
