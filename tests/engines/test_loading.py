@@ -120,7 +120,7 @@ def test_weights_without_a_place_are_refused(name: str, copy: Path, spec: Make) 
     name = f"model.layers.0.{name}"
     rewrite(copy, lambda tensors: tensors.update({name: torch.zeros(3)}))
     assert refused(spec(copy)) == (
-        f"model.path: {copy} holds 1 tensors that LlamaForCausalLM has no place for: {name}; "
+        f"model.path: {copy} holds 1 tensor that LlamaForCausalLM has no place for: {name}; "
         "without them another model would be measured. Give files in a format that is supported, "
         "or name those that the model does not need in model.allow_unused, a list of globs."
     )
