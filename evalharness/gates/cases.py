@@ -66,7 +66,7 @@ class Bench:
 
     def cases(self, gate: Gate) -> Iterator[Case]:
         """``gate`` judged in every scope that it matches."""
-        yield from self._of(gate)._cases(gate)
+        yield from self.of(gate)._cases(gate)
 
     def fails(self, case: Case, level: float) -> bool:
         """Whether a FAIL stands at the significance ``level``, below that of the policy.
@@ -82,7 +82,7 @@ class Bench:
         again = self._again(case, MOST_CONFIDENT)
         return again is not None and again.verdict == "FAIL" and (again.p or 0.0) <= level
 
-    def _of(self, gate: Gate) -> Bench:
+    def of(self, gate: Gate) -> Bench:
         """What ``gate`` is decided with: its routes to a PASS share the chance to be wrong.
 
         A condition on what is counted is no test, and takes no share.
@@ -90,6 +90,13 @@ class Bench:
         conditions = gate.unless.any if gate.unless else ()
         tests = sum(not REGISTRY[c.metric].deterministic for c in conditions)
         return replace(self, confidence=1 - (1 - self.confidence) / (1 + tests))
+
+    def at_once(self, case: Case) -> Estimate:
+        """The estimate as it would be had nobody looked at the documents before the last."""
+        gate = case.gate
+        if gate.relative_to is not None or gate.aggregate == "mean":
+            return case.judged.estimate
+        return only_finite(self.estimates.at_once(gate.metric, case.scope, self.two_sided))
 
     def _again(self, case: Case, confidence: float) -> Judgement | None:
         """``case`` judged at another confidence; None where resampling cannot give it."""

@@ -146,8 +146,9 @@ def _with_further(case: Case, bench: Bench) -> Case:
         return case
     if judged.estimate.low is None or limit.value is None or limit.strict != limit.loose:
         return case
-    confidence = bench.confidence if judged.level is None else 1 - judged.level
-    interval = interval_of(judged.estimate, bench.confidence)
+    own = bench.of(case.gate)
+    confidence = own.confidence if judged.level is None else 1 - judged.level
+    interval = interval_of(own.at_once(case), own.confidence)
     further = further_documents(interval, limit.value, two_sided(confidence))
     return replace(case, judged=replace(judged, further=further or None))
 

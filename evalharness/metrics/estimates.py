@@ -55,6 +55,17 @@ class Estimates:
             self._known[key] = self._compute(metric, scope, confidence)
         return self._known[key]
 
+    def at_once(self, metric: str, scope: Scope, confidence: float) -> Estimate:
+        """The estimate of a mean as it would be without stopping early; of others, as it is."""
+        found, info = self.estimate(metric, scope, confidence), REGISTRY[metric]
+        if self.stopping is None or info.totals is None or info.share or of_tasks(scope):
+            return found
+        totals = self._totals(info, scope)
+        if isinstance(totals, str):
+            return found
+        plain = info.transform(info.of_totals(*totals, confidence))
+        return found.model_copy(update={"low": finite(plain.low), "high": finite(plain.high)})
+
     def _sequential(
         self, metric: Metric, scope: Scope, confidence: float, tuned_for: int
     ) -> Measured:

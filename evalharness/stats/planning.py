@@ -46,18 +46,22 @@ def documents_needed(
     return max(2, math.ceil(needed)) if needed < _NEVER else None
 
 
-def further_documents(interval: Interval, limit: float, confidence: float) -> int | None:
-    """Return how many more documents settle a gate at the present estimate.
+def further_documents(
+    interval: Interval, limit: float, confidence: float, power: float = 0.8
+) -> int | None:
+    """Return how many more documents settle a gate with probability ``power``.
 
-    The end of the interval on the limit's side lies t_{G−1}·σ/√G from the value; the result is
-    the growth of G at which it comes down to |limit − value|, at ``confidence``. 0 where the
-    limit is outside the interval already.
+    The end of the interval on the limit's side lies t_{G−1}·σ/√G from the value, and the value
+    after more documents elsewhere: the result is the growth of G at which (t_{G−1} + z)·σ/√G comes
+    down to |limit − value|, z the normal quantile of ``power``, were the present estimate the
+    truth. 0 where the limit is outside the interval already.
 
     Parameters
     ----------
     interval : the present estimate.
     limit : the gate's limit, in the unit of ``interval.value``.
     confidence : two-sided, in (0, 1); the interval may have been built at another.
+    power : in (0, 1).
 
     Returns
     -------
@@ -78,10 +82,12 @@ def further_documents(interval: Interval, limit: float, confidence: float) -> in
     have = interval.clusters
     sigma = half / _t(have, interval.confidence)  # of the value, with the documents there are
 
-    def fits(clusters: int) -> bool:
-        return _t(clusters, confidence) * sigma * math.sqrt(have / clusters) < gap
+    luck = max(0.0, float(ndtri(power)))
 
-    if fits(have):
+    def fits(clusters: int) -> bool:
+        return (_t(clusters, confidence) + luck) * sigma * math.sqrt(have / clusters) < gap
+
+    if _t(have, confidence) * sigma < gap:
         return 0
     low, high = have, 2 * have
     while not fits(high):
