@@ -137,7 +137,7 @@ def test_norway_is_a_slice(tmp_path: Path) -> None:
         (
             0.999,
             f"{{max: 2, any: [{TEN(['{metric: top1.agreement, min: 0.5}'] * 6)}]}}",
-            "Give 0.997 or less, or fewer conditions to the gate 'kl.mean'.",
+            "Give 0.9965 or less, or fewer conditions to the gate 'kl.mean'.",
         ),
     ],
 )

@@ -68,7 +68,7 @@ def test_a_failure_names_measured_limit_and_worst(result: Callable[..., Result])
     failure = case_of(r, "perplexity").find("failure")
     assert failure is not None
     worst = r.gates[0].worst
-    expected = f"FAIL: perplexity.ratio 1.081 [1.070, 1.093], limit ≤ 1.03; worst: {worst}"
+    expected = f"FAIL: perplexity.ratio 1.081 [1.068, 1.094], limit ≤ 1.03; worst: {worst}"
     assert failure.get("message") == expected
     assert failure.text == r.gates[0].reason
     assert "outside the limit: at most 1.03" in r.gates[0].reason
