@@ -45,7 +45,7 @@ def test_the_summary_has_gates_metrics_sides_tasks_and_the_worst_layer(
         "**6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)**",
         "| 1.081 | [1.068, 1.094] | ≤ 1.03 |",
         "(ada): outlier channel 1512",
-        "About 723 more documents or items would settle it.",
+        "About 2,380 more documents or items would settle it.",
         "**Reference** smol-7b-instruct: 6.74 B parameters, 16.00 bits per weight, 12.6 GiB",
         "**Candidate** smol-7b-instruct-int4: 6.74 B parameters, 4.95 bits per weight, 3.88 GiB",
         "| arc\\_easy | acc\\_norm ↑ | 570 |",

@@ -123,7 +123,7 @@ def test_a_gate_shows_what_its_reader_needs(fail_text: str) -> None:
         "Worst: document pydoc/pydoc#16 (+0.1909 nats/token).",
         "gates/default.yaml:4",
         "(ada): outlier channel 1512, kept at 4 bits",
-        "About 723 more documents or items would settle it.",
+        "About 2,380 more documents or items would settle it.",
         "not blocking (warn)",
         "over task arc_easy (acc_norm)",
     ):
