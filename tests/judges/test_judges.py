@@ -20,7 +20,7 @@ import evalharness
 from evalharness.errors import InputError
 from evalharness.gates import Decision, Policy, load_policy
 from evalharness.metrics import REGISTRY
-from evalharness.report import render_junit, render_markdown
+from evalharness.report import render_html, render_junit, render_markdown
 from evalharness.report.github import annotations
 from evalharness.spec.result import Result
 from tests.judges.damaged import DAMAGE, Judged, judged
@@ -29,6 +29,7 @@ from tests.pytest_plugin.fake_api import PLUGIN
 
 pytest_plugins = ["pytester"]
 FUZZED = int(os.environ.get("EVALHARNESS_FUZZED", "10"))
+PAGES = 50  # policies to a page
 QUICK = ("NaN, and said so", "an anomaly beside good numbers", "empty")  # of the unit tests
 
 
@@ -103,6 +104,10 @@ def test_the_five_judges_say_the_same(
         result = run.result(decision)
         assert greens(result, name in outcomes.bad) == [decision.exit_code == 0] * 4, said
         assert f"exit code {decision.exit_code} (" in render_markdown(result), said
+        if int(name[1:-5]) % PAGES == 0:
+            page = render_html(result)  # half a second each
+            assert f"exit code {decision.exit_code}, " in page, said
+            assert f"<title>{decision.verdict}: " in page, said
         check_green(decision, policies[name], run, said)
     print(f"{title}: {dict(codes)}")
     assert codes[1] + codes[3] > FUZZED / 4
