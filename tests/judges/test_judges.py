@@ -23,7 +23,7 @@ from evalharness.metrics import REGISTRY
 from evalharness.report import render_html, render_junit, render_markdown
 from evalharness.report.github import annotations
 from evalharness.spec.result import Result
-from tests.judges.damaged import DAMAGE, Judged, judged
+from tests.judges.damaged import DAMAGE, Judged, judged, some_result
 from tests.judges.policies import random_policy
 from tests.pytest_plugin.fake_api import PLUGIN
 
@@ -91,6 +91,7 @@ def test_the_five_judges_say_the_same(
             decided[file.name] = run.decide(policies[file.name])
         except InputError as error:  # exit 2; anything else is a traceback, and fails here
             decided[file.name] = error
+    render_html(some_result())  # a session forgets the modules that are first imported within it
     outcomes = in_pytest(pytester, run)
     assert outcomes.seen | outcomes.bad == decided.keys()
     codes: Counter[int] = Counter()

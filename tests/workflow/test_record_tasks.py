@@ -109,10 +109,11 @@ def test_the_score_of_a_group_reaches_the_result_the_report_and_a_resumed_run(
     for file in ("report.html", "summary.md"):
         assert "group of 2 tasks" in (run.path / file).read_text()
     assert "group of 2 tasks" in text_summary(result)
-    # It is no task of its own: no metric and no gate takes it for one.
+    # It is no task of its own: no metric and no gate takes it for one, but for a group.
     estimates = Estimates(Evidence(run))
     scopes = [s for id in ("task.score.reference", "task.flips") for s in estimates.scopes(id)]
-    assert {s["task"] for s in scopes} == {"choose", "finish"}
+    assert {s["task"] for s in scopes if "task" in s} == {"choose", "finish"}
+    assert {s["group"] for s in scopes if "task" not in s} >= {"both"}
 
 
 @pytest.mark.e2e
