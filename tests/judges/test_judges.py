@@ -23,7 +23,7 @@ from evalharness.metrics import REGISTRY
 from evalharness.report import render_html, render_junit, render_markdown
 from evalharness.report.github import annotations
 from evalharness.spec.result import Result
-from tests.judges.damaged import DAMAGE, Judged, judged, some_result
+from tests.judges.damaged import DAMAGE, Judged, judged
 from tests.judges.policies import random_policy
 from tests.pytest_plugin.fake_api import PLUGIN
 
@@ -91,7 +91,6 @@ def test_the_five_judges_say_the_same(
             decided[file.name] = run.decide(policies[file.name])
         except InputError as error:  # exit 2; anything else is a traceback, and fails here
             decided[file.name] = error
-    render_html(some_result())  # a session forgets the modules that are first imported within it
     outcomes = in_pytest(pytester, run)
     assert outcomes.seen | outcomes.bad == decided.keys()
     codes: Counter[int] = Counter()
@@ -105,13 +104,27 @@ def test_the_five_judges_say_the_same(
         result = run.result(decision)
         assert greens(result, name in outcomes.bad) == [decision.exit_code == 0] * 4, said
         assert f"exit code {decision.exit_code} (" in render_markdown(result), said
-        if int(name[1:-5]) % PAGES == 0:
-            page = render_html(result)  # half a second each
-            assert f"exit code {decision.exit_code}, " in page, said
-            assert f"<title>{decision.verdict}: " in page, said
         check_green(decision, policies[name], run, said)
     print(f"{title}: {dict(codes)}")
     assert codes[1] + codes[3] > FUZZED / 4
+
+
+@pytest.mark.parametrize(
+    "title", [t if t in QUICK else pytest.param(t, marks=pytest.mark.e2e) for t in DAMAGE]
+)
+def test_the_page_says_what_was_decided(title: str, tmp_path: Path) -> None:
+    """Of fewer policies: a page takes half a second. Apart: sessions forget modules."""
+    run = judged(title)
+    for seed in range(0, FUZZED, PAGES):
+        file = tmp_path / "p.yaml"
+        file.write_text(random_policy(seed))
+        try:
+            decision = run.decide(load_policy(file))
+        except InputError:
+            continue
+        page = render_html(run.result(decision))
+        assert f"exit code {decision.exit_code}, " in page, file.read_text()
+        assert f"<title>{decision.verdict}: " in page, file.read_text()
 
 
 def greens(result: Result, failed: bool) -> list[bool]:
