@@ -13,7 +13,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -70,10 +69,21 @@ def main() -> None:
         print(line)
 
 
+class _Silent:
+    """A tokenizer of no words."""
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+    def decode(self, ids: Any) -> str:
+        """Nothing."""
+        return ""
+
+
 def side(shape: str, device: torch.device) -> Side:
     """A random model with a tokenizer that says nothing: contexts of extremes are decoded."""
     found = random_side(shape, device, 0).loaded
-    silent: Any = SimpleNamespace(decode=lambda ids: "")
+    silent: Any = _Silent()
     return Side(LoadedModel(found.name, found.model, silent, device, found.manifest))
 
 

@@ -162,7 +162,8 @@ def random_side(shape: str, device: torch.device, seed: int) -> Side:
         model = LlamaForCausalLM(config).eval().requires_grad_(False)
     torch.set_default_dtype(torch.float32)
     nothing: Any = None
-    return Side(LoadedModel(f"random {shape}", model, nothing, device, nothing))
+    tokens: Any = range(vocabulary)  # of a tokenizer only its size is asked for
+    return Side(LoadedModel(f"random {shape}", model, tokens, device, nothing))
 
 
 def measure(
