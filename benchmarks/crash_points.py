@@ -7,7 +7,7 @@ is taken up in each of these folders as a user would, once more killed on the wa
 end with the same exit code and the same numbers, records and files.
 
     python benchmarks/crash_points.py [--command compare|several|gate|bisect|baseline|bless]
-        [--every N] [--power] [--twice]
+        [--every N [--first K]] [--power] [--twice]
 
 Prints each point that is wrong and a table: points, unusable, different. Exits 1 if there is one.
 """
@@ -33,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--command", choices=COMMANDS, action="append")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="one point in N")
+    parser.add_argument("--first", type=int, default=0, metavar="K", help="of them, from this on")
     parser.add_argument("--power", action="store_true", help="losses of power besides kills")
     parser.add_argument("--twice", action="store_true", help="kill what takes it up as well")
     options = parser.parse_args()
@@ -49,7 +50,7 @@ def main() -> int:
             folder.mkdir()
             started, found = time.perf_counter(), Counter[tuple[str, str]]()
             sweep = Sweep(COMMANDS[command], root / "project", folder)
-            for point in sweep.points(losses, options.every, options.twice):
+            for point in sweep.points(losses, options.every, options.twice, options.first):
                 found[point.how, point.wrong.partition(":")[0]] += 1
                 if point.wrong:
                     at = f"{command}, {point.how} before {point.number}: {point.operation}"

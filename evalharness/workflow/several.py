@@ -23,7 +23,7 @@ from evalharness.progress import Progress
 from evalharness.run.command import Command
 from evalharness.run.differences import differences
 from evalharness.run.directory import Run
-from evalharness.run.files import write_text
+from evalharness.run.files import TEMPORARY, write_text
 from evalharness.run.finished import is_judged, rewriting
 from evalharness.run.manifest import MANIFEST
 from evalharness.run.new_folder import check_new, holds_nothing
@@ -231,6 +231,8 @@ def _write_table(folder: Path, results: list[Result]) -> None:
     from evalharness.report.combined import render_combined
 
     if results:
+        for stray in folder.glob(f"{COMBINED}.*{TEMPORARY}"):  # of a process that was killed here
+            stray.unlink(missing_ok=True)
         write_text(folder / COMBINED, render_combined(results))
 
 

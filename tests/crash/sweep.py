@@ -45,14 +45,18 @@ class Sweep:
         self.states = states  # as before and as after, which are all that may be read
 
     def points(
-        self, losses: tuple[str, ...] = (), every: int = 1, twice: bool = False
+        self,
+        losses: tuple[str, ...] = (),
+        every: int = 1,
+        twice: bool = False,
+        first: int = 0,
     ) -> Iterator[Point]:
-        """Each ``every``-th operation, killed and with these losses of power.
+        """Each ``every``-th operation from ``first`` on, killed and with these losses of power.
 
         ``twice``: what takes it up is killed as well, at an operation drawn at random.
         """
         chance = random.Random(every)
-        operations = self._traced(losses, every)
+        operations = self._traced(losses, every, first)
         for number, operation in enumerate(operations):
             for how in (KILL, *losses):
                 place = self.folder / f"{number}-{how}"
@@ -68,7 +72,7 @@ class Sweep:
         places = (self.folder / f"{n}-{KILL}" for n in range(0, number, every))
         return [place for place in places if files_of(place)]
 
-    def _traced(self, losses: tuple[str, ...], every: int) -> list[str]:
+    def _traced(self, losses: tuple[str, ...], every: int, first: int = 0) -> list[str]:
         """Run the command once and keep what is left before each operation; returns those."""
         traced = self.folder / "traced"
         self.command.begins(self.project, traced)
@@ -79,7 +83,7 @@ class Sweep:
             def before(operation: str) -> None:
                 number = len(operations)
                 operations.append(operation)
-                if number % every == 0:
+                if number % every == first:
                     disk.killed(self.folder / f"{number}-{KILL}")
                     for loss in losses:
                         disk.powerless(self.folder / f"{number}-{loss}", loss, number)
