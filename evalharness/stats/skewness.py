@@ -203,15 +203,16 @@ def jackknife_skew_t(
     if se == 0:
         return Interval(value, value, value, confidence, n, size, method, 0.0)
     t = float(stdtrit(size - 1, 0.5 + confidence / 2))
-    skewness, error = _skewness(moved)
-    doubt = _SURE * error
+    skewness, doubt = _skewness(moved), _SURE * _skewness_error(moved)
     root = math.sqrt(size)
     low = value - se * _inverse(t, min(skewness - doubt, 0.0) / root)
     high = value - se * _inverse(-t, max(skewness + doubt, 0.0) / root)
     return Interval(value, low, high, confidence, n, size, method, se)
 
 
-def log_mean_with_worst(sums: Floats, counts: Floats, confidence: float, weight: float) -> _Extra:
+def log_mean_with_worst(
+    sums: Floats, counts: Floats, confidence: float, weight: float
+) -> tuple[float, float]:
     """Return the upper end and the standard error of log(Σ S_g / Σ n_g).
 
     ``sums`` (G,) are at least 0 and not all 0, ``counts`` (G,) above 0, G at least 2. The worst
@@ -313,7 +314,7 @@ def _studentised(
     if se == 0:
         return value, 0.0
     t = float(stdtrit(documents - 1, 0.5 + confidence / 2))
-    skewness = _skewness(moved)[0]
+    skewness = _skewness(moved)
     bent = max(skewness, 0.0) if side > 0 else min(skewness, 0.0)
     return value - se * _inverse(-side * t, bent / math.sqrt(size)), se
 
@@ -325,21 +326,33 @@ def _inverse(t: float, k: float) -> float:
     return float(np.cbrt(1 + 3 * _A * k * (t - _B * k)) - 1) / (_A * k)
 
 
-def _skewness(values: Floats) -> tuple[float, float]:
-    """Return the sample skewness G1 of (G,) values and its jackknife standard error."""
-    size = values.size
-    if size < _LEAST:
-        return 0.0, 0.0
+def _skewness(values: Floats) -> float:
+    """Return the sample skewness G1 of (G,) values."""
+    x = _scaled(values)
+    return 0.0 if x is None else float(_g1(_powers(x)[:, None], x.size)[0])
+
+
+def _skewness_error(values: Floats) -> float:
+    """Return the jackknife standard error of `_skewness`."""
+    x = _scaled(values)
+    if x is None:
+        return 0.0
+    without = _g1(np.stack([t - x**p for p, t in zip((1, 2, 3), _powers(x))]), x.size - 1)
+    gap = without - without.mean()
+    return math.sqrt((x.size - 1) / x.size * float(gap @ gap))
+
+
+def _scaled(values: Floats) -> Floats | None:
+    """Return the centred values over their largest; None where no skewness can be told."""
+    if values.size < _LEAST:
+        return None
     x = values - values.mean()
     scale = float(np.abs(x).max())
-    if scale == 0:
-        return 0.0, 0.0
-    x = x / scale
-    sums = [float((x**p).sum()) for p in (1, 2, 3)]
-    all_ = _g1(np.array(sums)[:, None], size)
-    without = _g1(np.stack([total - x**p for p, total in zip((1, 2, 3), sums)]), size - 1)
-    gap = without - without.mean()
-    return float(all_[0]), math.sqrt((size - 1) / size * float(gap @ gap))
+    return None if scale == 0 else x / scale
+
+
+def _powers(x: Floats) -> Floats:
+    return np.array([float((x**p).sum()) for p in (1, 2, 3)])
 
 
 def _g1(sums: Floats, size: int) -> Floats:
