@@ -106,16 +106,13 @@ def _changed_by(loaded: LoadedModel, longest: int) -> list[str]:
     before = {(name, key): value for name, key, value in _state(model)}
     positions = torch.tensor([[0, longest - 1]], device=loaded.device)
     ids = torch.arange(2, device=loaded.device)[None] % vocabulary_size(model)
-    tried = False
     if is_own_architecture(model):
         try:
             _backbone(model)(input_ids=ids, position_ids=positions, use_cache=False)
-            tried = True
         except (AttributeError, TypeError, RuntimeError, ValueError, IndexError) as raised:
             if is_out_of_memory(raised):
                 raise
-    # Code that came with the files may go by the length of the call and not by its positions.
-    if not tried and not is_own_architecture(model):
+    else:  # code that came with the files may go by the length of the call, not by its positions
         many = torch.arange(longest, device=loaded.device)[None] % vocabulary_size(model)
         _backbone(model)(input_ids=many, use_cache=False)
     owners = dict(model.named_modules())
