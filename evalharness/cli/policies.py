@@ -135,8 +135,9 @@ def init(
         lower = metric.direction == "lower"
         bound = found.high if lower else found.low
         best = metric.identity if metric.identity is not None else 0.0
-        if bound is None:
-            say(f"  # {id}: {found.reason}")
+        unknown = estimates.noise_unknown(id, scope)
+        if bound is None or unknown is not None:
+            say(f"  # {id}: {found.reason or f'its noise floor was not measured ({unknown})'}")
             continue
         margin = _ROOM * abs(bound - best) if (bound > best) == lower else 0.0
         if found.noise_floor is not None:

@@ -66,7 +66,14 @@ class Bench:
 
     def cases(self, gate: Gate) -> Iterator[Case]:
         """``gate`` judged in every scope that it matches."""
-        yield from self.of(gate)._cases(gate)
+        yield from map(self._beside_noise, self.of(gate)._cases(gate))
+
+    def _beside_noise(self, case: Case) -> Case:
+        """No PASS where nobody knows whether rounding alone would break the limit."""
+        why = self.estimates.noise_unknown(case.gate.metric, case.scope)
+        if why is None or case.judged.verdict != "PASS":
+            return case
+        return replace(case, judged=case.judged.beside_noise(why))
 
     def fails(self, case: Case, level: float) -> bool:
         """Whether a FAIL stands at the significance ``level``, below that of the policy.

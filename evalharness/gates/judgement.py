@@ -42,6 +42,11 @@ class Judgement:
             f"and after Holm's correction it takes p at most {level:.2g}",
         )
 
+    def beside_noise(self, reason: str) -> Judgement:
+        """The PASS that rounding alone might have broken, as far as anybody knows."""
+        why = f"its noise floor was not measured ({reason}), so the limit may lie inside it"
+        return replace(self, verdict="INCONCLUSIVE", why=why)
+
 
 def only_finite(estimate: Estimate) -> Estimate:
     """The estimate with NaN, infinities and half an interval taken out."""

@@ -101,12 +101,14 @@ def check_noise(gate: Gate, limit: Threshold, info: Metric, floor: float | None)
     best = info.ideal
     if best is None or floor is None or limit.value is None:
         return
+    signed = info.difference or info.signed  # whose floor is an end of an interval
+    more = ", or measure that over more windows (noise_floor: {windows: N})" if signed else ""
     if abs(limit.value - best) < abs(floor - best):
         raise gate.error(
             f"the limit {limit.value:.6g} is inside the noise floor: the reference against itself, "
-            f"rounded differently, already shows {floor:.6g}",
+            f"rounded differently, {'may show' if signed else 'already shows'} {floor:.6g}",
             (limit.side,),
-            f"Give a limit further from {best:g} than the noise floor.",
+            f"Give a limit further from {best:g} than the noise floor{more}.",
         )
 
 

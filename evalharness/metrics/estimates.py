@@ -30,6 +30,7 @@ class Estimates:
     def __init__(self, evidence: Evidence) -> None:
         self.evidence = evidence
         self.noise: dict[str, float] = evidence.run.manifest.get("noise_floor", {})
+        self.noise_missing: dict[str, str] = evidence.run.manifest.get("noise_floor_missing", {})
         # After stopping early an interval made for a fixed number of documents covers too little.
         self.stopping: dict[str, Any] | None = evidence.run.manifest.get("stop_early")
         self._known: dict[tuple[str, str, float], Estimate] = {}
@@ -54,6 +55,10 @@ class Estimates:
         if key not in self._known:
             self._known[key] = self._compute(metric, scope, confidence)
         return self._known[key]
+
+    def noise_unknown(self, metric: str, scope: Scope) -> str | None:
+        """Why rounding alone was tried and it is not known what it does here; None: it is."""
+        return None if of_tasks(scope) else self.noise_missing.get(metric)
 
     def at_once(self, metric: str, scope: Scope, confidence: float) -> Estimate:
         """The estimate of a mean as it would be without stopping early; of others, as it is."""

@@ -68,6 +68,7 @@ class Manifest(TypedDict, total=False):
     shared_items: list[list[str]] | None  # tasks that have documents in common
     noise_floor: dict[str, float]  # by metric
     noise_floor_ways: dict[str, dict[str, float]]  # by what was changed, and metric
+    noise_floor_missing: dict[str, str]  # by metric, why it has none
     matching: dict[str, Any] | None  # a `spec.module_results.Matching`
     blocks: int  # of texts
     stop_early: dict[str, Any] | None  # the rule with what it was tuned to and the looks taken

@@ -172,7 +172,12 @@ class Slice(Spec):
 class NoiseFloor(Spec):
     """How the reference is run beside itself; a small sample of the suite's windows."""
 
-    windows: int = Field(4, ge=1, description="Windows of the sample.")
+    windows: int = Field(
+        8,
+        ge=1,
+        description="Windows of the sample, of as many documents as there are. The floor of a "
+        "signed metric such as nll.shift is an end of its interval over them: it takes two.",
+    )
     dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
         None,
         description="Compute the reference in this dtype as well; the floor is the larger of "

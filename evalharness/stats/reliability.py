@@ -36,6 +36,7 @@ from evalharness.stats.skewness import jackknife_skew_t
 
 BINS = 15
 _UNPAIRED = "no bin holds two documents: a squared error without bias takes pairs of them"
+_HANGS_ON_ONE = "no bin holds two documents once a certain one is left out, so no spread is known"
 
 
 @dataclass(frozen=True)
@@ -220,7 +221,8 @@ def ce2_shift(
     Interval
         Leave-one-document-out Student t on G − 1 degrees of freedom, adjusted for skewness, both
         sides left out together. No interval from one document, nor where no bin of a side holds two
-        documents: the error is then 0 whatever the answers are.
+        documents, or would not with one of them left out: the error is then 0 whatever the
+        answers are.
 
     References
     ----------
@@ -235,17 +237,22 @@ def ce2_shift(
         return no_interval(None, confidence, 0, 0, method, NO_CLUSTERS)
     if used == 1:
         return no_interval(None, confidence, total, 1, method, ONE_CLUSTER)
-    if any(not _paired(size) for size in sides.size):
+    pairs = [_left(size) for size in sides.size]
+    if any(not found.any() for found in pairs):
         return no_interval(None, confidence, total, used, method, _UNPAIRED)
     errors, without = zip(*map(_ce2, sides.gap, sides.size), strict=True)
     value = float(errors[1] - errors[0])
+    if any((found < 2).all(axis=1).any() for found in pairs):
+        return no_interval(value, confidence, total, used, method, _HANGS_ON_ONE)
     left_out = without[1] - without[0]  # (G,)
     return jackknife_skew_t(value, left_out.mean() - left_out, confidence, total, method)
 
 
-def _paired(size: Floats) -> bool:
-    """Whether some bin of a side, (G, B) rows, holds two documents."""
-    return bool(((size > 0).sum(axis=0) > 1).any())
+def _left(size: Floats) -> Codes:
+    """Return (G, B) documents in each shared bin when one is left out; size is (G, B) rows."""
+    held = size > 0
+    count = held.sum(axis=0)
+    return np.where(count > 1, count - held, 0)
 
 
 def _ce2(gap: Floats, size: Floats) -> tuple[float, Floats]:

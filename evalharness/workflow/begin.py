@@ -78,6 +78,7 @@ def begin(
                 "shared_items": [] if job.tasks is None else sorted(job.tasks.sharing),
                 "noise_floor": floor.values,
                 "noise_floor_ways": floor.ways,
+                "noise_floor_missing": floor.missing,
                 "matching": watcher.matching.model_dump() if watcher else None,
                 "blocks": len(reference.blocks),
                 "stop_early": _stopping(job, reference),

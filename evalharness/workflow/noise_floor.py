@@ -5,12 +5,18 @@ The second time they also go through another attention kernel, where the archite
 adds up in another order. Where the suite names a dtype, they go through a copy in that dtype as
 well. Nothing else differs, so whatever a metric reads is rounding, and a limit inside it could not
 tell a good candidate from the reference. The floor of a metric is the larger of what the ways show.
+
+A signed metric is one draw near 0 there, and may read 0 by chance where rounding moves it: its
+floor is the end of its interval that is further from what a model against itself should show. The
+noise has one sign, so that an end of the two-sided 90% interval covers it with 95%. Where there is
+no interval the floor is not measured, and gates of that metric do not pass.
 """
 
 from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -24,6 +30,7 @@ from evalharness.compat.transformers import attention, attention_of, takes_atten
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
 from evalharness.engines.out_of_memory import is_out_of_memory
+from evalharness.gates.judgement import two_sided
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.pair.faults import free_memory
 from evalharness.pair.side import Side
@@ -32,6 +39,7 @@ from evalharness.run.directory import InMemory
 from evalharness.spec.suite import NoiseFloor
 
 PAD = 3
+CONFIDENCE = 0.95  # that the noise of a signed metric is within its floor
 SHAPE = "another batch shape"
 KERNEL = "another batch shape and attention kernel"
 
@@ -42,7 +50,8 @@ class Floor:
 
     values: dict[str, float]  # the larger of the ways
     ways: dict[str, dict[str, float]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)  # ways that were asked for and not measured
+    notes: list[str] = field(default_factory=list)  # what was asked for and not measured
+    missing: dict[str, str] = field(default_factory=dict)  # by metric, why it has no floor
 
 
 class Otherwise(Side):
@@ -80,11 +89,14 @@ def noise_floor(
     settings: NoiseFloor,
 ) -> Floor:
     """Measure the reference against itself on a sample: documents are in random order."""
-    sample = [s for s in windows if not s.probed][: settings.windows] or windows[: settings.windows]
+    sample = _sample(windows, settings.windows)
+    missing: dict[str, str] = {}
 
     def against(other: Side) -> dict[str, float]:
         work = TokenPass(reference, other, documents, batch_size=max(2, batch_size), probe=None)
-        return _values(Estimates(Evidence(InMemory({}, work.run(sample)))))
+        found = floors(Estimates(Evidence(InMemory({}, work.run(sample)))))
+        missing.update({id: why for id, why in found.items() if isinstance(why, str)})
+        return {id: value for id, value in found.items() if not isinstance(value, str)}
 
     other = Otherwise(reference)
     ways, notes = {other.how: against(other)}, []
@@ -96,17 +108,43 @@ def noise_floor(
             ways[f"computed in {settings.dtype}"] = against(found)
             del found
             free_memory(reference.device)
-    return Floor(_larger(ways), ways, notes)
+    for why in dict.fromkeys(missing.values()):
+        names = ", ".join(id for id, reason in missing.items() if reason == why)
+        notes.append(f"noise floor of {names} not measured: {why}")
+    values = {id: value for id, value in _larger(ways).items() if id not in missing}
+    return Floor(values, ways, notes, missing)
 
 
-def _values(estimates: Estimates) -> dict[str, float]:
-    found: dict[str, float] = {}
+def _sample(windows: list[Window], count: int) -> list[Window]:
+    """One window of each document first, as an interval is over documents; unprobed ones first."""
+    seen: Counter[int] = Counter()
+    ranked = []
+    for window in windows:
+        ranked.append((seen[window.document], window.probed, window.number, window))
+        seen[window.document] += 1
+    return sorted((found[-1] for found in sorted(ranked)[:count]), key=lambda one: one.number)
+
+
+def floors(estimates: Estimates) -> dict[str, float | str]:
+    """The floor of each text metric that ``estimates`` show, or why a signed one has none."""
+    found: dict[str, float | str] = {}
     for id, metric in REGISTRY.items():
-        if metric.records != "tokens" or metric.identity is None or {} not in estimates.scopes(id):
+        best = metric.identity
+        if metric.records not in ("tokens", "documents") or best is None:
             continue
-        value = estimates.estimate(id, {}, 0.95).value
-        if value is not None and math.isfinite(value):
-            found[id] = value
+        if {} not in estimates.scopes(id):
+            continue
+        one = estimates.estimate(id, {}, two_sided(CONFIDENCE))
+        value = one.value
+        if not (metric.difference or metric.signed):
+            if value is not None and math.isfinite(value):
+                found[id] = value
+        elif value is None or one.low is None or one.high is None:
+            found[id] = one.reason or "it has no interval"
+        elif one.low == one.high != best:
+            found[id] = "the documents of its sample show no spread"
+        else:
+            found[id] = max(one.low, one.high, key=lambda end: abs(end - best))
     return found
 
 

@@ -64,6 +64,10 @@ class FakeEstimates:
         ends = (found.value + (end - found.value) * wide / own for end in (found.low, found.high))
         return found.model_copy(update=dict(zip(("low", "high"), ends, strict=True)))
 
+    def noise_unknown(self, metric: str, scope: dict[str, str]) -> str | None:
+        """Nobody tried."""
+        return None
+
     def at_once(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
         return self.estimate(metric, scope, confidence)
 

@@ -31,6 +31,9 @@ class Identical:
     def leaves(self, scope: dict[str, str]) -> frozenset[str]:
         return frozenset()
 
+    def noise_unknown(self, metric: str, scope: dict[str, str]) -> None:
+        """Nothing moved."""
+
     def estimate(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
         value = REGISTRY[metric].identity
         return Estimate(id=metric, scope=scope, value=value, low=value, high=value, clusters=64)

@@ -178,3 +178,19 @@ def test_lengths_of_the_sides_must_agree() -> None:
     """Rows are paired one to one."""
     with pytest.raises(ValueError, match="both sides: must have one length"):
         ce2_shift([0.5, 0.6], [1, 0], [0.5], [1], [0, 1], 0.9)
+
+
+@pytest.mark.parametrize("documents", [2, 3])
+def test_ce2_of_pairs_that_hang_on_one_document_has_no_interval(documents: int) -> None:
+    """Leaving it out leaves no pair, and errors of exactly 0: no spread."""
+    random = np.random.default_rng(0)
+    at = np.repeat(np.arange(documents), 40)
+    conf = random.uniform(0.2, 0.9, (2, at.size))
+    right = random.random((2, at.size)) < conf
+    got = ce2_shift(conf[0], right[0], conf[1], right[1], at, 0.9)
+    assert got.value is not None
+    assert (got.low is None) == (documents == 2)
+    apart = np.array([0.1, 0.4, 0.1, 0.7, 0.9, 0.7])  # the one shared bin is of documents 0 and 2
+    got = ce2_shift(apart, [1, 0, 0, 1, 1, 0], apart, [0, 1, 1, 1, 0, 1], [0, 0, 2, 1, 1, 1], 0.9)
+    assert got.low is None
+    assert "left out" in str(got.reason)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from evalharness.data.documents import Document
 from evalharness.data.windows import cut
+from evalharness.gates import decide
 from evalharness.metrics import REGISTRY
 from evalharness.spec.suite import NoiseFloor, Suite
-from evalharness.workflow.noise_floor import KERNEL, SHAPE, noise_floor
+from evalharness.testing.records import estimates, synthetic
+from evalharness.workflow import noise_floor as module
+from evalharness.workflow.noise_floor import KERNEL, SHAPE, floors, noise_floor
+from tests.gates.fakes import FakeEstimates, estimate, gate
 
 
 @pytest.fixture
@@ -36,6 +41,7 @@ def test_another_dtype_is_another_way_and_the_larger_counts(floor: Any) -> None:
     assert list(found.ways) == [KERNEL, "computed in float32"]
     assert found.notes == []
     assert found.ways["computed in float32"]["kl.mean"] > 0
+    assert {"nll.shift", "perplexity.ratio", "kl.mean"} <= found.values.keys()
     for id, value in found.values.items():
         best = REGISTRY[id].identity
         ways = [values[id] for values in found.ways.values() if id in values]
@@ -76,3 +82,65 @@ def test_where_there_is_one_kernel_the_batch_shape_alone_is_said(
     monkeypatch.setattr(reference.model, "set_attn_implementation", one_kernel)
     windows = cut(documents, suite, None)
     assert list(noise_floor(reference, documents, windows, 4, NoiseFloor()).ways) == [SHAPE]
+
+
+@pytest.mark.parametrize("true", [0.0, 2e-4, -1e-3])
+@pytest.mark.parametrize("heavy", [False, True])
+def test_the_floor_of_a_signed_metric_covers_the_noise(
+    monkeypatch: pytest.MonkeyPatch, true: float, heavy: bool
+) -> None:
+    """With 95% over samples of 8 documents, where the value alone is below it in many of them."""
+    monkeypatch.setattr(module, "REGISTRY", {"nll.shift": REGISTRY["nll.shift"]})
+    tables, random = synthetic(8, damage=0.0), np.random.default_rng(1)
+    tokens, runs, within, below = tables["tokens"], 300, 0, 0
+    for _ in range(runs):
+        document = random.standard_t(3, 8) if heavy else random.standard_normal(8)
+        noise = true + 1e-3 * document[tokens["doc"]] + 0.01 * random.standard_normal(len(tokens))
+        moved = tokens.assign(nll_cand=tokens["nll_ref"] + noise)
+        found = floors(estimates({**tables, "tokens": moved}))["nll.shift"]
+        within += abs(float(found)) >= abs(true)
+        below += abs(float(noise.mean())) < abs(true)
+    assert within >= runs * (0.95 - 2 * np.sqrt(0.05 * 0.95 / runs))
+    assert true == 0.0 or below > runs / 10
+
+
+def test_one_document_gives_a_signed_metric_no_floor_and_its_gates_no_pass(
+    side: Any, documents: list[Document], suite: Suite
+) -> None:
+    """It is said, and a divergence, which is no draw near 0, keeps its floor."""
+    windows = [w for w in cut(documents, suite, None) if w.document == 0]
+    found = noise_floor(side(), documents, windows, 4, NoiseFloor())
+    assert "nll.shift" in found.missing
+    assert "kl.mean" in found.values
+    assert "nll.shift" not in found.values
+    assert any("nll.shift" in note and "one document" in note for note in found.notes)
+    unknown = estimates(synthetic(damage=0.0))
+    assert decide(gate("metric: nll.shift, max: 0.5"), unknown).verdict == "PASS"
+    unknown.noise_missing = found.missing
+    result = decide(gate("metric: nll.shift, max: 0.5"), unknown)
+    assert result.verdict == "INCONCLUSIVE"
+    assert "its noise floor was not measured" in result.gates[0].reason
+
+
+def test_the_sample_is_of_as_many_documents_as_there_are(
+    documents: list[Document], suite: Suite
+) -> None:
+    """An interval is over documents: one window of each, before a second of any."""
+    windows = cut(documents, suite, None)
+    assert len({w.document for w in windows}) < len(windows), "some document has two"
+    many = len({w.document for w in windows})
+    assert [w.document for w in module._sample(windows, many)] == sorted(
+        {w.document for w in windows}
+    )
+    assert module._sample(windows, len(windows) + 5) == windows
+
+
+def test_no_spread_for_lack_of_data_is_no_floor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interval of no width says that nothing is known, but where nothing moved at all."""
+    monkeypatch.setattr(module, "REGISTRY", {"nll.shift": REGISTRY["nll.shift"]})
+    tables = synthetic(4, damage=0.0)
+    assert floors(estimates(tables)) == {"nll.shift": 0.0}
+    same = tables | {"tokens": tables["tokens"].assign(nll_ref=0.0, nll_cand=0.25)}
+    assert "no variation seen" in str(floors(estimates(same))["nll.shift"])
+    flat: Any = FakeEstimates(estimate("nll.shift", 0.25, 0.25, 0.25))
+    assert floors(flat) == {"nll.shift": "the documents of its sample show no spread"}
