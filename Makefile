@@ -33,7 +33,7 @@ lint: $(READY)
 	$(BIN)/lint-imports --no-logo
 
 schemas: $(READY)
-	for kind in spec suite policy result; do $(BIN)/evalharness schema $$kind > schemas/$$kind.json; done
+	for kind in spec suite policy result combined; do $(BIN)/evalharness schema $$kind > schemas/$$kind.json; done
 
 wheel: $(READY)
 	$(PIP) build

@@ -128,7 +128,7 @@ def _gates(job: Job) -> Table:
     for name in ("gate", "limit", "has", "needs", "for 80% power", "unit"):
         table.add_column(name, justify="left" if name in ("gate", "unit") else "right")
     found: dict[str, list[Any]] = {}
-    for need in needs_of(job.policy, job.spreads, sizes(job.suite, job.texts, job.tasks)):
+    for need in needs_of(job.deciding, job.spreads, sizes(job.suite, job.texts, job.tasks)):
         found.setdefault(need.gate, []).append(need)
     for gate in job.policy.gates:
         limits = " ".join(

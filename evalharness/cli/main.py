@@ -132,6 +132,14 @@ def compare(
             "every blocking gate (O'Brien-Fleming; 5 is customary).",
         ),
     ] = None,
+    family_wise: Annotated[
+        bool,
+        typer.Option(
+            "--family-wise",
+            help="With several candidates, let the verdicts corrected for their number decide "
+            "the exit code: for choosing one of them to ship.",
+        ),
+    ] = False,
     output: Outputs = None,
     format: OutputFormat = Format.text,
     quiet: Quiet = False,
@@ -161,7 +169,7 @@ def compare(
         from evalharness.workflow.several import plan_many
 
         check_table_outputs(output)
-        folder, jobs = plan_many(base, candidates, cache=cache, **options)
+        folder, jobs = plan_many(base, candidates, cache=cache, family_wise=family_wise, **options)
         if not dry_run:
             raise typer.Exit(compare_all(folder, jobs, progress, output, format))
     else:
@@ -280,7 +288,7 @@ def show(run: RunDir, format: OutputFormat = Format.text) -> None:
 
 @app.command(epilog="Example: evalharness schema policy > policy.schema.json")
 def schema(
-    kind: Annotated[str, typer.Argument(help="spec, suite, policy or result.")],
+    kind: Annotated[str, typer.Argument(help="spec, suite, policy, result or combined.")],
 ) -> None:
     """Print the JSON Schema of a file."""
     from evalharness.spec.schemas import schema_text

@@ -40,9 +40,9 @@ def compare_all(
 ) -> int:
     """Compare every candidate and print the table of all; returns the exit code."""
     from evalharness.report.combined import combined_text
-    from evalharness.workflow.several import COMBINED, compare_many, exit_code
+    from evalharness.workflow.several import COMBINED, compare_many
 
-    outcomes = compare_many(folder, jobs, progress, _say_error)
+    outcomes, combined = compare_many(folder, jobs, progress, _say_error)
     results = [o.result for o in outcomes if o.result is not None]
     for outcome in outcomes:
         if outcome.result is not None:
@@ -53,11 +53,12 @@ def compare_all(
                 file.write_bytes((folder / COMBINED).read_bytes())
     with reader_may_leave(needed=False):
         if format is Format.json:
-            print(json.dumps([r.model_dump(mode="json") for r in results], indent=1))
+            data = {"results": [r.model_dump(mode="json") for r in results]}
+            print(json.dumps(combined.model_dump(mode="json") | data, indent=1))
         elif results:
-            print(combined_text(results), end="")
+            print(combined_text(results, combined), end="")
             print(f"\n{printable(f'report: {folder / COMBINED}')}")
-    return exit_code(outcomes)
+    return combined.exit_code
 
 
 def _say_error(outcome: Outcome) -> None:

@@ -8,6 +8,7 @@ from evalharness.gates.baseline import (
     save_baseline,
 )
 from evalharness.gates.explanation import explain
+from evalharness.gates.family import check_family, stricter
 from evalharness.gates.limits import refuse_noise
 from evalharness.gates.overall import Decision
 from evalharness.gates.policy_check import check_layers, check_policy, load_policy, policy_from
@@ -31,6 +32,7 @@ __all__ = [
     "Sizes",
     "StoredBaseline",
     "baseline_of",
+    "check_family",
     "check_layers",
     "check_policy",
     "check_resolvable",
@@ -48,5 +50,6 @@ __all__ = [
     "result_ids",
     "save_baseline",
     "spreads_from",
+    "stricter",
     "waiver_id",
 ]

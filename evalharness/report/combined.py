@@ -1,6 +1,7 @@
 """One reference and many candidates on one page: a sweep, or the choices before a release.
 
-Each candidate keeps the verdict of its own run; nothing is ranked or averaged. Runs that do not
+Each candidate keeps the verdict of its own run; nothing is ranked or averaged. Beside it stands the
+verdict corrected for the number of candidates, as `workflow.family` makes it. Runs that do not
 share a reference, a suite or a policy are shown side by side with that said first.
 """
 
@@ -19,10 +20,11 @@ from evalharness.metrics.tasks import SCORE_SHIFT
 from evalharness.report import estimates, gate_rows, layer_tables, numbers
 from evalharness.report.charts import trade_off
 from evalharness.report.glossary import SYMBOLS, tile_name, unit_words
-from evalharness.report.safe_text import short
+from evalharness.report.safe_text import short, visible
 from evalharness.report.templates import template
 from evalharness.report.terminal import COLUMNS, plain_text
-from evalharness.spec.estimate import Estimate
+from evalharness.spec.combined import Claim, Combined
+from evalharness.spec.estimate import Estimate, Verdict
 from evalharness.spec.result import GateResult, Result
 
 if TYPE_CHECKING:
@@ -41,10 +43,13 @@ class Row:
     task: Estimate | None  # the task whose score fell most
     layer: str
     objections: list[GateResult]
+    claim: Claim | None  # None: the verdicts were not corrected for the number of candidates
 
 
-def rows(results: Sequence[Result]) -> list[Row]:
+def rows(results: Sequence[Result], combined: Combined | None = None) -> list[Row]:
     """Return one row a result, in the order given."""
+    # In their order, without those that could not be measured: names may repeat.
+    claims = [] if combined is None else [c for c in combined.claims if c.verdict is not None]
     found = []
     for number, r in enumerate(results, 1):
         worst = layer_tables.worst(r.layers)
@@ -56,6 +61,7 @@ def rows(results: Sequence[Result]) -> list[Row]:
                 worst_task(r),
                 "" if worst is None else worst.layer,
                 [row.gate for row in gate_rows.gate_rows(r) if row.gate.verdict != "PASS"],
+                claims[number - 1] if claims else None,
             )
         )
     return found
@@ -96,11 +102,11 @@ def shown() -> list[str]:
     return [metric.id for metric in REGISTRY.shown("candidates")]
 
 
-def render_combined(results: list[Result]) -> str:
+def render_combined(results: list[Result], combined: Combined | None = None) -> str:
     """Return one HTML page for many candidates of one reference."""
     if not results:
         raise ValueError("results: must hold at least one result (got none)")
-    found, metrics = rows(results), shown()
+    found, metrics = rows(results, combined), shown()
     gate_ids = list(dict.fromkeys(gate_rows.gate_label(g) for r in results for g in r.gates))
     matrix = [
         (
@@ -116,6 +122,7 @@ def render_combined(results: list[Result]) -> str:
     return template(
         "combined.html.j2",
         rows=found,
+        combined=combined,
         columns=[(k, metrics[k]) for k in measured],
         unmeasured=[m for k, m in enumerate(metrics) if k not in measured],
         matrix=matrix,
@@ -126,19 +133,25 @@ def render_combined(results: list[Result]) -> str:
     )
 
 
-def combined_text(results: list[Result]) -> str:
+def combined_text(results: list[Result], combined: Combined | None = None) -> str:
     """Return the table of candidates as plain text of at most 100 columns."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("verdict", no_wrap=True)
+    if combined is not None:
+        table.add_column("corrected", no_wrap=True)
     table.add_column("candidate", overflow="fold", min_width=12)
     table.add_column("bits", justify="right", no_wrap=True)
     for metric in shown()[:DRAWN]:
         table.add_column(tile_name(metric), justify="right", no_wrap=True)
     table.add_column("not passed", overflow="fold", min_width=10)
-    for row in rows(results):
+    for row in rows(results, combined):
         r = row.result
+        corrected = (
+            [] if combined is None else [_verdict(row.claim.corrected if row.claim else None)]
+        )
         table.add_row(
-            Text(f"{SYMBOLS[r.verdict]} {r.verdict}"),
+            _verdict(r.verdict),
+            *corrected,
             Text(short(r.candidate, 40)),
             f"{r.compared.candidate.bits_per_weight:.2f}",
             *(Text(_stacked(e)) for e in row.estimates[:DRAWN]),
@@ -147,7 +160,24 @@ def combined_text(results: list[Result]) -> str:
     parts: list[RenderableType] = [
         Text(f"differs, compare with care: {what}") for what in differences(results)
     ]
-    return "".join(plain_text(part, COLUMNS) for part in [*parts, table])
+    parts.append(table)
+    if combined is not None:
+        said = [combined.statement, *withdrawn(combined)]
+        parts += ["", *(Text(visible(text)) for text in said)]
+    return "".join(plain_text(part, COLUMNS) for part in parts)
+
+
+def withdrawn(combined: Combined) -> list[str]:
+    """Say of each PASS that does not hold among so many candidates what stands in its way."""
+    return [
+        f"{c.candidate}: not at {numbers.percent(c.confidence or 0.0)}. {c.reason}"
+        for c in combined.claims
+        if c.verdict == "PASS" and c.corrected != "PASS"
+    ]
+
+
+def _verdict(verdict: Verdict | None) -> Text:
+    return Text("" if verdict is None else f"{SYMBOLS[verdict]} {verdict}")
 
 
 def _stacked(e: Estimate | None) -> str:

@@ -12,6 +12,7 @@ from evalharness.errors import InputError, nearest
 
 def schemas() -> dict[str, dict[str, Any]]:
     """Schema of each kind of file."""
+    from evalharness.spec.combined import Combined
     from evalharness.spec.model import ModelSpec
     from evalharness.spec.policy import PolicySpec
     from evalharness.spec.result import Result
@@ -22,13 +23,15 @@ def schemas() -> dict[str, dict[str, Any]]:
         "suite": Suite,
         "policy": PolicySpec,
         "result": Result,
+        "combined": Combined,
     }
+    written = ("result", "combined")  # by us, so that their defaults are always there
     found = {}
     for name, kind in kinds.items():
         found[name] = {
             "$schema": "https://json-schema.org/draft/2020-12/schema",
             "title": f"evalharness {name}",
-            **kind.model_json_schema(mode="serialization" if name == "result" else "validation"),
+            **kind.model_json_schema(mode="serialization" if name in written else "validation"),
         }
     # `from` names another file, and what it gives need not be given again.
     spec = found["spec"]

@@ -212,7 +212,7 @@ class Measurement:
         run, blocks, done = self.run, self.reference.blocks, self.run.done()
         rule = self.job.stopping
         shares = look_shares(blocks, rule["looks"]) if rule and "looks" in rule else {}
-        looks = Looks(run, self.job.policy)
+        looks = Looks(run, self.job.deciding)
         total = sum(len(w.ids) for w in self.reference.windows)
         with self.progress.count("tokens through both models", total, "tokens") as advance:
             work = self._pass(advance)

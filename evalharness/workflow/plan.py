@@ -18,9 +18,11 @@ from evalharness.errors import InputError
 from evalharness.gates import (
     Sizes,
     baseline_of,
+    check_family,
     check_resolvable,
     load_policy,
     spreads_from,
+    stricter,
 )
 from evalharness.metrics import Estimates, Evidence, Spread
 from evalharness.metrics.task_groups import EVERY, whole_suite
@@ -60,6 +62,12 @@ class Shared:
     warnings: list[str]
     block_tokens: int
     spreads: Mapping[str, Spread] | None  # of an earlier run, for planning
+    family: int = 1  # candidates whose verdicts are corrected for their number, and decide
+
+    @property
+    def deciding(self) -> Policy:
+        """The policy at the confidence that the first of the candidates to pass takes."""
+        return stricter(self.policy, self.family)
 
     def job(self, candidate: ModelSpec, **own: Any) -> Job:
         """The comparison with ``candidate``; ``own`` are the other fields of `Job`."""
@@ -163,6 +171,7 @@ def plan_shared(
     stop_early: bool = False,
     looks: int | None = None,
     plan_from: str | Path | None = None,
+    family: int = 1,
 ) -> Shared:
     """Read and check what does not depend on a candidate.
 
@@ -175,6 +184,7 @@ def plan_shared(
     stop_early : stop as soon as every blocking gate on text is decided.
     looks : the same, at so many planned moments.
     plan_from : an earlier run, whose spreads say what a limit takes instead of the defaults.
+    family : candidates whose verdicts, corrected for their number, decide.
 
     Raises
     ------
@@ -197,7 +207,9 @@ def plan_shared(
     notes += check_slices(chosen, texts, suite_file, limited=limit is not None)
     baseline_of(policy)  # refused now, where it is missing or of a newer version
     spreads = _spreads(policy, plan_from)
-    check_resolvable(policy, sizes(chosen, texts, tasks), spreads)
+    if family > 1:
+        check_family(policy, family)
+    check_resolvable(stricter(policy, family), sizes(chosen, texts, tasks), spreads)
     if stop_early:
         notes += unwatched(policy)
     return Shared(
@@ -211,6 +223,7 @@ def plan_shared(
         warnings=notes,
         block_tokens=BLOCK_TOKENS // (4 if rule else 1),
         spreads=spreads,
+        family=family,
     )
 
 

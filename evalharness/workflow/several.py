@@ -1,11 +1,12 @@
 """Several candidates of one reference: it is loaded once, each candidate gets a run of its own.
 
     DIR/CANDIDATE/      a run, as of `compare` with one candidate
-    DIR/combined.html   all of them in one table
+    DIR/combined.html   all of them in one table, with the verdicts corrected for their number
+    DIR/combined.json   the same for programs (`spec.combined`)
 
 A candidate that cannot be measured is reported, and the others continue. The exit code is the worst
 of all: 4 (could not finish), 2 (wrong input found only by loading), 1 (failed), 3 (inconclusive),
-0.
+0. With ``family_wise`` it is that of the corrected verdicts.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ from evalharness.run.files import TEMPORARY, write_text
 from evalharness.run.finished import is_judged, rewriting
 from evalharness.run.manifest import MANIFEST
 from evalharness.run.new_folder import check_new, holds_nothing
+from evalharness.spec.combined import Combined
 from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.result import Result
 from evalharness.workflow.compare import compare
+from evalharness.workflow.family import Member, corrected, one_of
 from evalharness.workflow.plan import (
     Job,
     Options,
@@ -40,8 +43,8 @@ from evalharness.workflow.plan import (
 )
 from evalharness.workflow.seal import finish
 
-WORST = (4, 2, 1, 3, 0)
 COMBINED = "combined.html"
+COMBINED_DATA = "combined.json"
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Outcome:
             return self.result.exit_code
         return self.error.exit_code if self.error is not None else 4
 
+    @property
+    def member(self) -> Member:
+        """As one of several."""
+        why = "" if self.error is None else str(self.error)
+        return Member(self.job.candidate.name, self.job.out, self.result, self.exit_code, why)
+
 
 def plan_many(
     base: str | Path,
@@ -68,6 +77,7 @@ def plan_many(
     resume: str | Path | None = None,
     cache: bool | None = None,
     command: Command | None = None,
+    family_wise: bool = False,
     **options: Unpack[Options],
 ) -> tuple[Path, list[Job]]:
     """The directory of all runs, and a checked plan for each candidate.
@@ -78,6 +88,7 @@ def plan_many(
     out : the directory of all runs, new or empty; default: `default_out`.
     resume : such a directory, to finish.
     cache : keep the reference's hidden states; None: unless the suite times the reference.
+    family_wise : the verdicts corrected for the number of candidates decide.
     command, options : as of `plan_job`.
 
     Raises
@@ -102,9 +113,13 @@ def plan_many(
         find_model(spec, file)
         if not there:
             check_new(folder / name)
-    shared = plan_shared(reference, **options)
+    count = len(specs)
+    shared = plan_shared(reference, **options, family=count if family_wise else 1)
+    if count > 1:
+        shared = replace(shared, warnings=[*shared.warnings, one_of(count, shared.policy)])
     if command is None:
         more = {"out": out, "resume": resume, "no-cache": cache is False, "cache": cache}
+        more["family-wise"] = family_wise
         command = compare_command((base, *candidates), options, **more)
     if cache is None:
         cache = not any(probe.times_reference for probe in probes_of(shared.suite))
@@ -122,7 +137,7 @@ def compare_many(
     jobs: Sequence[Job],
     progress: Progress,
     on_error: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
+) -> tuple[list[Outcome], Combined]:
     """Measure and judge every candidate that is not done; writes the table of all."""
     from evalharness.engines.device_memory import gib
     from evalharness.pair.faults import free_memory
@@ -183,8 +198,10 @@ def compare_many(
         if reference is not None:
             free_memory(reference.side.device)
     ordered = [outcome for _, outcome in sorted(outcomes, key=lambda pair: pair[0])]
-    _write_table(folder, [o.result for o in ordered if o.result is not None])
-    return ordered
+    with progress.step("holding the verdicts against the number of candidates"):
+        combined = corrected([o.member for o in ordered], jobs[0].policy, jobs[0].family > 1)
+    _write_table(folder, [o.result for o in ordered if o.result is not None], combined)
+    return ordered, combined
 
 
 def _judged_again(job: Job) -> Result:
@@ -221,19 +238,14 @@ def _room_for_prompts(jobs: Sequence[Job]) -> int:
     return int(SHARE * (free_bytes(device("cpu")) or 0))
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """The worst of all."""
-    codes = {o.exit_code for o in outcomes}
-    return next((c for c in WORST if c in codes), 4)
-
-
-def _write_table(folder: Path, results: list[Result]) -> None:
+def _write_table(folder: Path, results: list[Result], combined: Combined) -> None:
     from evalharness.report.combined import render_combined
 
     if results:
-        for stray in folder.glob(f"{COMBINED}.*{TEMPORARY}"):  # of a process that was killed here
+        for stray in folder.glob(f"combined.*{TEMPORARY}"):  # of a process that was killed here
             stray.unlink(missing_ok=True)
-        write_text(folder / COMBINED, render_combined(results))
+        write_text(folder / COMBINED, render_combined(results, combined))
+        write_text(folder / COMBINED_DATA, combined.model_dump_json(indent=1) + "\n")
 
 
 def _folder(

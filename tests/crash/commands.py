@@ -158,7 +158,9 @@ def _several_again(project: Path, folder: Path) -> list[str] | None:
 def _several_left(folder: Path) -> Left:
     left = {name: run_left(folder / "runs" / name) for name in ("int2", "int4")}
     table = (folder / "runs" / "combined.html").read_bytes()
-    return {**left, "strays": [p.name for p in folder.glob("runs/*.tmp")], "table": len(table)}
+    data = json.loads((folder / "runs" / "combined.json").read_text())
+    strays = [p.name for p in folder.glob("runs/*.tmp")]
+    return {**left, "strays": strays, "table": len(table), "data": data}
 
 
 def _gate(project: Path) -> list[str]:

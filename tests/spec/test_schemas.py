@@ -19,7 +19,7 @@ SHIPPED = {
 }
 
 
-@pytest.mark.parametrize("kind", ["spec", "suite", "policy", "result"])
+@pytest.mark.parametrize("kind", ["spec", "suite", "policy", "result", "combined"])
 def test_the_stored_schemas_are_those_of_the_code(kind: str) -> None:
     """`make schemas` writes them."""
     assert (ROOT / "schemas" / f"{kind}.json").read_text() == schema_text(kind)

@@ -130,10 +130,10 @@ def test_a_finished_run_among_several_is_of_its_inputs_too(project: Path) -> Non
         return plan_many(project / "base.yaml", [project / "candidate.yaml"], **options, **more)
 
     folder, jobs = planned(out=project / "runs")
-    (first,) = compare_many(folder, jobs, Progress())
+    (first,), _ = compare_many(folder, jobs, Progress())
     assert first.exit_code == 1
     (project / "gates.yaml").write_text("version: 1\ngates:\n  - {metric: kl.mean, max: 1000}\n")
-    (second,) = compare_many(*planned(resume=folder), Progress())
+    (second,), _ = compare_many(*planned(resume=folder), Progress())
     assert second.exit_code == 0
     replaced(project / "texts.jsonl", "Pack my box", "Pack no box")
     with pytest.raises(InputError, match=r"made from other inputs: texts has changed"):

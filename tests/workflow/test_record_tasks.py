@@ -134,7 +134,7 @@ def test_task_prompts_that_do_not_fit_are_fed_again_with_the_same_scores(
         folder, jobs = plan_many(
             project / "base.yaml", files, out=project / f"runs{share}", **options
         )
-        outcomes = compare_many(folder, jobs, Progress())
+        outcomes, _ = compare_many(folder, jobs, Progress())
         scores.append([o.result.tasks for o in outcomes if o.result is not None])
         logs = "".join(path.read_text() for path in folder.glob("*/log.jsonl"))
         assert ("the rest did not fit" in logs) == (share < 0.1)

@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from evalharness.engines import loading
 from evalharness.errors import InputError, RunError
 from evalharness.progress import Progress
+from evalharness.spec.schemas import schemas
 from evalharness.workflow import memory_plan as memory
 from evalharness.workflow.compare import compare
+from evalharness.workflow.family import one_of, worst
 from evalharness.workflow.plan import plan_job
-from evalharness.workflow.several import Outcome, compare_many, exit_code, plan_many
+from evalharness.workflow.several import Outcome, compare_many, plan_many
 from tests.workflow.jobs import typed
 
 pytestmark = pytest.mark.e2e  # whole comparisons of tiny models
@@ -64,7 +67,7 @@ def test_each_candidate_is_held_against_its_own_calibration_text(several: Path) 
             file.write(f"manifest: {{calibration_data: {name}.txt}}\n")
     _, jobs = planned(several, "candidate", "int8", "copy")
     assert [[t.text[:4] for t in job.calibration] for job in jobs] == [["lazy"], ["jinx"], []]
-    outcomes = compare_many(several / "runs", jobs, Progress())
+    outcomes, _ = compare_many(several / "runs", jobs, Progress())
     alone = [compare(planned_alone(several, n))[0] for n in ("candidate", "int8")]
     for outcome, result in zip(outcomes, alone, strict=False):
         assert outcome.result is not None
@@ -88,10 +91,11 @@ def test_each_candidate_gets_the_run_it_would_have_alone(
         loading, "load", lambda spec, **k: loaded.append(spec.name) or load(spec, **k)
     )
     folder, jobs = planned(several, "candidate", "int8", "copy")
-    outcomes = compare_many(folder, jobs, Progress())
+    outcomes, combined = compare_many(folder, jobs, Progress())
     assert loaded == ["base", "int4", "int8", "copy"]
     assert [o.exit_code for o in outcomes] == [1, 1, 0]
-    assert exit_code(outcomes) == 1
+    assert combined.exit_code == 1
+    beside = one_of(3, jobs[0].policy)
     for outcome, file in zip(outcomes, ("candidate", "int8"), strict=False):
         alone, _ = compare(
             plan_job(
@@ -103,10 +107,21 @@ def test_each_candidate_gets_the_run_it_would_have_alone(
             )
         )
         assert outcome.result is not None
-        assert stable(outcome.result) == stable(alone)
+        assert beside in outcome.result.warnings
+        others = [w for w in outcome.result.warnings if w != beside]
+        assert stable(outcome.result.model_copy(update={"warnings": others})) == stable(alone)
     page = (folder / "combined.html").read_text()
     assert all(name in page for name in ("int4", "int8", "copy"))
-    assert {p.name for p in folder.iterdir()} == {"int4", "int8", "copy", "combined.html"}
+    assert {p.name for p in folder.iterdir()} == {
+        "int4",
+        "int8",
+        "copy",
+        "combined.html",
+        "combined.json",
+    }
+    data = json.loads((folder / "combined.json").read_text())
+    jsonschema.validate(data, schemas()["combined"])
+    assert data == combined.model_dump(mode="json")
 
 
 def test_a_candidate_that_cannot_be_loaded_does_not_stop_the_others(
@@ -123,10 +138,13 @@ def test_a_candidate_that_cannot_be_loaded_does_not_stop_the_others(
     monkeypatch.setattr(loading, "load", failing)
     folder, jobs = planned(several, "int8", "copy")
     told: list[Outcome] = []
-    outcomes = compare_many(folder, jobs, Progress(), told.append)
+    outcomes, combined = compare_many(folder, jobs, Progress(), told.append)
     assert [str(o.error) for o in told] == ["int8: not enough memory"]
     assert [o.exit_code for o in outcomes] == [4, 0]
-    assert exit_code(outcomes) == 4
+    assert combined.exit_code == 4
+    assert combined.candidates == 2
+    assert [c.verdict for c in combined.claims] == [None, "PASS"]
+    assert combined.claims[0].reason == "int8: not enough memory"
 
 
 def test_candidates_that_do_not_fit_beside_the_reference_come_last(
@@ -147,7 +165,7 @@ def test_candidates_that_do_not_fit_beside_the_reference_come_last(
     monkeypatch.setattr(
         loading, "load", lambda spec, **k: loaded.append(spec.name) or load(spec, **k)
     )
-    outcomes = compare_many(folder, jobs, Progress())
+    outcomes, _ = compare_many(folder, jobs, Progress())
     assert loaded == ["base", "int8", "int4", "copy"]
     assert [o.exit_code for o in outcomes] == [1, 1, 0]
     assert outcomes[0].result is not None
@@ -171,13 +189,7 @@ def test_candidates_that_do_not_fit_beside_the_reference_come_last(
 )
 def test_the_exit_code_is_the_worst(codes: tuple[int, ...], expected: int) -> None:
     """Could not finish, wrong input, failed, inconclusive, passed."""
-
-    class Result:
-        def __init__(self, code: int) -> None:
-            self.exit_code = code
-
-    made: Any = [Outcome(None, Result(c)) for c in codes]  # type: ignore[arg-type]
-    assert exit_code(made) == expected
+    assert worst(codes) == expected
 
 
 def test_every_candidate_is_checked_before_any_model_is_loaded(
@@ -199,14 +211,14 @@ def test_resuming_leaves_what_is_done_and_measures_the_rest(
 ) -> None:
     """A new candidate may join."""
     folder, jobs = planned(several, "candidate", "int8")
-    first = compare_many(folder, jobs, Progress())
+    first, _ = compare_many(folder, jobs, Progress())
     load = loading.load
     loaded = []
     monkeypatch.setattr(
         loading, "load", lambda spec, **k: loaded.append(spec.name) or load(spec, **k)
     )
     again = planned(several, "candidate", "int8", "copy", out=None, resume=folder)
-    second = compare_many(*again, Progress())
+    second, _ = compare_many(*again, Progress())
     assert loaded == ["base", "copy"]
     assert [o.result for o in second][:2] == [o.result for o in first]
     with pytest.raises(InputError, match="holds no run to resume"):
@@ -223,3 +235,24 @@ def test_the_command_prints_one_table(several: Path) -> None:
     assert done.stderr.count("loading base") == 1
     assert "both models at once; 3 windows at a time" in done.stderr
     assert list((several / "cache").rglob("*.safetensors"))
+
+
+def test_the_verdicts_are_held_against_the_number_of_candidates(several: Path) -> None:
+    """From the records of each run, at the confidence that the number of them takes."""
+    done = typed(several, "copy.yaml", "int8.yaml", "--out", "o", "--family-wise", "-q")
+    assert done.returncode == 1, done.stderr
+    assert "corrected" in done.stdout
+    assert "up to 10% of the time" in done.stdout
+    data = json.loads((several / "o" / "combined.json").read_text())
+    assert (data["candidates"], data["deciding"], data["exit_code"]) == (2, "corrected", 1)
+    copy, int8 = data["claims"]
+    assert (copy["verdict"], copy["corrected"], copy["confidence"]) == ("PASS", "PASS", 0.975)
+    assert (int8["corrected"], int8["confidence"]) == ("FAIL", None)
+    assert "one of 2 candidates" in (several / "o" / "copy" / "result.json").read_text()
+    again = planned(several, "copy", "int8", out=None, resume=several / "o", family_wise=True)[1][0]
+    assert "--family-wise" in str(again.resume_command)
+    assert again.deciding.confidence == 0.975
+    printed = typed(several, "copy.yaml", "int8.yaml", "--resume", "o", "--format", "json", "-q")
+    found = json.loads(printed.stdout)
+    assert found["deciding"] == "own"
+    assert [r["verdict"] for r in found["results"]] == [c["verdict"] for c in found["claims"]]
