@@ -2,6 +2,7 @@
 
     python benchmarks/false_verdicts.py [--quick]
     python benchmarks/false_verdicts.py --baseline      # gates relative to a stored run, alone
+    python benchmarks/false_verdicts.py --ways          # trade-offs and several candidates, alone
     python benchmarks/false_verdicts.py --groups        # groups of tasks, alone
     python benchmarks/false_verdicts.py --records RUN   # documents of a run are the population
     python benchmarks/false_verdicts.py --copy RUN      # a rounding-only copy under default.yaml
@@ -17,6 +18,8 @@ candidate three standard errors inside the limit.
 Of a gate relative to a baseline both runs are drawn, on the same documents, and beside the false
 PASSes stand the false FAILs: by the difference, as shipped; with both errors, where nothing is kept
 by document; and with the stored value taken as exact.
+
+Where there are several ways to a PASS (`ways_to_pass.py`: trade-offs, ten candidates) any counts.
 
 The second table looks at one NLL-shift gate (limit .02 nats, 1,200 documents) at the five
 O'Brien-Fleming looks of `--looks 5`, with the confidence sequence of `--stop-early` after every
@@ -56,6 +59,7 @@ from rich.console import Console
 from rich.table import Table
 from simulated import nll_totals
 from task_groups import task_groups
+from ways_to_pass import ways_to_pass
 
 from evalharness.stats import (
     Interval,
@@ -184,6 +188,7 @@ def main() -> int:
     parser.add_argument("--records", type=Path, metavar="RUN", help="resample a run's documents")
     parser.add_argument("--copy", type=Path, metavar="RUN", help="judge a rounding-only copy")
     parser.add_argument("--baseline", action="store_true", help="gates relative to a stored run")
+    parser.add_argument("--ways", action="store_true", help="trade-offs and several candidates")
     parser.add_argument("--groups", action="store_true", help="groups of tasks")
     arguments = parser.parse_args()
     if arguments.copy:
@@ -193,10 +198,12 @@ def main() -> int:
         return told(console := Console(width=WIDTH), task_groups(console, times))
     if arguments.records:
         rows = of_records(arguments.records, times)
+    elif arguments.ways:
+        rows = ways_to_pass(times)
     elif arguments.baseline:
         rows = against_baseline(times)
     else:
-        rows = chain(at_limit(times), against_baseline(times))
+        rows = chain(at_limit(times), ways_to_pass(times), against_baseline(times))
     console, bad = Console(width=WIDTH), []
     table = Table(
         "truth at the limit",
@@ -237,7 +244,7 @@ def main() -> int:
                 f"{missing:.2f}" if missing else "",
             )
     console.print(table)
-    if not (arguments.records or arguments.baseline):
+    if not (arguments.records or arguments.baseline or arguments.ways):
         bad += stopping(console, times)
         bad += task_groups(console, times)
     return told(console, bad)

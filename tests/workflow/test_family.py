@@ -34,7 +34,7 @@ DOCUMENTS = 40
 class Drawn:
     """The estimates of one candidate whose documents were drawn; asked at any confidence.
 
-    Student's interval, which is exact for them: at its limit a gate passes by chance 5% of the time.
+    Student's interval, which is exact for them: at its limit a gate passes 5% of the time.
     """
 
     def __init__(self, shifts: Any, most: float = 1.0) -> None:
