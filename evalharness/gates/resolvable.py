@@ -6,7 +6,8 @@ INCONCLUSIVE, so it is refused, with the number that it takes.
 
 Means: the least G with t(1−α; G−1)·σ/√G ≤ margin; with power ((z_α + z_β)·σ/margin)². Binary task
 scores: σ² = f, the share of items that flip. Rates: with no event in n items the Clopper–Pearson
-end is 1 − α^(1/n). Divergences and layer errors have no such bound: their spread shrinks with them.
+end is 1 − α^(1/n), and binary task scores take as many items at the least. Divergences and layer
+errors have no such bound: their spread shrinks with them.
 """
 
 from __future__ import annotations
@@ -153,12 +154,18 @@ def _needs(
 
 def _least(metric: Metric, margin: float, sd: float, alpha: float) -> int:
     """Fewest documents or items whose interval, around the best value, is inside ``margin``."""
+    unseen = 1 if margin >= 1 else math.ceil(math.log(alpha) / math.log1p(-margin))
     if metric.rate:
-        return 1 if margin >= 1 else math.ceil(math.log(alpha) / math.log1p(-margin))
+        return unseen
     count = max(2, math.ceil((float(ndtri(1 - alpha)) * sd / margin) ** 2))
     while float(stdtrit(count - 1, 1 - alpha)) * sd / math.sqrt(count) > margin:
         count += 1  # t is wider than z by a little: a few steps at most
-    return count
+    # Right or wrong items without a change show no less than a share would.
+    return max(count, unseen) if _of_items(metric) else count
+
+
+def _of_items(metric: Metric) -> bool:
+    return metric.records == "items" and metric.difference
 
 
 def resolved(metric: str, have: int, confidence: float, spread: Spread | None = None) -> float:
@@ -166,11 +173,13 @@ def resolved(metric: str, have: int, confidence: float, spread: Spread | None = 
     spread = spread or REGISTRY[metric].spread
     if spread is None:
         return 0.0
+    unseen = -math.expm1(math.log(1 - confidence) / max(have, 1))
     if REGISTRY[metric].rate:
-        return -math.expm1(math.log(1 - confidence) / max(have, 1))
+        return unseen
     if have < 2:
         return math.inf
-    return float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
+    found = float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
+    return max(found, unseen) if _of_items(REGISTRY[metric]) else found
 
 
 def _loosest(gate: Gate, side: Side) -> Limit | None:

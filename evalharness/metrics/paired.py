@@ -23,7 +23,7 @@ from evalharness.stats import (
     cluster_skew_t,
     mean_of_parts,
     no_narrower,
-    tango,
+    paired_shift,
 )
 
 Widened = Callable[..., Interval]
@@ -179,7 +179,7 @@ def _as_one(parts: Sequence[_Joint], weights: Sequence[float], confidence: float
             size * sum(w * float((s * j.d > 0).mean()) for w, j in zip(weights, parts, strict=True))
             for s in (1, -1)
         )
-        return tango(up, down, size, confidence)
+        return paired_shift(up, down, size, confidence)
     n = np.concatenate([one.n for one in parts])
     scaled = [w * n.sum() / one.n.sum() * one.d for w, one in zip(weights, parts, strict=True)]
     most = max(one.most for one in parts)
@@ -240,7 +240,7 @@ def _interval(
     d, n = joint.d, joint.n
     if widened is None and _of_items(metric, n):
         if joint.changes:
-            return tango(int((d > 0).sum()), int((d < 0).sum()), d.size, confidence)
+            return paired_shift(int((d > 0).sum()), int((d < 0).sum()), d.size, confidence)
         return bounded_mean_t(d, n, confidence, -joint.most, joint.most)
     estimator = partial(cluster_skew_t, event=1.0 if metric.unit == "fraction" else 0.0)
     if widened is None:

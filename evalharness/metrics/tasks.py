@@ -175,8 +175,9 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     totals=partial(_totals, _moved),
     keys=_keys,
     source="paired mean of candidate − reference, signed so that higher is better; binary items: "
-    "Tango 1998; other scores, and items that share a passage or a text: skewness-adjusted cluster "
-    "t; a group: MOVER over its tasks, Zou & Donner 2008",
+    "Tango 1998, Clopper & Pearson where all changes go one way; other scores, and items that "
+    "share a passage or a text: skewness-adjusted cluster t; a group: MOVER over its tasks, Zou & "
+    "Donner 2008",
 )
 def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = _rows(evidence, scope)
@@ -202,7 +203,7 @@ def _shift(rows: pd.DataFrame, moved: Any, confidence: float) -> Interval:
     up, down = _total(rows, moved > 0), _total(rows, moved < 0)
 
     def exact(share: float) -> Interval:
-        return stats.tango(share * up, share * down, share * len(rows), confidence)
+        return stats.paired_shift(share * up, share * down, share * len(rows), confidence)
 
     return _of_binary(rows, moved, confidence, exact, shift=True)
 

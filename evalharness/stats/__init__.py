@@ -12,7 +12,7 @@ from evalharness.stats.means import cluster_ratio_t, cluster_sums
 from evalharness.stats.mover import mean_of_parts, no_narrower
 from evalharness.stats.p_values import interval_p_value
 from evalharness.stats.planning import documents_needed, further_documents
-from evalharness.stats.proportions import clopper_pearson, tango
+from evalharness.stats.proportions import clopper_pearson, paired_shift, tango
 from evalharness.stats.quantiles import (
     histogram_quantile,
     histogram_quantile_bootstrap,
@@ -58,6 +58,7 @@ __all__ = [
     "mean_of_parts",
     "mean_sequence",
     "no_narrower",
+    "paired_shift",
     "positive_mean_t",
     "quantile_bootstrap",
     "rate_sequence",

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from scipy.special import betaincinv, ndtri
 
@@ -64,6 +65,27 @@ def tango(b: float, c: float, n: float, confidence: float) -> Interval:
     high = _bisect(lambda delta: _tango_score(b, c, n, delta) + z, value, 1.0)
     se = math.sqrt(max(b + c - n * value**2, 0.0)) / n
     return Interval(value, low, high, confidence, round(n), round(n), method, se)
+
+
+def paired_shift(b: float, c: float, n: float, confidence: float) -> Interval:
+    """Return (b − c)/n with Tango's interval, exact where all changes go one way.
+
+    Where none goes the other way Tango's ends are Wilson's, which are too near for rare changes:
+    a drop at the limit passes 6.7% of the time where n is large, 9% where it is 10. There the ends
+    are no nearer than Clopper and Pearson's of the changes that were seen, none included. Over all
+    probabilities of both changes at most 6.2% pass at 30 pairs and more, 6.8% at 10.
+
+    Parameters and errors are those of `tango`.
+    """
+    found = tango(b, c, n, confidence)
+    if found.low is None or found.high is None or (b > 0 and c > 0):
+        return found
+    low, high = found.low, found.high
+    if b == 0:
+        low = min(low, -float(clopper_pearson(min(c, n), n, confidence).high or 0.0))
+    if c == 0:
+        high = max(high, float(clopper_pearson(min(b, n), n, confidence).high or 0.0))
+    return replace(found, low=low, high=high, method=f"{found.method}, exact for changes one way")
 
 
 def _tango_score(b: float, c: float, n: float, delta: float) -> float:

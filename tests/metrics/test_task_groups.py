@@ -82,7 +82,7 @@ def test_a_groups_shift_is_lm_evals_and_its_interval_movers(weights: dict[str, f
     scope = {"group": "know", "metric": "acc"}
     assert scope in found.scopes(SHIFT)
     group = found.estimate(SHIFT, scope, 0.9)
-    leaves = [stats.tango(*counts, 0.9) for counts in THREE.values()]
+    leaves = [stats.paired_shift(*counts, 0.9) for counts in THREE.values()]
     expected = stats.mean_of_parts(leaves, list(weights.values()))
     assert group.value == pytest.approx(expected.value)
     sides = [found.estimate(f"task.score.{s}", scope, 0.9).value for s in SIDES]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import optimize
 from scipy import stats as sps
 
-from evalharness.stats import clopper_pearson, tango
+from evalharness.stats import clopper_pearson, paired_shift, tango
 
 tables = st.tuples(st.integers(0, 30), st.integers(0, 30), st.integers(0, 200)).filter(
     lambda t: sum(t) >= 2
@@ -95,6 +95,46 @@ def test_tango_rarely_passes_a_drop_equal_to_the_margin() -> None:
         if tango(b, c, n, 0.9).low > -drop  # type: ignore[operator]
     )
     assert 0.03 <= passed / 4000 <= 0.06
+
+
+@pytest.mark.parametrize(("n", "most"), [(10, 0.069), (30, 0.063), (100, 0.0615)])
+def test_no_drop_passes_at_its_limit_much_above_5_percent(n: int, most: float) -> None:
+    """Enumerated over all tables, every limit that an end can be and many rates of both changes.
+
+    Where nothing rises it is exact, and Tango's own interval errs up to 9%.
+    """
+    up, down = (k.ravel() for k in np.meshgrid(np.arange(min(n, 20) + 1), np.arange(n + 1)))
+    kept = (up + down <= n) & (down < 25)
+    up, down = up[kept], down[kept]
+    tables = list(zip(up.tolist(), down.tolist(), strict=True))
+    lows = {
+        f: np.array([float(f(*t, n, 0.9).low or 0) for t in tables]) for f in (paired_shift, tango)
+    }
+    limits = np.unique(-lows[paired_shift][(lows[paired_shift] < 0) & (up < 3)])
+    for mean_up in (0.0, 0.25, 1.0, 2.0, 4.0):
+        for limit in limits[limits < 0.3]:
+            rise = mean_up / n
+            if 2 * rise + limit > 1:
+                continue
+            chances = [rise, rise + limit, 1 - 2 * rise - limit]
+            weight = sps.multinomial.pmf(np.column_stack([up, down, n - up - down]), n, chances)
+            passed = weight[lows[paired_shift] >= -limit - 1e-12].sum()
+            assert passed <= (0.05 + 1e-9 if not mean_up else most), (limit, mean_up)
+    unseen = -lows[tango][(up == 0) & (down == 0)][0]
+    assert (1 - unseen) ** n > 0.066, "what the exact end is for"
+
+
+@given(tables)
+def test_changes_both_ways_are_tangos_and_one_way_no_nearer(table: tuple[int, int, int]) -> None:
+    """On either side, with Clopper and Pearson's bound of what was seen."""
+    b, c, n = table[0], table[1], sum(table)
+    found, plain = paired_shift(b, c, n, 0.9), tango(b, c, n, 0.9)
+    if b and c:
+        assert found == plain
+        return
+    bound = float(clopper_pearson(max(b, c), n, 0.9).high or 0)
+    assert found.low == pytest.approx(min(plain.low, -bound) if not b else plain.low)  # type: ignore[type-var]
+    assert found.high == pytest.approx(max(plain.high, bound) if not c else plain.high)  # type: ignore[type-var]
 
 
 @pytest.mark.parametrize(("b", "c", "n"), [(-1, 0, 5), (3, 3, 5)])

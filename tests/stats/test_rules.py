@@ -68,7 +68,7 @@ ESTIMATORS: dict[str, tuple[Estimator, Callable[[Any, Any], tuple[Any, ...]]]] =
     ),
 }
 # have their own files
-FROM_COUNTS = {"tango", "clopper_pearson", "exp_interval"}
+FROM_COUNTS = {"tango", "paired_shift", "clopper_pearson", "exp_interval"}
 FROM_INTERVALS = {"sequence_of", "mean_of_parts", "no_narrower"}
 every = pytest.mark.parametrize("name", ESTIMATORS)
 
