@@ -277,7 +277,8 @@ class Bench:
 def _policy(limit: float) -> Policy:
     folder = Path(tempfile.mkdtemp(prefix="planted-"))
     file = folder / "policy.yaml"
-    file.write_text(f"version: 1\nname: planted\ngates:\n  - {{metric: kl.mean, max: {limit}}}\n")
+    gate = f"{{metric: kl.mean, max: {limit}, min_n: 2}}"
+    file.write_text(f"version: 1\nname: planted\ngates: [{gate}]\n")
     return load_policy(file)
 
 

@@ -150,7 +150,7 @@ def project(tmp_path: Path, tiny: Callable[..., Path], corpus: Path) -> Path:
     )
     (tmp_path / "gates.yaml").write_text(
         "version: 1\nname: tiny\ngates:\n  - {metric: kl.mean, max: 1.0e-6}\n"
-        "  - {metric: top1.agreement, min: 1%}\n"
+        "  - {metric: top1.agreement, min: 1%}\ndefaults: {min_n: 2}\n"
     )
     return tmp_path
 

@@ -263,7 +263,7 @@ class Bench:
 
     def _condition(self, gate: Gate, condition: Condition, index: int) -> Iterator[Judgement]:
         key = ("unless", "any", index, "scope")
-        plain = replace(gate, metric=condition.metric, unless=None, decide="confident", min_n=2)
+        plain = replace(gate, metric=condition.metric, unless=None, decide="confident")
         info = REGISTRY[condition.metric]
         limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
         for scope in self._scopes(gate, condition.metric, condition.scope, key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from evalharness.gates.limits import whose_fewest
 from evalharness.gates.scopes import label
 from evalharness.gates.wording import more, numbers
 from evalharness.spec.policy import Gate, Policy
@@ -16,6 +17,8 @@ def explain(gate: GateResult, policy: Policy) -> str:
     if rule is None:  # an expired waiver, which stands for itself
         return "\n".join([*lines, f"In full:   {gate.reason}"])
     lines += [f"Asked:     {_asked(gate, rule)}", f"Measured:  {_measured(gate)}"]
+    if gate.min_n is not None:
+        lines.append(f"At least:  {gate.min_n} documents or items, {whose_fewest(rule)}")
     lines += [f"Verdict:   {_why(gate, rule)}"]
     if gate.worst and gate.verdict != "PASS":
         lines.append(f"Worst:     {gate.worst}")

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evalharness.gates.limits import Threshold
+from evalharness.gates.limits import Threshold, fewest, whose_fewest
 from evalharness.spec.estimate import Estimate, Verdict
 from evalharness.spec.policy import Gate
 from evalharness.stats.interval import Interval
@@ -78,15 +78,14 @@ def judge_case(
     if deterministic:
         return _decided(estimate, limits, value, value, confidence, exact=True)
     low, high = estimate.low, estimate.high
-    if estimate.clusters < max(2, gate.min_n):
+    least = fewest(gate)
+    if estimate.clusters < least:
         few = _because(
-            f"it rests on {estimate.clusters} of the {max(2, gate.min_n)} documents or items it "
-            "takes",
+            f"it rests on {estimate.clusters} of the {least} documents or items it takes, "
+            f"{whose_fewest(gate)}",
             estimate.reason,
         )
-        return replace(
-            _undecided(estimate, limit, few), further=max(2, gate.min_n) - estimate.clusters
-        )
+        return replace(_undecided(estimate, limit, few), further=least - estimate.clusters)
     if low is None or high is None:
         return _undecided(estimate, limit, _because("it has no interval", estimate.reason))
     if gate.decide == "point":

@@ -52,6 +52,16 @@ class Threshold:
         return Threshold(self.side, self.value, self.strict, other.loose, self.unknown)
 
 
+def fewest(gate: Gate) -> int:
+    """How many documents or items a verdict of ``gate`` must rest on: its own, or its metric's."""
+    return REGISTRY[gate.metric].min_n if gate.min_n is None else gate.min_n
+
+
+def whose_fewest(gate: Gate) -> str:
+    """Who says so, in words."""
+    return f"{gate.metric}'s own minimum" if gate.min_n is None else "the policy's min_n"
+
+
 def tightened(side: str, limit: Limit | None, other: Limit | None) -> bool:
     """True when ``other`` is tighter than ``limit``."""
     if limit is None or other is None:

@@ -20,12 +20,11 @@ from evalharness.spec.yamlfile import YamlFile, load_yaml
 _BUILT_IN: Mapping[str, Any] = {
     "decide": "confident",
     "severity": "error",
-    "min_n": 2,
     "on_missing": "fail",
     "on_inconclusive": "block",
     "on_anomalous": "block",
 }
-_OPTIONAL = ("max", "min", "relative_to", "unless")
+_OPTIONAL = ("max", "min", "relative_to", "unless", "min_n")
 SHIPPED = ("recommended", "strict")  # what extends: evalharness:NAME may name
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from scipy.special import ndtri, stdtrit
 
 from evalharness.gates.judgement import two_sided
-from evalharness.gates.limits import Side
+from evalharness.gates.limits import Side, fewest, whose_fewest
 from evalharness.gates.scopes import chosen
 from evalharness.gates.sizes import Sizes, effective, held, unit_of
 from evalharness.metrics import REGISTRY, Estimates, Metric, Spread
@@ -61,11 +61,15 @@ def check_resolvable(
     for gate in policy.gates:
         have = held(gate, REGISTRY[gate.metric], sizes)
         unit = unit_of(gate, REGISTRY[gate.metric])
-        if have is not None and have < gate.min_n and not REGISTRY[gate.metric].deterministic:
+        if have is not None and have < fewest(gate) and not REGISTRY[gate.metric].deterministic:
+            given = gate.min_n is not None
+            if gate.severity == "info" and not given:
+                continue
             raise gate.error(
-                f"needs {gate.min_n:,} {unit}, and the suite has {have:,}",
-                ("min_n",),
-                f"Raise the suite's number of {unit}, or lower min_n.",
+                f"needs {fewest(gate):,} {unit}, {whose_fewest(gate)}, and the suite has {have:,}",
+                ("min_n",) if given else (),
+                f"Raise the suite's number of {unit}, or {'lower' if given else 'give a lower'} "
+                "min_n.",
             )
     for need in needs(policy, spreads, sizes):
         found = policy.gate(need.gate)
@@ -138,7 +142,7 @@ def _needs(
         # min_n counts what there is, and `have` what that is worth.
         whole = None if sizes is None else held(gate, info, sizes)
         share = have / whole if have and whole else 1.0
-        least = max(least, math.ceil(gate.min_n * share))
+        least = max(least, math.ceil(fewest(gate) * share))
         yield Need(
             gate=gate.id,
             metric=gate.metric,

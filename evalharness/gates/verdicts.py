@@ -27,6 +27,7 @@ from evalharness.gates.baseline import StoredBaseline, refuse_incomparable
 from evalharness.gates.cases import Bench, Case
 from evalharness.gates.holm import levels
 from evalharness.gates.judgement import interval_of, two_sided
+from evalharness.gates.limits import fewest
 from evalharness.gates.overall import Decision, overall
 from evalharness.gates.policy_files import default_id
 from evalharness.gates.ratchet import Ratchet
@@ -232,6 +233,7 @@ def _result(case: Case, id: str, confidence: float, others: str) -> GateResult:
         reason=" ".join(text for text in texts if text),
         worst=estimate.worst,
         further_documents=judged.further,
+        min_n=None if REGISTRY[gate.metric].deterministic else fewest(gate),
         waiver=case.waiver,
         file=gate.file,
         line=gate.line,

@@ -108,5 +108,6 @@ for _kind, _more in (("prefill", {}), ("decode", _decode)):
         scopes=partial(_timed, _kind),
         scope_keys=(),
         records="timings",
+        min_n=8,  # as many prompts as the probe decodes
         **_more,
     )(partial(_ratio, _kind))

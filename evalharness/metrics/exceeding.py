@@ -79,6 +79,7 @@ def _register(
         worst=worst,
         share=True,
         rate=True,
+        min_n=2,  # exact however few
         spread=Spread(0.05),  # of a sound candidate one document in 400 is beyond it
         unit="fraction",
         direction="lower",

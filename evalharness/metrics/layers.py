@@ -73,6 +73,7 @@ for _error, _name, _what in (
     ("own_on_clean", "its own on clean input", "g(x) against f(x)"),
 ):
     _more: Any = {"identity": 0.0, "shift_invariant": False, "family": LAYER}
+    _more["min_n"] = 10  # a median has no tail to miss, and few windows are probed
     metric(
         metric_of(_error),
         f"Layer error, {_name}",

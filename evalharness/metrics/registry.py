@@ -87,6 +87,8 @@ class Metric:
     bounds : the values of ``bound``, one of which a scope names.
     instead : the metric to gate instead, where this one is a maximum: that grows with the sample.
     ungated : why a gate on it would mislead, and what to gate instead.
+    min_n : fewest documents or items that a verdict rests on, where a policy does not say: as many
+        as its interval takes to err no more than it says where documents are skewed.
     spread : what 4-bit weights do to a small model, on documents of a few hundred tokens; on the
         small side, since only what could never be decided is refused. None: no size is known.
     shown : where it stands out.
@@ -120,6 +122,7 @@ class Metric:
     bounds: tuple[str, ...] = ()
     instead: str = ""
     ungated: str = ""
+    min_n: int = 20
     spread: Spread | None = None
     shown: tuple[Place, ...] = ()
     mark: str = ""
@@ -127,6 +130,8 @@ class Metric:
     def __post_init__(self) -> None:
         if not _ID.match(self.id):
             raise ValueError(f"metric id {self.id!r} is malformed: expected words joined by dots")
+        if self.min_n < 2:
+            raise ValueError(f"{self.id}: min_n must be at least 2 (got {self.min_n})")
         if self.difference and self.identity != 0:
             raise ValueError(f"{self.id}: a difference is 0 for a model against itself")
 

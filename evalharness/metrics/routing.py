@@ -33,6 +33,7 @@ def routed(evidence: Evidence, layer: str) -> pd.DataFrame:
     scopes=router_scopes,
     scope_keys=("layer",),
     records="routing",
+    min_n=10,  # few windows are probed
 )
 def agreement(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     rows = routed(evidence, scope["layer"])

@@ -23,6 +23,7 @@ from evalharness.spec.estimate import Scope
 from evalharness.stats import Interval
 
 _NO_MEAN = "lm-eval's aggregate is not a mean over items"
+_LEAST = 10  # items: their scores are bounded, and what was not seen is in every interval
 
 
 def _rows(evidence: Evidence, scope: Scope) -> pd.DataFrame:
@@ -150,6 +151,7 @@ for _side in ("reference", "candidate"):
         scope_keys=GROUP_KEYS,
         records="items",
         totals=partial(_totals, partial(_scores, _side)),
+        min_n=_LEAST,
         keys=_keys,
     )(partial(_score, _side))
 
@@ -162,6 +164,7 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     "Task score shift",
     family=TASK,
     spread=Spread(math.sqrt(0.05)),  # 5% of the items flip
+    min_n=_LEAST,
     signed=True,
     shown=("proposal",),
     unit="as the task",
@@ -221,6 +224,7 @@ def _worst_task(rows: pd.DataFrame, moved: Any) -> str | None:
     family=TASK,
     rate=True,
     spread=Spread(math.sqrt(0.05 * 0.95), value=0.05),
+    min_n=_LEAST,
     unit="fraction",
     direction="lower",
     identity=0.0,

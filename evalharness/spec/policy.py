@@ -82,7 +82,8 @@ class Settings(Spec):
     min_n: int | None = Field(
         default=None,
         ge=2,
-        description="Fewest documents (or items) a verdict may rest on. Default: 2.",
+        description="Fewest documents (or items) a verdict may rest on. Default: the metric's own, "
+        "as `evalharness plan` shows it.",
     )
     on_missing: OnMissing | None = Field(
         default=None, description="Verdict when the run did not measure the metric. Default: fail."
@@ -222,7 +223,7 @@ class Gate:
     unless: Unless | None
     decide: Decide
     severity: Severity
-    min_n: int
+    min_n: int | None  # None: the metric's own
     on_missing: OnMissing
     on_inconclusive: Blocks
     on_anomalous: Blocks

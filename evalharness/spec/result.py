@@ -44,6 +44,7 @@ class GateResult(Part):
     reason: str = ""  # one or two plain sentences: measured, limit, worst offender, what to do
     worst: str | None = None
     further_documents: int | None = None
+    min_n: int | None = None  # documents or items it had to rest on; null of what is counted
     waiver: str | None = None
     file: str | None = None
     line: int | None = None

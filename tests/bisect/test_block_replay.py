@@ -68,7 +68,7 @@ def policy(tmp_path: Any, error: str | None) -> Policy:
 
     file = tmp_path / f"{error}.yaml"
     gate = f'  - {{metric: layer.error.{error}, scope: {{layer: "model.layers.*"}}, max: 9}}\n'
-    text = "version: 1\nname: p\ngates:\n  - {metric: kl.mean, max: 1000}\n"
+    text = "version: 1\nname: p\ndefaults: {min_n: 2}\ngates:\n  - {metric: kl.mean, max: 1000}\n"
     file.write_text(text + (gate if error else ""))
     return load_policy(file)
 
@@ -117,7 +117,7 @@ def test_a_set_is_given_up_once_it_would_fail_even_with_the_rest_as_good_as_befo
     pairs = [p for p in match(a.model, b.model)[0] if p.kind == "linear"]
     names = [p.name for p in pairs]
     (tmp_path / "p.yaml").write_text(
-        "version: 1\nname: p\ngates:\n  - {metric: kl.mean, max: 0.000001}\n"
+        "version: 1\nname: p\ngates:\n  - {metric: kl.mean, max: 0.000001, min_n: 2}\n"
     )
     trials = Trials(
         a,

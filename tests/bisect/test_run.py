@@ -38,7 +38,7 @@ def test_a_bitsandbytes_candidate_is_repaired_through_its_skip_list(
         "from: base.yaml\nname: nf4\nquantization: {method: bitsandbytes, load_in_4bit: true}\n"
     )
     (project / "gates.yaml").write_text(
-        "version: 1\nname: tiny\ngates:\n  - {metric: kl.mean, max: 0.02}\n"
+        "version: 1\nname: tiny\ndefaults: {min_n: 2}\ngates:\n  - {metric: kl.mean, max: 0.02}\n"
     )
     compared(project)
     repair = bisect(project / "run")
@@ -61,7 +61,8 @@ def run(project: Path) -> Callable[..., Path]:
             f"simulate: {{weights: {{bits: {bits}, granularity: channel, symmetric: true}}}}\n"
         )
         (project / "gates.yaml").write_text(
-            f"version: 1\nname: tiny\ngates:\n  - {{metric: kl.mean, max: {limit}}}\n{extra}"
+            f"version: 1\nname: tiny\ndefaults: {{min_n: 2}}\n"
+            f"gates:\n  - {{metric: kl.mean, max: {limit}}}\n{extra}"
         )
         compared(project)
         return project / "run"
@@ -245,7 +246,7 @@ def test_a_student_of_other_widths_cannot_be_repaired(
         f"version: 1\nname: student\nmodel: {{path: {narrow}, dtype: float32, device: cpu}}\n"
     )
     (project / "text.yaml").write_text(
-        "version: 1\nname: text\ngates:\n  - {metric: kl.mean, max: 0.001}\n"
+        "version: 1\nname: text\ndefaults: {min_n: 2}\ngates:\n  - {metric: kl.mean, max: 0.001}\n"
     )
     suite = (project / "suite.yaml").read_text().replace("probes: [layers]\nlayers:", "# layers:")
     (project / "plain.yaml").write_text(suite)

@@ -27,8 +27,8 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run that fails its policy and passes ``loose.yaml``, on a disk that is not written."""
-    (tmp_path / "p.yaml").write_text("gates: [{metric: top1.agreement, min: 99%}]\n")
-    (tmp_path / "loose.yaml").write_text("gates: [{metric: top1.agreement, min: 1%}]\n")
+    (tmp_path / "p.yaml").write_text("gates: [{metric: top1.agreement, min: 99%, min_n: 2}]\n")
+    (tmp_path / "loose.yaml").write_text("gates: [{metric: top1.agreement, min: 1%, min_n: 2}]\n")
     made = measured(Pair(0.4, blocks=1, documents=12, items=0.02))
     kept = Run.create(tmp_path / "run", {**made.manifest, "token_stream": "x", "tokenizers": ["y"]})
     kept.write_block("00000", {k: t for k, t in made.tables.items() if k != "items"})

@@ -53,8 +53,9 @@ def project(folder: Path) -> None:
         "base": f"name: base\nmodel: {{path: {folder}/model, dtype: float32, device: cpu}}\n",
         "suite": f"name: tiny\ncorpora: [{{name: texts, path: {folder}/texts.jsonl}}]\n"
         "window: {tokens: 32}\nprobes: [layers]\nlayers: {windows: 4}\nbatch_size: 3\n",
-        "gates": "gates: [{metric: kl.mean, max: 0.15}, {metric: top1.agreement, min: 1%}]\n",
-        "other": "gates: [{metric: kl.mean, max: 100}]\n",
+        "gates": "defaults: {min_n: 2}\n"
+        "gates: [{metric: kl.mean, max: 0.15}, {metric: top1.agreement, min: 1%}]\n",
+        "other": "defaults: {min_n: 2}\ngates: [{metric: kl.mean, max: 100}]\n",
     }
     for bits in (2, 4):
         files[f"int{bits}"] = (

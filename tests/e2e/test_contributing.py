@@ -77,10 +77,11 @@ def compared(installed: Path, tiny: Callable[..., Path], tmp_path_factory: Any) 
             "hidden_norm": {"windows": 6},
         },
         "policy": {
+            "defaults": {"min_n": 6},
             "gates": [
                 {"metric": "surprise.rate", "max": 0.9},
                 {"metric": "hidden.norm.shift", "max": 5},
-            ]
+            ],
         },
     }
     for name, data in files.items():

@@ -25,6 +25,7 @@ def test_a_failure_is_explained_from_rule_to_next_step() -> None:
         "Asked:     kl.mean at most 0.05 nats/token (gates/p.yaml:2)\n"
         "Measured:  0.08 nats/token, between 0.07 and 0.09: each end is a bound at 0.95 "
         "confidence\n"
+        "At least:  20 documents or items, kl.mean's own minimum\n"
         "Verdict:   the whole interval is above the limit: even its near end (0.07) breaks it.\n"
         "Worst:     token at wiki/7 position 12 (3.1)\n"
         "In full:   kl.mean is 0.08 [0.07, 0.09]; outside the limit: at most 0.05. Worst: token at "

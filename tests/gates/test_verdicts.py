@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from evalharness.errors import InputError
 from evalharness.gates import refuse_noise
+from evalharness.metrics import REGISTRY
 from evalharness.spec.estimate import Estimate
 from tests.gates.fakes import decided, estimate, gate, only, policy
 
@@ -141,10 +144,10 @@ def test_a_model_against_itself_passes_every_gate() -> None:
         ),
         (
             estimate("kl.mean", 0.01, reason="only one document", clusters=1),
-            "it rests on 1 of the 2 documents or items it takes (only",
+            "it rests on 1 of the 20 documents or items it takes, kl.mean's own minimum (only",
         ),
-        (estimate("kl.mean", 0.01, 0.01, 0.01, clusters=1), "it rests on 1 of the 2 docum"),
-        (estimate("kl.mean", 0.0, 0.0, 0.0, clusters=0), "it rests on 0 of the 2 docum"),
+        (estimate("kl.mean", 0.01, 0.01, 0.01, clusters=1), "it rests on 1 of the 20 docum"),
+        (estimate("kl.mean", 0.0, 0.0, 0.0, clusters=0), "it rests on 0 of the 20 docum"),
         (estimate("kl.mean", 0.01, reason="too few carry it"), "it has no interval (too few carry"),
     ],
 )
@@ -164,6 +167,52 @@ def test_a_nan_that_slips_through_is_inconclusive(field: str) -> None:
     good = estimate("kl.mean", 0.01, 0.01, 0.01)
     bad = good.model_copy(update={field: float("nan")})
     assert only("metric: kl.mean, max: 1", bad).verdict == "INCONCLUSIVE"
+
+
+@pytest.mark.parametrize(
+    ("rule", "clusters", "verdict"),
+    [
+        ("metric: kl.mean, max: 0.05", 19, "INCONCLUSIVE"),
+        ("metric: kl.mean, max: 0.05", 20, "PASS"),
+        ("metric: kl.mean, max: 0.05, min_n: 5", 5, "PASS"),
+        ("metric: kl.mean, max: 0.05, min_n: 21", 20, "INCONCLUSIVE"),
+        ("metric: task.score.shift, max: 0.05, min: -1", 9, "INCONCLUSIVE"),
+        ("metric: task.score.shift, max: 0.05, min: -1", 10, "PASS"),
+        ('metric: kl.exceed_rate, scope: {bound: "0.2"}, max: 0.05', 2, "PASS"),
+    ],
+)
+def test_a_metric_has_its_own_least_number_unless_the_policy_has(
+    rule: str, clusters: int, verdict: str
+) -> None:
+    """And the result says which number it was."""
+    metric = rule.split(",")[0].removeprefix("metric: ")
+    scope = {"bound": "0.2"} if "bound" in rule else {}
+    one = estimate(metric, 0.01, 0.005, 0.02, clusters=clusters, scope=scope)
+    result = only(rule, one)
+    given = re.search(r"min_n: (\d+)", rule)
+    least = int(given[1]) if given else REGISTRY[metric].min_n
+    assert (result.verdict, result.min_n) == (verdict, least)
+    if verdict == "INCONCLUSIVE":
+        whose = "the policy's min_n" if given else f"{metric}'s own minimum"
+        assert f"it rests on {clusters} of the {least} documents or items it takes" in result.reason
+        assert whose in result.reason
+
+
+def test_what_earns_a_looser_limit_has_its_own_least_number_too() -> None:
+    """A trade-off is not earned on two documents."""
+    shift = estimate("nll.shift", 0.03, 0.02, 0.04, confidence=0.9)
+    rule = "metric: nll.shift, max: 0.01, unless: {max: 0.1, any: [{metric: kl.mean, max: 0.5}]}"
+    found = [
+        only(rule, shift, estimate("kl.mean", 0.1, 0.1, 0.1, clusters=n)).verdict for n in (2, 20)
+    ]
+    assert found == ["INCONCLUSIVE", "PASS"]
+
+
+def test_what_is_counted_has_no_least_number() -> None:
+    """Bytes are not sampled."""
+    one = estimate("memory.weights.ratio", 0.5, 0.5, 0.5, clusters=1)
+    result = only("metric: memory.weights.ratio, max: 1", one)
+    assert (result.verdict, result.min_n) == ("PASS", None)
 
 
 def test_fewer_documents_than_min_n_are_inconclusive_either_way() -> None:

@@ -22,7 +22,8 @@ from evalharness.spec.yamlfile import parse_yaml
 from tests.conftest import TEXT, tiny_tokenizer
 from tests.synthetic.pair import Pair, run
 
-RULES = "version: 1\nname: n\ngates: [{metric: kl.mean, max: 1, on_missing: inconclusive}]\n"
+GATE = "{metric: kl.mean, max: 1, min_n: 2, on_missing: inconclusive}"
+RULES = f"version: 1\nname: n\ngates: [{GATE}]\n"
 
 
 def test_the_same_weights_under_another_configuration_are_another_model(

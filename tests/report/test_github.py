@@ -64,7 +64,7 @@ def test_anomalies_are_errors_where_the_run_is_anomalous(result: Callable[..., R
 
 def test_a_clean_pass_says_nothing(result: Callable[..., Result]) -> None:
     """No annotation without a reason."""
-    rules = "version: 1\ngates: [{metric: kl.mean, max: 1}]\n"
+    rules = "version: 1\ngates: [{metric: kl.mean, max: 1, min_n: 2}]\n"
     assert github_annotations(result(rules=rules, warnings=False)) == []
 
 

@@ -73,6 +73,7 @@ def test_a_kl_near_rounding_names_the_gates_that_decide() -> None:
 
 RULES = """\
 version: 1
+defaults: {min_n: 2}
 gates:
   - {id: spread, metric: kl.mean, max: 1}
   - {id: also, metric: top1.agreement, min: 1%}

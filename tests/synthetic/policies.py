@@ -25,6 +25,7 @@ gates:
   - {{id: fail-waived, {far}}}
   - {{id: pass-waived, metric: kl.mean, max: 1.5}}
   - {{id: missing, metric: latency.decode.ratio, max: 1}}
+defaults: {{min_n: 2}}
 waivers:
   - {{gate: fail-waived, reason: known outlier, expires: {EXPIRES}}}
   - {{gate: pass-waived, reason: known outlier, expires: {EXPIRES}}}

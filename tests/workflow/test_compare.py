@@ -124,7 +124,8 @@ def test_a_gate_may_be_on_the_divergence_where_a_task_is_scored(project: Path) -
     suite = project / "suite.yaml"
     suite.write_text(suite.read_text() + f"tasks:\n  - {{path: {task}}}\n")
     (project / "gates.yaml").write_text(
-        'version: 1\ngates:\n  - {id: drift, metric: kl.mean, scope: {task: "cho*"}, max: 1.0e-6}\n'
+        "version: 1\ndefaults: {min_n: 2}\ngates:\n"
+        '  - {id: drift, metric: kl.mean, scope: {task: "cho*"}, max: 1.0e-6}\n'
     )
     result, run = compare(job(project))
     (gate,) = result.gates
@@ -146,7 +147,7 @@ def test_bits_per_byte_runs_across_tokenizers(project: Path, tiny: Any) -> None:
     text = suite.read_text().replace("probes: [layers]\nlayers: {windows: 4}\n", "")
     suite.write_text(text + "tokenizers: different\n")
     (project / "gates.yaml").write_text(
-        "version: 1\ngates:\n  - {metric: bits_per_byte.shift, max: 100}\n"
+        "version: 1\ndefaults: {min_n: 2}\ngates:\n  - {metric: bits_per_byte.shift, max: 100}\n"
     )
     result, _ = compare(job(project, candidate="big.yaml"))
     ids = {m.id for m in result.metrics}
@@ -179,6 +180,7 @@ def test_attributes_are_slices_with_gates_of_their_own(project: Path) -> None:
     text = suite.read_text().replace('- {name: odd, where: {kind: "odd"}}', "- {by: kind}")
     suite.write_text(text + "noise_floor: {dtype: bfloat16}\n")
     (project / "gates.yaml").write_text(
+        "defaults: {min_n: 2}\n"
         "gates:\n  - {metric: nll.shift, scope: {slice: 'kind=*'}, max: 9, each: true}\n"
         "  - {metric: layer.error.total, scope: {layer: 'model.layers.0', slice: kind=odd}, "
         "max: 9}\n"
@@ -199,7 +201,9 @@ def test_attributes_are_slices_with_gates_of_their_own(project: Path) -> None:
 def test_a_claim_of_compression_that_changes_nothing_is_anomalous(project: Path) -> None:
     """The same weights are no anomaly; that somebody calls them 4 bits is."""
     (project / "claims.yaml").write_text("from: base.yaml\nname: x\nmanifest: {bits: 4}\n")
-    (project / "gates.yaml").write_text("gates: [{metric: kl.mean, max: 1}]\n")
+    (project / "gates.yaml").write_text(
+        "defaults: {min_n: 2}\ngates: [{metric: kl.mean, max: 1}]\n"
+    )
     result, _ = compare(job(project, candidate="claims.yaml"))
     assert (result.verdict, result.exit_code) == ("ANOMALOUS", 3)
     assert [a.kind for a in result.anomalies] == ["no_divergence"]
@@ -211,7 +215,9 @@ def test_runs_are_comparable_when_the_same_tokens_were_scored_in_the_same_window
     """Hashes come from what was recorded: another window, or fewer documents, is other data."""
     from evalharness.results.judge import identity
 
-    (project / "gates.yaml").write_text("gates: [{metric: kl.mean, max: 1}]\n")
+    (project / "gates.yaml").write_text(
+        "defaults: {min_n: 2}\ngates: [{metric: kl.mean, max: 1}]\n"
+    )
     first = identity(compare(job(project, "one"))[1])
     assert identity(compare(job(project, "two"))[1]) == first
     fewer = identity(compare(job(project, "three", limit=9))[1])

@@ -132,7 +132,9 @@ def test_a_finished_run_among_several_is_of_its_inputs_too(project: Path) -> Non
     folder, jobs = planned(out=project / "runs")
     (first,), _ = compare_many(folder, jobs, Progress())
     assert first.exit_code == 1
-    (project / "gates.yaml").write_text("version: 1\ngates:\n  - {metric: kl.mean, max: 1000}\n")
+    (project / "gates.yaml").write_text(
+        "version: 1\ndefaults: {min_n: 2}\ngates:\n  - {metric: kl.mean, max: 1000}\n"
+    )
     (second,), _ = compare_many(*planned(resume=folder), Progress())
     assert second.exit_code == 0
     replaced(project / "texts.jsonl", "Pack my box", "Pack no box")

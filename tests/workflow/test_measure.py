@@ -36,7 +36,7 @@ def test_every_kind_of_layer_error_reaches_the_result_and_a_gate(
         suite.read_text().replace("{windows: 4}", f"{{windows: 40, errors: {errors}}}")
     )
     (project / "gates.yaml").write_text(
-        "version: 1\ngates:\n  - metric: layer.error.own_on_clean\n"
+        "version: 1\ndefaults: {min_n: 2}\ngates:\n  - metric: layer.error.own_on_clean\n"
         '    scope: {layer: "model.layers.*"}\n    max: 5\n'
     )
     result, _ = compared(project)

@@ -32,7 +32,9 @@ def planned(project: Path, tiny: Any, texts: list[str]) -> Any:
     suite = project / "suite.yaml"
     text = suite.read_text().replace("[layers]\nlayers: {windows: 4}", "[latency]")
     suite.write_text(text + "tokenizers: different\n")
-    (project / "gates.yaml").write_text("gates:\n  - {metric: bits_per_byte.shift, max: 100}\n")
+    (project / "gates.yaml").write_text(
+        "gates: [{metric: bits_per_byte.shift, max: 100, min_n: 2}]\n"
+    )
     return job(project, candidate="words.yaml")
 
 
@@ -80,7 +82,7 @@ def test_a_candidate_that_shipped_without_its_bos_is_anomalous(project: Path, ti
     (project / "texts.jsonl").write_text(text)
     suite = project / "suite.yaml"
     suite.write_text(suite.read_text().replace("probes: [layers]\nlayers: {windows: 4}\n", ""))
-    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.mean, max: 1}\n")
+    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.mean, max: 1, min_n: 2}\n")
     plan = job(project, candidate="bare.yaml")
     said = (
         "by the tokenizer of bare, which is not that of base, no BOS comes before a text, where "

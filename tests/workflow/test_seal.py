@@ -26,7 +26,9 @@ def test_gating_again_gives_the_same_result(project: Path) -> None:
     """And another policy another verdict."""
     before, run = compare(job(project))
     policy = project / "loose.yaml"
-    policy.write_text("version: 1\ngates:\n  - {metric: kl.mean, max: 1000}\n")
+    policy.write_text(
+        "version: 1\ndefaults: {min_n: 2}\ngates:\n  - {metric: kl.mean, max: 1000}\n"
+    )
     code, out, _ = cli("gate", run.path, "--gates", policy, "--format", "json")
     assert (code, json.loads(out)["verdict"]) == (0, "PASS")
     code, out, _ = cli("gate", run.path, "--gates", project / "gates.yaml", "--format", "json")
@@ -49,6 +51,7 @@ def test_a_run_moved_away_from_its_policies_is_judged_as_before(project: Path) -
     assert cli("baseline", "save", first.path, "--to", stored)[0] == 0
     (project / "own.yaml").write_text(
         "extends: gates.yaml\nbaseline: stored.json\n"
+        "defaults: {min_n: 2}\n"
         "gates: [{metric: top1.agreement, min: -0.01, relative_to: baseline, decide: not-worse}]\n"
     )
     before, run = compare(job(project, gates=project / "own.yaml"))

@@ -40,7 +40,9 @@ def _many_documents(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         f"name: many\ncorpora:\n  - {{name: texts, path: {project / 'texts.jsonl'}}}\n"
         "window: {tokens: 32}\n"
     )
-    (project / "gates.yaml").write_text("gates:\n  - {metric: top1.agreement, min: 99.9%}\n")
+    (project / "gates.yaml").write_text(
+        "defaults: {min_n: 2}\ngates:\n  - {metric: top1.agreement, min: 99.9%}\n"
+    )
 
 
 def test_stopping_early_measures_less_and_says_so(
@@ -75,6 +77,7 @@ def test_a_slice_that_no_document_is_in_yet_stops_nothing(project: Path) -> None
     rows = [{**r, "kind": "rare" if r["id"] in last else "x"} for r in rows]
     _with_kinds(project, rows)
     (project / "gates.yaml").write_text(
+        "defaults: {min_n: 2}\n"
         "gates:\n  - {metric: nll.shift, scope: {slice: kind=rare}, max: 9, severity: warn}\n"
         "  - {metric: nll.shift, max: 9}\n"
     )
@@ -124,7 +127,9 @@ def test_undecided_looks_measure_everything(
 ) -> None:
     """Too few tokens for a p99.9: five looks, the last at all documents, nothing left out."""
     _many_documents(project, monkeypatch)
-    (project / "gates.yaml").write_text("gates:\n  - {metric: kl.p999, max: 1000}\n")
+    (project / "gates.yaml").write_text(
+        "defaults: {min_n: 2}\ngates:\n  - {metric: kl.p999, max: 1000}\n"
+    )
     result, run = compare(job(project, looks=5))
     taken = run.manifest["stop_early"]["taken"]
     assert (len(taken), taken[-1]) == (5, 1.0)

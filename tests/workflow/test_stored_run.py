@@ -21,7 +21,7 @@ def test_the_next_candidate_is_judged_by_its_differences(project: Path) -> None:
     assert cli("baseline", "save", first.path, "--to", stored)[0] == 0
     assert stored.stat().st_size < 200_000
     (project / "next.yaml").write_text(
-        "baseline: stored.json\ngates:\n"
+        "baseline: stored.json\ndefaults: {min_n: 2}\ngates:\n"
         "  - {metric: kl.mean, max: 1%, relative_to: baseline}\n"
         "  - {metric: perplexity.ratio, max: 0.01, relative_to: baseline}\n"
     )

@@ -20,7 +20,18 @@ def render(r: Result) -> str:
         folded=folded,
         remarks=remarks(r),
         waivers=waivers(r),
+        fewest=fewest(r),
     )
+
+
+def fewest(result: Result) -> str:
+    """Say how many documents or items a verdict had to rest on, and of which metrics."""
+    found: dict[int, list[str]] = {}
+    for gate in result.gates:
+        names = found.setdefault(gate.min_n, []) if gate.min_n is not None else []
+        if gate.metric not in names:
+            names.append(gate.metric)
+    return "; ".join(f"{least} ({', '.join(found[least])})" for least in sorted(found))
 
 
 def waivers(result: Result) -> list[Waiver]:
