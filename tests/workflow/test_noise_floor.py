@@ -115,9 +115,9 @@ def test_one_document_gives_a_signed_metric_no_floor_and_its_gates_no_pass(
     assert "nll.shift" not in found.values
     assert any("nll.shift" in note and "one document" in note for note in found.notes)
     unknown = estimates(synthetic(damage=0.0))
-    assert decide(gate("metric: nll.shift, max: 0.5"), unknown).verdict == "PASS"
+    assert decide(gate("metric: nll.shift, max: 0.5, min_n: 2"), unknown).verdict == "PASS"
     unknown.noise_missing = found.missing
-    result = decide(gate("metric: nll.shift, max: 0.5"), unknown)
+    result = decide(gate("metric: nll.shift, max: 0.5, min_n: 2"), unknown)
     assert result.verdict == "INCONCLUSIVE"
     assert "its noise floor was not measured" in result.gates[0].reason
 
