@@ -206,6 +206,7 @@ def facts_of(run: Run, suite: Suite) -> Manifest:
     return {
         "suite": suite.model_dump(mode="json"),
         "noise_floor": run.manifest.get("noise_floor") or {},
+        "noise_floor_missing": run.manifest.get("noise_floor_missing") or {},
         "matching": run.manifest.get("matching"),
         "slices": run.manifest.get("slices") or [],
         "same_text": run.manifest.get("same_text") or [],

@@ -207,9 +207,7 @@ def plan_shared(
     notes += check_slices(chosen, texts, suite_file, limited=limit is not None)
     baseline_of(policy)  # refused now, where it is missing or of a newer version
     spreads = _spreads(policy, plan_from)
-    if family > 1:
-        check_family(policy, family)
-    check_resolvable(stricter(policy, family), sizes(chosen, texts, tasks), spreads)
+    _check_sizes(policy, family, sizes(chosen, texts, tasks), spreads)
     if stop_early:
         notes += unwatched(policy)
     return Shared(
@@ -225,6 +223,28 @@ def plan_shared(
         spreads=spreads,
         family=family,
     )
+
+
+def _check_sizes(
+    policy: Policy, family: int, have: Sizes, spreads: Mapping[str, Spread] | None
+) -> None:
+    """Raise `InputError` for what the suite is too small for, or so many candidates too many."""
+    if family > 1:
+        check_family(policy, family)
+    asked = stricter(policy, family)
+    try:
+        check_resolvable(asked, have, spreads)
+    except InputError as error:
+        if family == 1:
+            raise
+        why = f"--family-wise asks each of {family} candidates for {asked.confidence:.6g}."
+        raise InputError(
+            error.message,
+            path=error.path,
+            line=error.line,
+            key=error.key,
+            remedy=f"{error.remedy or ''} {why}".strip(),
+        ) from None
 
 
 def calibration_of(candidate: ModelSpec, suite: Suite) -> list[Text]:

@@ -256,3 +256,14 @@ def test_the_verdicts_are_held_against_the_number_of_candidates(several: Path) -
     found = json.loads(printed.stdout)
     assert found["deciding"] == "own"
     assert [r["verdict"] for r in found["results"]] == [c["verdict"] for c in found["claims"]]
+
+
+def test_what_corrected_verdicts_take_is_asked_before_anything_is_measured(several: Path) -> None:
+    """A suite that decides one candidate may be too small for three."""
+    gates = several / "gates.yaml"
+    gates.write_text("gates: [{metric: nll.exceed_rate, scope: {bound: '1'}, max: 25%}]\n")
+    names = ("candidate", "int8", "copy")
+    assert planned(several, *names)[1][0].deciding.confidence == 0.95
+    with pytest.raises(InputError, match="asks each of 3 candidates"):
+        planned(several, *names, family_wise=True)
+    assert not (several / "runs").exists()
