@@ -130,5 +130,5 @@ def one_of(candidates: int, policy: Policy) -> str:
     """What a run says of itself that was made beside others."""
     return (
         f"one of {candidates} candidates compared together: {chance(candidates, policy)}; "
-        "combined.html beside this run has the verdicts corrected for that"
+        "combined.html in the directory above has the verdicts corrected for that"
     )
