@@ -8,7 +8,15 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from simulated import kl_tokens, layer_histograms, lengths, nll_totals, passages, predictions
+from simulated import (
+    kl_tokens,
+    layer_histograms,
+    lengths,
+    nll_totals,
+    passages,
+    predictions,
+    timings,
+)
 
 from evalharness.stats import (
     Interval,
@@ -21,6 +29,7 @@ from evalharness.stats import (
     ece_shift,
     histogram_quantile_bootstrap,
     positive_mean_t,
+    process_ratio_t,
     quantile_bootstrap,
     rate_t,
     rms_t,
@@ -264,6 +273,30 @@ def calibration(times: int) -> Iterator[Case]:
             )
 
 
+def latency(times: int) -> Iterator[Case]:
+    for processes in (3, 5, 10):
+
+        def by_process(draw: Any, r: int) -> float | None:
+            cand, ref = (seconds.sum(1) for seconds in draw)
+            return high(process_ratio_t(cand, ref, CONFIDENCE))
+
+        def by_batch(draw: Any, r: int) -> float | None:
+            cand, ref = (np.rint(1e9 * seconds[0]) for seconds in draw)
+            return high(cluster_skew_t(cand, ref, CONFIDENCE))
+
+        yield (
+            f"latency ratio 1, {processes} processes",
+            1.0,
+            lambda rng, p=processes: timings(rng, p, 1.0),
+            times,
+            [
+                ("t over processes", True, by_process),
+                ("batches of one process", False, by_batch),
+                ("point estimate", False, lambda d, r: float(d[0].sum() / d[1].sum())),
+            ],
+        )
+
+
 FAMILIES = (
     nll,
     nll_of_skewed_documents,
@@ -276,6 +309,7 @@ FAMILIES = (
     task_drop_by_passage,
     beyond_a_bound,
     calibration,
+    latency,
 )
 
 

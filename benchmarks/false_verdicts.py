@@ -26,6 +26,9 @@ O'Brien-Fleming looks of `--looks 5`, with the confidence sequence of `--stop-ea
 tenth document, and by naive peeking. How clear a case is counts in standard errors at all
 documents.
 
+Latency is that of a machine that drifts while processes come and go: one process whose batches are
+taken for independent stands beside the interval over processes.
+
 Groups of tasks (`task_groups.py`): 57 tasks of 10,090 items, gated at -1pp with no loss and at the
 limit, and gates/recommended.yaml on items of the sizes of suites/standard.yaml.
 

@@ -1,10 +1,12 @@
-"""Documents, tokens, items and layers drawn from populations whose true value is known."""
+"""Documents, tokens, items, layers and times drawn from populations whose true value is known."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+
+from evalharness.probes.decoding import turns
 
 
 def lengths(rng: np.random.Generator, documents: int, mean: float = 1000) -> Any:
@@ -53,3 +55,32 @@ def passages(rng: np.random.Generator, clusters: int, change: float) -> Any:
     n = np.full(clusters, 5)
     worse = rng.beta(0.5 * (0.05 + change), 0.5 * (0.95 - change), clusters)
     return rng.binomial(n, worse) - rng.binomial(n, 0.05), n
+
+
+def timings(rng: np.random.Generator, processes: int, ratio: float, batches: int = 21) -> Any:
+    """Seconds (P, B) of both sides on a machine that drifts, the candidate ``ratio`` as slow.
+
+    Each side of a process is off by 1% of its own, in one of twenty by 5% more, and what was loaded
+    first is half a percent faster. While it is timed the machine slows by up to a fifth, wanders by
+    .2% a turn, and now and then something else takes the core. Turns are in the order of
+    `probes.decoding.turns`.
+    """
+    own = np.exp(0.01 * rng.standard_normal((processes, 2)))
+    own *= np.where(rng.random((processes, 2)) < 0.05, 1.05, 1.0)
+    own[np.arange(processes), np.arange(processes) % 2] /= 1.005
+    own[:, 1] *= ratio
+    count = 4 * batches
+    bent = np.linspace(0, 1, count) ** rng.choice([0.5, 1, 2], (processes, 1))
+    drift = rng.uniform(0, 0.2, (processes, 1)) * bent
+    drift += 0.002 * rng.standard_normal((processes, count)).cumsum(1)
+    taken = np.where(rng.random(drift.shape) < 0.05, rng.exponential(0.1, drift.shape), 0)
+    seconds = np.exp(drift + 0.005 * rng.standard_normal(drift.shape)) * (1 + taken)
+    side = np.array(
+        [
+            [[name == "cand" for name in turns(b, p + 1)] for b in range(batches)]
+            for p in range(processes)
+        ]
+    ).reshape(processes, count)
+    by_turn = (seconds * np.where(side, own[:, 1:], own[:, :1])).reshape(processes, batches, 4)
+    of_cand = side.reshape(processes, batches, 4)
+    return (by_turn * of_cand).sum(2), (by_turn * ~of_cand).sum(2)

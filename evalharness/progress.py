@@ -111,6 +111,11 @@ class Progress:
         """Say what a user should know of while the work goes on."""
         self._line(text)
 
+    def still(self, text: str) -> None:
+        """Say that a step goes on, where nothing moves to show it."""
+        if not self._live:
+            self._line(text)
+
     def detail(self, text: str) -> None:
         """Say what only ``-v`` asks for."""
         if self.verbose:

@@ -15,10 +15,12 @@ from evalharness.data import documents, repeats
 from evalharness.data.windows import cut, own_bos
 from evalharness.engines.registry import find_model
 from evalharness.errors import plural
+from evalharness.gates import fewest
 from evalharness.gates import needs as needs_of
+from evalharness.metrics import REGISTRY
 from evalharness.spec.visible_text import printable
 from evalharness.workflow.own_tokens import ANY_ID, check_own_tokens
-from evalharness.workflow.plan import sizes
+from evalharness.workflow.plan import sizes, timed_processes
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -37,6 +39,7 @@ def describe(jobs: Sequence[Job]) -> list[Table | str]:
     parts += ["", *_texts(jobs), *_tasks(first)]
     if first.suite.probes:
         parts.append(f"probes     {', '.join(first.suite.probes)}")
+        parts += _latency(jobs)
     parts += ["", *_memory(jobs), f"policy     {first.policy.path}", "", _gates(first)]
     parts += [f"warning: {w}" for w in first.warnings]
     return parts
@@ -110,6 +113,32 @@ def _asked(how: RecordedPrompts) -> str:
     return template + (", with a system message" if how["system"] else "")
 
 
+def _latency(jobs: Sequence[Job]) -> list[str]:
+    """How often the models are loaded again to be timed."""
+    from evalharness.engines.device_memory import gib
+    from evalharness.workflow.memory_plan import size
+
+    processes = timed_processes(jobs[0].suite)
+    if processes is None:
+        return []
+    lines = []
+    for job in jobs:
+        name = printable(job.candidate.name)
+        if job.candidate.simulate is not None:
+            lines.append(f"  latency  {name}: not measured, a simulated candidate runs dequantised")
+        elif processes == 1:
+            lines.append(f"  latency  {name}: within the run, which decides no gate")
+        else:
+            sides = [size(spec, job.device).weights for spec in (job.reference, job.candidate)]
+            known = [n for n in sides if n is not None]
+            read = f" ({gib(sum(known))} of weights)" if len(known) == len(sides) else ""
+            lines.append(
+                f"  latency  {name}: {processes} fresh processes at the end, each of which loads "
+                f"both models again{read}"
+            )
+    return lines
+
+
 def _memory(jobs: Sequence[Job]) -> list[str]:
     from evalharness.workflow.memory_plan import plan_memory
     from evalharness.workflow.positions import check_positions
@@ -135,6 +164,11 @@ def _gates(job: Job) -> Table:
             f"{sign} {limit}" for sign, limit in (("≤", gate.max), ("≥", gate.min)) if limit
         )
         needs = found.get(gate.id)
+        if REGISTRY[gate.metric].of_processes:
+            have = timed_processes(job.suite)
+            cells = ["0" if have is None else str(have), str(fewest(gate)), "", "processes"]
+            table.add_row(printable(gate.id), limits, *cells)
+            continue
         if not needs:
             table.add_row(
                 printable(gate.id), limits, "", "any", "", ""

@@ -71,8 +71,9 @@ def plan(
     permit(context, confined=confined)
     from rich.table import Table
 
-    from evalharness.gates import load_policy, spreads_from
+    from evalharness.gates import fewest, load_policy, spreads_from
     from evalharness.gates import needs as needs_of
+    from evalharness.metrics import REGISTRY
     from evalharness.run import assets
 
     policy = load_policy(assets.find("gates", gates))
@@ -88,6 +89,10 @@ def plan(
         to_pass = "never" if need.to_pass is None else f"{need.to_pass:,}"
         cells = (need.gate, f"{need.to_decide:,}", to_pass, need.unit, f"{need.spread.sd:.3g}")
         table.add_row(*map(printable, (*cells, need.spread.source)))
+    for gate in policy.gates:
+        if REGISTRY[gate.metric].of_processes:
+            least = str(fewest(gate))
+            table.add_row(printable(gate.id), least, "", "processes", "", "latency.processes")
     show(table)
 
 

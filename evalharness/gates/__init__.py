@@ -9,7 +9,8 @@ from evalharness.gates.baseline import (
 )
 from evalharness.gates.explanation import explain
 from evalharness.gates.family import check_family, stricter
-from evalharness.gates.limits import refuse_noise
+from evalharness.gates.fresh_processes import check_processes
+from evalharness.gates.limits import fewest, refuse_noise
 from evalharness.gates.overall import Decision
 from evalharness.gates.policy_check import check_layers, check_policy, load_policy, policy_from
 from evalharness.gates.resolvable import (
@@ -35,11 +36,13 @@ __all__ = [
     "check_family",
     "check_layers",
     "check_policy",
+    "check_processes",
     "check_resolvable",
     "collect",
     "decide",
     "expired_waivers",
     "explain",
+    "fewest",
     "find_anomalies",
     "load_baseline",
     "load_policy",

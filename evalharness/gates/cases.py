@@ -19,7 +19,7 @@ from evalharness.gates.judgement import (
     strictest,
     two_sided,
 )
-from evalharness.gates.limits import Side, Threshold, check_noise, threshold
+from evalharness.gates.limits import Side, Threshold, about, check_noise, threshold
 from evalharness.gates.ratchet import Ratchet
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
@@ -263,7 +263,7 @@ class Bench:
 
     def _condition(self, gate: Gate, condition: Condition, index: int) -> Iterator[Judgement]:
         key = ("unless", "any", index, "scope")
-        plain = replace(gate, metric=condition.metric, unless=None, decide="confident")
+        plain = replace(about(gate, condition.metric), unless=None, decide="confident")
         info = REGISTRY[condition.metric]
         limits = [Threshold.at(s, lim.number) for s, lim in _sides(condition.max, condition.min)]
         for scope in self._scopes(gate, condition.metric, condition.scope, key):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from evalharness.gates.limits import whose_fewest
+from evalharness.gates.limits import counted, whose_fewest
 from evalharness.gates.scopes import label
 from evalharness.gates.wording import more, numbers
 from evalharness.spec.policy import Gate, Policy
@@ -18,7 +18,7 @@ def explain(gate: GateResult, policy: Policy) -> str:
         return "\n".join([*lines, f"In full:   {gate.reason}"])
     lines += [f"Asked:     {_asked(gate, rule)}", f"Measured:  {_measured(gate)}"]
     if gate.min_n is not None:
-        lines.append(f"At least:  {gate.min_n} documents or items, {whose_fewest(rule)}")
+        lines.append(f"At least:  {gate.min_n} {counted(rule)}, {whose_fewest(rule)}")
     lines += [f"Verdict:   {_why(gate, rule)}"]
     if gate.worst and gate.verdict != "PASS":
         lines.append(f"Worst:     {gate.worst}")
@@ -92,5 +92,5 @@ def _advice(gate: GateResult) -> str:
     if gate.verdict == "FAIL":
         return "look at the worst offender; `evalharness show RUN` has the rest."
     if gate.further_documents:
-        return f"measure about {more(gate.further_documents)}."
+        return f"measure about {more(gate.further_documents, gate.metric)}."
     return "measure more documents or items, or move the limit away from what is measured."

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evalharness.gates.limits import Threshold, fewest, whose_fewest
+from evalharness.gates.limits import Threshold, counted, fewest, whose_fewest
 from evalharness.spec.estimate import Estimate, Verdict
 from evalharness.spec.policy import Gate
 from evalharness.stats.interval import Interval
@@ -81,7 +81,7 @@ def judge_case(
     least = fewest(gate)
     if estimate.clusters < least:
         few = _because(
-            f"it rests on {estimate.clusters} of the {least} documents or items it takes, "
+            f"it rests on {estimate.clusters} of the {least} {counted(gate)} it takes, "
             f"{whose_fewest(gate)}",
             estimate.reason,
         )

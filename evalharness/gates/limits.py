@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from evalharness.gates.suffix import own_value
@@ -53,13 +53,34 @@ class Threshold:
 
 
 def fewest(gate: Gate) -> int:
-    """How many documents or items a verdict of ``gate`` must rest on: its own, or its metric's."""
-    return REGISTRY[gate.metric].min_n if gate.min_n is None else gate.min_n
+    """How many documents or items a verdict of ``gate`` must rest on: its own, or its metric's.
+
+    What a policy asks of all its gates is a number of documents. Of processes there are at least as
+    many as the metric says, and more where the gate itself asks for them.
+    """
+    metric = REGISTRY[gate.metric]
+    if not metric.of_processes:
+        return metric.min_n if gate.min_n is None else gate.min_n
+    return max(metric.min_n, gate.min_n or 0) if "min_n" in gate.places else metric.min_n
+
+
+def counted(gate: Gate) -> str:
+    """What those are."""
+    return "fresh processes" if REGISTRY[gate.metric].of_processes else "documents or items"
 
 
 def whose_fewest(gate: Gate) -> str:
     """Who says so, in words."""
-    return f"{gate.metric}'s own minimum" if gate.min_n is None else "the policy's min_n"
+    own = gate.min_n is None or (REGISTRY[gate.metric].of_processes and fewest(gate) != gate.min_n)
+    return f"{gate.metric}'s own minimum" if own else "the policy's min_n"
+
+
+def about(gate: Gate, metric: str) -> Gate:
+    """``gate`` with another metric in place of its own, as a condition of it is decided."""
+    places = gate.places
+    if REGISTRY[metric].of_processes and metric != gate.metric:  # its min_n counts documents
+        places = {key: place for key, place in places.items() if key != "min_n"}
+    return replace(gate, metric=metric, places=places)
 
 
 def tightened(side: str, limit: Limit | None, other: Limit | None) -> bool:

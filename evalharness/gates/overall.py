@@ -138,9 +138,10 @@ def _headline(
     if anomalies:  # only beside FAIL, which outranks it
         why = anomalies[0].message
         text += f" The run is anomalous, too: {why}" + ("" if why.endswith("?") else ".")
-    further = [g.further_documents for g in behind if g.further_documents]
+    further = [g for g in behind if g.further_documents and not REGISTRY[g.metric].of_processes]
     if verdict == "INCONCLUSIVE" and further:
-        text += f" About {more(max(further))} would settle it."
+        count = max(g.further_documents or 0 for g in further)
+        text += f" About {more(count)} would settle it."
     return text
 
 

@@ -26,6 +26,7 @@ from evalharness.metrics.scopes import of_tasks
 from evalharness.spec.estimate import Estimate, Scope
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate
+from evalharness.stats import PROCESSES
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,12 @@ class Ratchet:
             return one, Threshold.at(side, allowed(base)), note
         refuse_incomparable(gate, self.baseline, self.identity, "data")
         at = Threshold.at(side, allowed(allowed.value))
+        blind = stored.low is None or stored.high is None
+        if blind and REGISTRY[gate.metric].of_processes:  # one process's value, whoever looks at it
+            return found, replace(at, unknown=self._unknown(stored)), ""
         if gate.decide == "point" or found.low is None:
             return found, at, ""
-        if stored.low is None or stored.high is None:
+        if blind:
             return found, replace(at, unknown=self._unknown(stored)), ""
         return (
             both_errors(found, stored, allowed.slopes, confidence),
@@ -71,6 +75,10 @@ class Ratchet:
                 ("relative_to",),
                 "Save one from a run that measured it: evalharness baseline save RUN.",
             )
+        if REGISTRY[gate.metric].of_processes and PROCESSES not in stored.method:
+            # Of a version that took the batches of one process for independent.
+            bare = {"low": None, "high": None, "reason": "it was measured in one process"}
+            return stored.model_copy(update=bare)
         return stored
 
     def _unknown(self, stored: Estimate) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from evalharness.gates.judgement import Judgement
 from evalharness.gates.limits import Threshold
 from evalharness.gates.scopes import label
+from evalharness.metrics import REGISTRY
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.policy import Gate
 from evalharness.spec.result import GateResult
@@ -25,8 +26,10 @@ def _number(value: float | None, digits: int) -> str:
     return "none" if value is None else f"{value:.{digits}g}"
 
 
-def more(n: int) -> str:
-    """``12 more documents or items``."""
+def more(n: int, metric: str = "") -> str:
+    """``12 more documents or items``, or whatever ``metric`` is sampled by."""
+    if metric and REGISTRY[metric].of_processes:
+        return f"{n:,} more fresh process{'' if n == 1 else 'es'}"
     return f"{n:,} more {'document or item' if n == 1 else 'documents or items'}"
 
 
@@ -67,7 +70,7 @@ def reason(gate: Gate, judged: Judgement, note: str = "") -> str:
         text = f"{what} is {got}; limit: {wanted}; {judged.why}."
     if judged.verdict == "INCONCLUSIVE" and judged.further:
         where = " in both runs" if gate.relative_to == "baseline" else ""
-        text += f" About {more(judged.further)}{where} would settle it."
+        text += f" About {more(judged.further, gate.metric)}{where} would settle it."
     if judged.verdict != "PASS" and estimate.worst:
         text += f" Worst: {estimate.worst}."
     return text

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from evalharness import stats
 from evalharness.metrics.evidence import Evidence, undefined
@@ -76,23 +77,48 @@ def peak_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     return _exact(peaks["candidate"] / peaks["reference"], confidence)
 
 
+_ONE_PROCESS = (
+    "within this run, in one process, whose luck both sides share: what another run would give is "
+    "not known. `latency: {processes: 3}` in the suite, and latency among its probes, measure it "
+    "in fresh ones"
+)
+
+
 def _timed(kind: str, evidence: Evidence) -> list[Scope]:
-    timings = evidence.timings
-    return [{}] if (timings["kind"] == kind).any() else []
+    failed = _not_measured(evidence) is not None
+    return [{}] if failed or (evidence.timings["kind"] == kind).any() else []
+
+
+def _not_measured(evidence: Evidence) -> str | None:
+    return evidence.run.manifest.get("not_measured", {}).get("latency")
 
 
 def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    timings = evidence.timings
-    rows = timings[timings["kind"] == kind]
+    rows = _rows(kind, evidence)
     if evidence.run.manifest["sides"]["candidate"].get("simulated"):
         return Measured(
             undefined("a simulated candidate runs dequantised: its speed says nothing", confidence)
         )
-    if not np.isfinite(rows[["seconds_ref", "seconds_cand"]].to_numpy(float)).all():
+    if (why := _not_measured(evidence)) is not None:
+        return Measured(undefined(f"not measured: {why}", confidence))
+    seconds = rows[["seconds_ref", "seconds_cand"]]
+    if not np.isfinite(seconds.to_numpy(float)).all():
         return Measured(undefined("a batch has no finite time", confidence, len(rows)))
-    # A batch is the cluster; the same batch ran on both sides, one after the other.
-    cand, ref = (np.rint(1e9 * rows[f"seconds_{x}"].to_numpy(float)) for x in ("cand", "ref"))
-    return Measured(replace(stats.cluster_skew_t(cand, ref, confidence), n=len(rows)))
+    # A process is the cluster: the batches of one share whatever was particular to it. The sums of
+    # rows are exact (in nanoseconds), so that their order is of no matter.
+    totals = (1e9 * seconds).round().groupby(rows["process"]).sum()
+    if (totals <= 0).to_numpy().any():
+        return Measured(undefined("it took no time by the clock", confidence, len(rows)))
+    found = stats.process_ratio_t(totals["seconds_cand"], totals["seconds_ref"], confidence)
+    reason = _ONE_PROCESS if found.clusters == 1 else found.reason
+    return Measured(replace(found, n=len(rows), reason=reason))
+
+
+def _rows(kind: str, evidence: Evidence) -> pd.DataFrame:
+    """The timings of one kind; those of the pass itself are one process, where there are others."""
+    rows = evidence.timings[evidence.timings["kind"] == kind]
+    apart = rows[rows["process"].notna()]
+    return apart if len(apart) else rows.assign(process=0)
 
 
 _decode: Any = {"brief": "Decode latency ratio", "shown": ("summary", "candidates")}
@@ -104,10 +130,12 @@ for _kind, _more in (("prefill", {}), ("decode", _decode)):
         unit="ratio",
         direction="lower",
         identity=None,
-        source="seconds of the same batches",
+        source="seconds of the same batches, alternately on both sides; geometric mean over fresh "
+        "processes",
         scopes=partial(_timed, _kind),
         scope_keys=(),
         records="timings",
-        min_n=8,  # as many prompts as the probe decodes
+        min_n=stats.LEAST_PROCESSES,
+        of_processes=True,
         **_more,
     )(partial(_ratio, _kind))

@@ -183,7 +183,8 @@ class Estimates:
     def _compute(self, id: str, scope: Scope, confidence: float) -> Estimate:
         metric = REGISTRY[id]
         stop = self.stopping
-        if stop is None or of_tasks(scope) or metric.deterministic:
+        # Nobody looked at tasks and times before they were all there.
+        if stop is None or of_tasks(scope) or metric.deterministic or metric.of_processes:
             measured = metric.compute(self.evidence, scope, confidence)
         elif "looks" in stop:
             measured = self._looked(metric, scope, confidence, stop["taken"])

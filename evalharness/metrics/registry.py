@@ -78,6 +78,8 @@ class Metric:
     symmetric : what swapping the sides does: nothing (even), change the sign (odd), or neither.
     shift_invariant : unchanged when a constant is added to every logit of a row.
     deterministic : counted and not sampled, so that no interval is owed.
+    of_processes : its clusters are processes that start afresh, whatever the documents are: no
+        number of documents is asked of it, and stopping early does not bear on it.
     totals, of_totals, transform : of means only: what is summed by document, the interval of such
         sums, and how it becomes the metric's.
     keys : of means only: what each cluster of ``totals`` is (`clusters`), so that a baseline's same
@@ -113,6 +115,7 @@ class Metric:
     symmetric: Literal["even", "odd"] | None = None
     shift_invariant: bool = True
     deterministic: bool = False
+    of_processes: bool = False
     totals: Callable[[Evidence, Scope], Totals] | None = None
     of_totals: Callable[..., Interval] = cluster_skew_t
     transform: Callable[[Interval], Interval] = lambda interval: interval

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -119,6 +120,16 @@ class Side:
         for parameter in self.backbone.parameters():
             if id(parameter) not in kept:
                 parameter.data = torch.empty(0, dtype=parameter.dtype, device=parameter.device)
+        self.released = True
+
+    def release(self) -> None:
+        """Let go of every weight: from here on nothing works.
+
+        A tensor of a library's own kind, which takes no other data, stays.
+        """
+        for tensor in (*self.model.parameters(), *self.model.buffers()):
+            with suppress(RuntimeError, TypeError, NotImplementedError):
+                tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
         self.released = True
 
     @torch.inference_mode()

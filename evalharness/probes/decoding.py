@@ -1,51 +1,114 @@
-"""What the candidate costs to run: decode latency, and on CUDA peak memory, side by side.
+"""What the candidate costs to run: prefill and decode latency, and on CUDA peak memory.
 
-Prefill latency comes from the pass itself. Here each prompt is decoded on one side and then on the
-other, in alternating order, so that a machine that slows down slows both.
+A machine that warms up, slows down or is shared drifts while it is timed. So every batch is timed
+four times, reference, candidate, candidate, reference, which takes a steady drift out; the next one
+the other way round, which takes out one that bends and lets either side follow the other as often
+(the order of Thue and Morse). A process whose number is even begins with the candidate.
 """
 
 from __future__ import annotations
 
+import gc
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import torch
 
 from evalharness.data.windows import Window
+from evalharness.errors import RunError
 from evalharness.pair.side import Side
 from evalharness.run import records
 
+SideName = Literal["ref", "cand"]
+
+
+class CannotDecode(RunError):  # noqa: N818 (of the model; the run goes on without)
+    """A model whose decoding cannot be timed."""
+
+
+WARM_UP = 2  # steps: the first run of a kernel is never typical
+
+
+def turns(batch: int, process: int) -> tuple[SideName, ...]:
+    """The order in which the sides are timed on a batch, counted from 0; processes from 1."""
+    ref_first = (batch.bit_count() + process - 1) % 2 == 0
+    a: SideName = "ref" if ref_first else "cand"
+    b: SideName = "cand" if ref_first else "ref"
+    return (a, b, b, a)
+
 
 @torch.inference_mode()
-def decode_latency(
-    reference: Side, candidate: Side, prompts: list[np.ndarray[Any, Any]], steps: int
+def time_both(
+    reference: Side,
+    candidate: Side,
+    batches: list[list[list[int]]],
+    steps: int,
+    process: int,
+    say: Callable[[str], None],
 ) -> pa.Table:
-    """Seconds of so many greedy steps with a KV cache after each of ``prompts``, as TIMINGS."""
-    for side in (reference, candidate):
-        _decode(side, prompts[0], 2)  # the first run of a kernel is never typical
-    rows = []
-    for number, prompt in enumerate(prompts):
-        order = [("ref", reference), ("cand", candidate)]
-        seconds = {
-            f"seconds_{name}": _decode(side, prompt, steps)
-            for name, side in (order if number % 2 == 0 else reversed(order))
-        }
-        rows.append({"kind": "decode", "tokens": steps, **seconds})
+    """Seconds of each batch (B, T) on both sides, two turns together, as TIMINGS.
+
+    Prefill is the prompts' own pass, up to the first token; decoding is ``steps`` greedy steps with
+    a cache after it.
+    """
+    sides: dict[SideName, Side] = {"ref": reference, "cand": candidate}
+    for name in turns(0, process)[:2]:
+        _run(sides[name], batches[0], WARM_UP)
+    rows: list[dict[str, Any]] = []
+    gc.collect()
+    collecting = gc.isenabled()
+    gc.disable()  # it would fall on whichever side is running
+    try:
+        for number, batch in enumerate(batches):
+            say(f"timing batch {number + 1} of {len(batches)}")
+            seconds: dict[SideName, list[float]] = {"ref": [0.0, 0.0], "cand": [0.0, 0.0]}
+            for name in turns(number, process):
+                for kind, one in enumerate(_run(sides[name], batch, steps)):
+                    seconds[name][kind] += one
+            tokens = {"prefill": 2 * len(batch) * len(batch[0]), "decode": 2 * len(batch) * steps}
+            rows += [
+                {
+                    "kind": kind,
+                    "process": process,
+                    "tokens": fed,
+                    "seconds_ref": seconds["ref"][at],
+                    "seconds_cand": seconds["cand"][at],
+                }
+                for at, (kind, fed) in enumerate(tokens.items())
+            ]
+    finally:
+        if collecting:
+            gc.enable()
     return pa.Table.from_pylist(rows, schema=records.TIMINGS)
 
 
-def _decode(side: Side, prompt: np.ndarray[Any, Any], steps: int) -> float:
-    ids = _ids(prompt, side)[None]
-    out = side.model(input_ids=ids, use_cache=True)
+def _run(side: Side, batch: list[list[int]], steps: int) -> tuple[float, float]:
+    """Seconds of the prompts' own pass, and of so many greedy steps after it."""
+    ids = _ids(np.array(batch), side)
     _wait(side)
     started = time.perf_counter()
+    out = side.model(input_ids=ids, use_cache=True)
+    _wait(side)
+    prefilled = time.perf_counter()
     for _ in range(steps):
         token = out.logits[:, -1:].argmax(-1)
-        out = side.model(input_ids=token, past_key_values=out.past_key_values, use_cache=True)
+        out = side.model(input_ids=token, use_cache=True, **_cache(side, out))
     _wait(side)
-    return time.perf_counter() - started
+    return prefilled - started, time.perf_counter() - prefilled
+
+
+def _cache(side: Side, out: Any) -> dict[str, Any]:
+    """What ``side`` goes on from, under the name that it takes: keys and values, or a state."""
+    for name in ("past_key_values", "cache_params"):
+        kept = getattr(out, name, None)
+        if kept is not None:
+            return {name: kept}
+    raise CannotDecode(
+        f"{side.loaded.name}: {type(side.model).__name__} returns nothing to go on decoding from"
+    )
 
 
 @torch.inference_mode()

@@ -39,6 +39,7 @@ class ProbeRun:
     calibration : windows of the text that the candidate was calibrated on; empty where it names
         none.
     watcher : what `Probe.watch` returned.
+    apart : fresh processes in which it will be measured again (`Probe.apart`); 0: none.
     facts : put there what the manifest holds of it (see `run.manifest`).
 
     """
@@ -51,7 +52,26 @@ class ProbeRun:
     calibration: list[Window]
     progress: Progress
     watcher: Watcher | None = None
+    apart: int = 0
     facts: Manifest = field(default_factory=lambda: Manifest())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Apart:
+    """How a probe measures in fresh processes, each of which loads both models again.
+
+    Attributes
+    ----------
+    processes : how many, from the probe's settings; 1 is the run's own, where `Probe.measure` does.
+    request : what one of them must know beside the models, as JSON; None: there is nothing to do.
+    measure : called there with the reference, the candidate, that, the number of the process from
+        1, and what to call with a few words now and then; returns tables as `Probe.measure` does.
+
+    """
+
+    processes: Callable[[Any], int]
+    request: Callable[[ProbeRun], Any]
+    measure: Callable[[Side, Side, Any, int, Callable[[str], None]], Mapping[str, pa.Table]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +99,9 @@ class Probe:
     reads_calibration : it is given the text that the candidate was calibrated on.
     holds_activations : one decoder layer's activations of the other side are kept meanwhile.
     times_reference : the reference must run, so its hidden states may not come from the cache.
-    reach : how many positions it takes where windows have so many tokens; None: no more.
+    reach : how many positions it takes by its settings where windows have so many tokens; None: no
+        more.
+    apart : how it measures in fresh processes, after all else; None: it does not.
 
     """
 
@@ -99,7 +121,8 @@ class Probe:
     reads_calibration: bool = False
     holds_activations: bool = False
     times_reference: bool = False
-    reach: Callable[[int], int] | None = None
+    reach: Callable[[int, Any], int] | None = None
+    apart: Apart | None = None
 
     def __post_init__(self) -> None:
         if self.measure is None and self.watch is None:

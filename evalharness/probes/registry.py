@@ -25,6 +25,11 @@ def probes_of(suite: Suite) -> list[Probe]:
     return [_found(name) for name in suite.probes]
 
 
+def probe_named(name: str) -> Probe:
+    """The probe of that name, which `check_probes` has checked."""
+    return _found(name)
+
+
 def watched_windows(suite: Suite) -> int:
     """How many windows the probe that watches the pass samples; 0 where none does."""
     watching = [probe for probe in probes_of(suite) if probe.watch is not None]

@@ -80,6 +80,7 @@ class Manifest(TypedDict, total=False):
     seconds: dict[str, float]  # by phase
     peak_memory: int | None  # of the process, bytes
     peak_bytes: dict[str, int]  # of one batch, by side; CUDA alone
+    not_measured: dict[str, str]  # why, by probe: what it should have measured and could not
 
     # What a bisect adds.
     sensitivity: dict[str, Any]

@@ -237,6 +237,9 @@ SENSITIVITY = pa.schema(
 TIMINGS = pa.schema(
     [
         ("kind", pa.string()),  # prefill or decode
+        # The process that was timed, from 1; null in the pass itself, and where an earlier version
+        # timed the decoding: in the run's own process, the reference first.
+        ("process", pa.int32()),
         ("tokens", pa.int32()),
         ("seconds_ref", pa.float64()),
         ("seconds_cand", pa.float64()),

@@ -210,6 +210,28 @@ class ActivationSettings(Spec):
     )
 
 
+class LatencySettings(Spec):
+    """Seconds of prefill and of decoding, on beginnings of the suite's texts."""
+
+    processes: int = Field(
+        1,
+        ge=1,
+        description="Fresh processes that are timed, each of which loads both models again, after "
+        "all else. A gate takes at least 3: what 1 (this run's own) shows may be its luck.",
+    )
+    batches: int = Field(8, ge=1, description="Batches timed in a process, twice on each side.")
+    batch_size: int = Field(1, ge=1, description="Texts a batch.")
+    prompt_tokens: int = Field(64, ge=1, description="Tokens of a prompt, where its text has them.")
+    steps: int = Field(16, ge=1, description="Tokens decoded after a prompt.")
+
+    @field_validator("processes")
+    @classmethod
+    def _enough(cls, value: int) -> int:
+        if value == 2:
+            raise ValueError("must be 1, or at least 3, which an interval takes (got 2)")
+        return value
+
+
 class Suite(Spec):
     """What is measured; a key named like a probe that it lists holds that probe's settings."""
 
@@ -230,6 +252,7 @@ class Suite(Spec):
     )
     layers: LayerSettings = LayerSettings()
     activations: ActivationSettings = ActivationSettings()
+    latency: LatencySettings = LatencySettings()
     slices: tuple[Slice, ...] = ()
     noise_floor: NoiseFloor = NoiseFloor()
     batch_size: int = Field(8, ge=1, description="Windows, and task requests, a batch; both sides.")

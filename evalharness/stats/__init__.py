@@ -12,6 +12,7 @@ from evalharness.stats.means import cluster_ratio_t, cluster_sums
 from evalharness.stats.mover import mean_of_parts, no_narrower
 from evalharness.stats.p_values import interval_p_value
 from evalharness.stats.planning import documents_needed, further_documents
+from evalharness.stats.processes import LEAST_PROCESSES, PROCESSES, process_ratio_t
 from evalharness.stats.proportions import clopper_pearson, paired_shift, tango
 from evalharness.stats.quantiles import (
     histogram_quantile,
@@ -35,7 +36,9 @@ from evalharness.stats.skewness import (
 from evalharness.stats.temperature import temperature_shift
 
 __all__ = [
+    "LEAST_PROCESSES",
     "MOST_CONFIDENT",
+    "PROCESSES",
     "Interval",
     "TooFewReplicates",
     "bounded_mean_t",
@@ -60,6 +63,7 @@ __all__ = [
     "no_narrower",
     "paired_shift",
     "positive_mean_t",
+    "process_ratio_t",
     "quantile_bootstrap",
     "rate_sequence",
     "rate_t",

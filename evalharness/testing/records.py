@@ -234,7 +234,7 @@ def _modules(texts: pd.DataFrame, damage: float) -> Tables:
 
 def _timings(random: Any) -> Tables:
     seconds = 1 + 0.1 * random.random((2, 24))
-    frame = {"kind": ["prefill", "decode"] * 12, "tokens": 16}
+    frame = {"kind": ["prefill", "decode"] * 12, "tokens": 16, "process": np.arange(24) // 8 + 1}
     return {"timings": pd.DataFrame(frame | dict(zip(("seconds_ref", "seconds_cand"), seconds)))}
 
 

@@ -17,7 +17,7 @@ import torch
 from evalharness.compat.silence import Warned, warnings_kept
 from evalharness.data.calibration import calibration_windows
 from evalharness.data.windows import longest
-from evalharness.gates import check_layers, refuse_noise
+from evalharness.gates import check_layers, check_processes, refuse_noise
 from evalharness.pair.compatible import check_pair, other_tokens
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
@@ -34,12 +34,13 @@ from evalharness.progress import Progress
 from evalharness.run.directory import Run
 from evalharness.run.environment import peak_memory
 from evalharness.spec.suite import Suite
+from evalharness.workflow.apart import FreshProcesses, let_go
 from evalharness.workflow.begin import begin
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
 from evalharness.workflow.noise_floor import Floor
 from evalharness.workflow.own_tokens import check_own_tokens
-from evalharness.workflow.plan import Job
+from evalharness.workflow.plan import Job, timed_processes
 from evalharness.workflow.positions import check_positions
 from evalharness.workflow.record_tasks import record_tasks
 from evalharness.workflow.reference import Reference, load_side
@@ -56,8 +57,11 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         memory = job.memory or plan_memory(job.reference, job.candidate, job.suite, job.device)
         for line in memory.lines:
             progress.detail(line)
+        for note in check_processes(job.policy, timed_processes(job.suite)):
+            progress.tell(note)
         beyond = check_positions(job)
-        if reference is None:
+        shared = reference is not None
+        if not shared:
             check_own_tokens(job)
         reference = reference or Reference(job, memory, progress)
         # Before the candidate takes its place, and before anything is written: a limit that
@@ -92,12 +96,17 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
                 work.probes()
                 passed = time.perf_counter()
                 work.tasks()
+                asked = time.perf_counter()
+                work.apart(loaded - started, shared)
+            seconds = {
+                "loading": loaded - started,
+                "tokens": passed - loaded,
+                "tasks": asked - passed,
+            }
+            if work.is_apart:
+                seconds["fresh processes"] = time.perf_counter() - asked
             run.update(
-                seconds={
-                    "loading": loaded - started,
-                    "tokens": passed - loaded,
-                    "tasks": time.perf_counter() - passed,
-                },
+                seconds=seconds,
                 peak_memory=peak_memory(),
             )
             run.seal()  # all that was planned is recorded: from here on the run can be judged
@@ -279,6 +288,32 @@ class Measurement:
                 self.run.write_block(block, tables)
             self.interrupted()
 
+    @property
+    def is_apart(self) -> bool:
+        """Whether a probe is measured in fresh processes."""
+        return any(own.apart for _, own in self._probes)
+
+    def apart(self, loading_s: float, shared: bool) -> None:
+        """Record what probes measure in fresh processes, last of all.
+
+        Both models are loaded there again, so this process first lets go of those that it is done
+        with: the reference as well, unless it is ``shared`` with other candidates.
+        """
+        if not self.is_apart:
+            return
+        let_go(self.candidate, *([] if shared else [self.reference.side]))
+        fresh = FreshProcesses(
+            job=self.job,
+            mode=self.memory.mode,
+            run=self.run,
+            progress=self.progress,
+            interrupted=self.interrupted,
+            loading_s=loading_s,
+        )
+        for probe, own in self._probes:
+            if own.apart:
+                fresh.measure(probe, own)
+
     def _probe_run(self, probe: Probe) -> ProbeRun:
         job, side = self.job, self.reference.side
         calibration = calibration_windows(
@@ -288,14 +323,20 @@ class Measurement:
             side.loaded.tokenizer,
             side.vocab_size,
         )
+        settings, apart = probe.settings_in(job.suite), 0
+        # A simulated candidate's seconds are those of its reference: one look at them is enough.
+        if probe.apart is not None and job.candidate.simulate is None:
+            count = probe.apart.processes(settings)
+            apart = count if count > 1 else 0
         return ProbeRun(
             reference=side,
             candidate=self.candidate,
             windows=self.reference.windows,
             suite=job.suite,
-            settings=probe.settings_in(job.suite),
+            settings=settings,
             calibration=calibration,
             progress=self.progress,
+            apart=apart,
         )
 
     def tasks(self) -> None:

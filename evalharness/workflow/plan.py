@@ -19,6 +19,7 @@ from evalharness.gates import (
     Sizes,
     baseline_of,
     check_family,
+    check_processes,
     check_resolvable,
     load_policy,
     spreads_from,
@@ -208,6 +209,7 @@ def plan_shared(
     baseline_of(policy)  # refused now, where it is missing or of a newer version
     spreads = _spreads(policy, plan_from)
     _check_sizes(policy, family, sizes(chosen, texts, tasks), spreads)
+    notes += check_processes(policy, timed_processes(chosen))
     if stop_early:
         notes += unwatched(policy)
     return Shared(
@@ -245,6 +247,11 @@ def _check_sizes(
             key=error.key,
             remedy=f"{error.remedy or ''} {why}".strip(),
         ) from None
+
+
+def timed_processes(suite: Suite) -> int | None:
+    """Fresh processes in which ``suite`` has latency measured; None: it does not."""
+    return suite.latency.processes if "latency" in suite.probes else None
 
 
 def calibration_of(candidate: ModelSpec, suite: Suite) -> list[Text]:

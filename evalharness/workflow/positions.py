@@ -28,7 +28,9 @@ def check_positions(job: Job) -> list[str]:
     """
     tokens = _longest(job)
     reached = {
-        probe.name: probe.reach(tokens) for probe in probes_of(job.suite) if probe.reach is not None
+        probe.name: probe.reach(tokens, probe.settings_in(job.suite))
+        for probe in probes_of(job.suite)
+        if probe.reach is not None
     }
     notes = [_check(spec, tokens, reached) for spec in (job.reference, job.candidate)]
     return [note for note in notes if note]

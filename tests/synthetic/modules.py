@@ -270,10 +270,11 @@ def _timings(random: np.random.Generator) -> list[dict[str, Any]]:
     return [
         {
             "kind": kind,
+            "process": number % 3 + 1,
             "tokens": 512,
             "seconds_ref": 0.2 + 0.01 * random.random(),
             "seconds_cand": 0.21 + 0.01 * random.random(),
         }
         for kind in ("prefill", "decode")
-        for _ in range(8)
+        for number in range(9)
     ]

@@ -13,8 +13,8 @@ import pytest
 from evalharness.data.documents import Text
 from evalharness.engines.loading import load
 from evalharness.errors import InputError
-from evalharness.probes.latency import STEPS
 from evalharness.spec.model import ModelSpec
+from evalharness.spec.suite import Corpus, LatencySettings, Suite, Windowing
 from evalharness.workflow.positions import check_positions
 from tests.conftest import tiny_tokenizer
 
@@ -25,7 +25,12 @@ def job(
     """What the check reads of a comparison of a model with itself."""
     spec = ModelSpec.model_validate({"name": "m", "model": {"path": str(path), "device": "cpu"}})
     texts = [Text("c", "d", None if tokens is not None else text, tokens, {})]
-    suite = SimpleNamespace(window=SimpleNamespace(tokens=window), probes=probes)
+    suite = Suite(
+        name="s",
+        corpora=(Corpus(name="c", source="python:x"),),
+        window=Windowing(tokens=window),
+        probes=probes,
+    )
     return SimpleNamespace(reference=spec, candidate=spec, suite=suite, texts=texts)
 
 
@@ -104,10 +109,24 @@ def test_decoding_beyond_a_position_table_is_refused(tmp_path: Path) -> None:
 def test_the_positions_that_the_clock_takes_are_those_that_were_asked_for(tmp_path: Path) -> None:
     """On a table that is full with the last step, and beyond it."""
     from evalharness.pair.side import Side
-    from evalharness.probes.decoding import decode_latency
+    from evalharness.probes.decoding import time_both
 
     side = Side(load(job(saved(tmp_path, "gpt2"), 64).reference))
-    prompts = [np.arange(n) + 1 for n in (48, 49)]
-    assert len(decode_latency(side, side, prompts[:1], STEPS)) == 1
+    steps = LatencySettings().steps
+    full, beyond = ([list(range(1, n + 1))] for n in (48, 49))
+    assert len(time_both(side, side, [full], steps, 1, lambda said: None)) == 2
     with pytest.raises(IndexError):
-        decode_latency(side, side, prompts[1:], STEPS)
+        time_both(side, side, [beyond], steps, 1, lambda said: None)
+
+
+def test_the_probes_settings_say_how_many_positions_it_takes(tmp_path: Path) -> None:
+    """Prompts as long as the table leaves no room for a step."""
+    path = saved(tmp_path, "gpt2")
+    asked = job(path, 64, probes=("latency",))
+    latency = LatencySettings(prompt_tokens=60, steps=4)
+    asked.suite = asked.suite.model_copy(update={"latency": latency})
+    assert check_positions(asked) == []
+    latency = LatencySettings(prompt_tokens=60, steps=5)
+    asked.suite = asked.suite.model_copy(update={"latency": latency})
+    with pytest.raises(InputError, match="the probe latency takes up to 65"):
+        check_positions(asked)
