@@ -74,7 +74,7 @@ def compared(installed: Path, tiny: Callable[..., Path], tmp_path_factory: Any) 
             "corpora": [{"name": "texts", "path": "texts.jsonl"}],
             "window": {"tokens": 64},
             "probes": ["hidden_norm"],
-            "hidden_norm": {"windows": 6},
+            "hidden_norm": {"windows": 16},
         },
         "policy": {
             "defaults": {"min_n": 6},
