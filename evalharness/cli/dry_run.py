@@ -18,6 +18,7 @@ from evalharness.errors import plural
 from evalharness.gates import fewest
 from evalharness.gates import needs as needs_of
 from evalharness.metrics import REGISTRY
+from evalharness.spec.policy import Gate
 from evalharness.spec.visible_text import printable
 from evalharness.workflow.own_tokens import ANY_ID, check_own_tokens
 from evalharness.workflow.plan import sizes, timed_processes
@@ -171,8 +172,8 @@ def _gates(job: Job) -> Table:
             continue
         if not needs:
             table.add_row(
-                printable(gate.id), limits, "", "any", "", ""
-            )  # exact, or no spread is known
+                printable(gate.id), limits, "", _fewest(gate), "", ""
+            )  # counted, or no spread is known
             continue
         least = max(n.to_decide for n in needs)
         power = [n.to_pass for n in needs]
@@ -187,3 +188,7 @@ def _gates(job: Job) -> Table:
             needs[0].unit,
         )
     return table
+
+
+def _fewest(gate: Gate) -> str:
+    return "any" if REGISTRY[gate.metric].deterministic else f"{fewest(gate):,}"

@@ -18,6 +18,7 @@ from evalharness.spec.visible_text import printable
 
 if TYPE_CHECKING:
     from evalharness.api import LoadedRun
+    from evalharness.gates import Need
 
 baseline_app = typer.Typer(
     name="baseline", help="Stored estimates that gates may be relative to.", no_args_is_help=True
@@ -73,6 +74,8 @@ def plan(
 
     from evalharness.gates import fewest, load_policy, spreads_from
     from evalharness.gates import needs as needs_of
+    from evalharness.gates.limits import has_own_fewest
+    from evalharness.gates.sizes import unit_of
     from evalharness.metrics import REGISTRY
     from evalharness.run import assets
 
@@ -83,17 +86,27 @@ def plan(
 
         spreads = spreads_from(policy, load_run(run).estimates, str(run))
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("gate", "needs at least", "for 80% power", "unit", "spread", "from"):
+    for name in ("gate", "needs at least", "for 80% power", "unit", "spread", "from", "min_n"):
         table.add_column(name, justify="right" if "needs" in name or "power" in name else "left")
+    found: dict[str, list[Need]] = {}
     for need in needs_of(policy, spreads):
-        to_pass = "never" if need.to_pass is None else f"{need.to_pass:,}"
-        cells = (need.gate, f"{need.to_decide:,}", to_pass, need.unit, f"{need.spread.sd:.3g}")
-        table.add_row(*map(printable, (*cells, need.spread.source)))
+        found.setdefault(need.gate, []).append(need)
     for gate in policy.gates:
-        if REGISTRY[gate.metric].of_processes:
-            least = str(fewest(gate))
-            table.add_row(printable(gate.id), least, "", "processes", "", "latency.processes")
+        info = REGISTRY[gate.metric]
+        unit = "counted" if info.deterministic else unit_of(gate, info)
+        whose = "metric" if has_own_fewest(gate) else "policy"
+        least = "" if info.deterministic else f"{fewest(gate)} ({whose})"
+        unknown = ("", "", unit, "", "") if least == "" else (f"{fewest(gate)}", "?", unit, "", "")
+        for cells in [need_cells(need) for need in found.get(gate.id, ())] or [unknown]:
+            table.add_row(*map(printable, (gate.id, *cells, least)))
     show(table)
+
+
+def need_cells(need: Need) -> tuple[str, ...]:
+    """What one gate needs, as cells of the table."""
+    to_pass = "never" if need.to_pass is None else f"{need.to_pass:,}"
+    spread = need.spread
+    return (f"{need.to_decide:,}", to_pass, need.unit, f"{spread.sd:.3g}", spread.source)
 
 
 _ROOM = 1.25  # how far beyond the measured bound `init` proposes a limit

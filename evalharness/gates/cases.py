@@ -19,7 +19,14 @@ from evalharness.gates.judgement import (
     strictest,
     two_sided,
 )
-from evalharness.gates.limits import Side, Threshold, about, check_noise, threshold
+from evalharness.gates.limits import (
+    Side,
+    Threshold,
+    about,
+    check_noise,
+    own_confidence,
+    threshold,
+)
 from evalharness.gates.ratchet import Ratchet
 from evalharness.gates.scopes import label, matching
 from evalharness.gates.wording import numbers
@@ -90,13 +97,8 @@ class Bench:
         return again is not None and again.verdict == "FAIL" and (again.p or 0.0) <= level
 
     def of(self, gate: Gate) -> Bench:
-        """What ``gate`` is decided with: its routes to a PASS share the chance to be wrong.
-
-        A condition on what is counted is no test, and takes no share.
-        """
-        conditions = gate.unless.any if gate.unless else ()
-        tests = sum(not REGISTRY[c.metric].deterministic for c in conditions)
-        return replace(self, confidence=1 - (1 - self.confidence) / (1 + tests))
+        """What ``gate`` is decided with: its routes to a PASS share the chance to be wrong."""
+        return replace(self, confidence=own_confidence(gate, self.confidence))
 
     def at_once(self, case: Case) -> Estimate:
         """The estimate as it would be had nobody looked at the documents before the last."""

@@ -69,10 +69,14 @@ def counted(gate: Gate) -> str:
     return "fresh processes" if REGISTRY[gate.metric].of_processes else "documents or items"
 
 
+def has_own_fewest(gate: Gate) -> bool:
+    """Whether it is the metric that says so, and not the policy."""
+    return gate.min_n is None or (REGISTRY[gate.metric].of_processes and fewest(gate) != gate.min_n)
+
+
 def whose_fewest(gate: Gate) -> str:
     """Who says so, in words."""
-    own = gate.min_n is None or (REGISTRY[gate.metric].of_processes and fewest(gate) != gate.min_n)
-    return f"{gate.metric}'s own minimum" if own else "the policy's min_n"
+    return f"{gate.metric}'s own minimum" if has_own_fewest(gate) else "the policy's min_n"
 
 
 def about(gate: Gate, metric: str) -> Gate:
@@ -81,6 +85,16 @@ def about(gate: Gate, metric: str) -> Gate:
     if REGISTRY[metric].of_processes and metric != gate.metric:  # its min_n counts documents
         places = {key: place for key, place in places.items() if key != "min_n"}
     return replace(gate, metric=metric, places=places)
+
+
+def own_confidence(gate: Gate, confidence: float) -> float:
+    """What each route of ``gate`` to a PASS is held to: they share the chance to be wrong.
+
+    A condition on what is counted is no test, and takes no share.
+    """
+    conditions = gate.unless.any if gate.unless else ()
+    tests = sum(not REGISTRY[c.metric].deterministic for c in conditions)
+    return 1 - (1 - confidence) / (1 + tests)
 
 
 def tightened(side: str, limit: Limit | None, other: Limit | None) -> bool:

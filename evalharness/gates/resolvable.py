@@ -2,30 +2,36 @@
 
 A limit is resolvable when, were the candidate perfect (a shift of 0, no flip), the interval that
 so many documents give would lie inside it. A suite too small for that can only ever answer
-INCONCLUSIVE, so it is refused, with the number that it takes.
+INCONCLUSIVE, so it is refused, with the number that it takes. Beside it stands the number that
+gives a good candidate its PASS four times in five.
 
-Means: the least G with t(1−α; G−1)·σ/√G ≤ margin; with power ((z_α + z_β)·σ/margin)². Binary task
-scores: σ² = f, the share of items that flip. Rates: with no event in n items the Clopper–Pearson
-end is 1 − α^(1/n), and binary task scores take as many items at the least. Divergences and layer
-errors have no such bound: their spread shrinks with them.
+Both are of the interval that will decide, at the gate's own share of the error (`forecast`): with
+what it does for skewness and for what was not drawn, Student's t, Tango's score or Clopper and
+Pearson's end. Holm's correction is not in them: it withdraws FAILs, and takes no PASS away. Where
+documents are looked at as they come in (`--stop-early`, `--looks`), it takes more of them.
+Divergences have no least number: their spread shrinks with them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from scipy.special import ndtri, stdtrit
+from scipy.special import stdtrit
 
-from evalharness.gates.judgement import two_sided
-from evalharness.gates.limits import Side, fewest, whose_fewest
+from evalharness.gates.forecast import rate_needed, reach_of
+from evalharness.gates.judgement import interval_of, two_sided
+from evalharness.gates.limits import Side, fewest, own_confidence, whose_fewest
 from evalharness.gates.scopes import chosen
 from evalharness.gates.sizes import Sizes, effective, held, unit_of
 from evalharness.metrics import REGISTRY, Estimates, Metric, Spread
 from evalharness.spec.limit import Limit
 from evalharness.spec.policy import Gate, Policy
-from evalharness.stats.planning import documents_needed
+from evalharness.stats.planning import clusters_needed
+
+_POWER = 0.8
+_NEVER = 10**9  # more than any suite has
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ class Need:
 
 def needs(
     policy: Policy,
-    spreads: Mapping[str, Spread] | None = None,
+    spreads: Mapping[str, Sequence[Spread]] | None = None,
     sizes: Sizes | None = None,
 ) -> list[Need]:
     """What each gate of ``policy`` needs; gates without a planning bound are left out."""
@@ -55,7 +61,7 @@ def needs(
 def check_resolvable(
     policy: Policy,
     sizes: Sizes,
-    spreads: Mapping[str, Spread] | None = None,
+    spreads: Mapping[str, Sequence[Spread]] | None = None,
 ) -> None:
     """Raise `InputError` for the first gate that the suite could never decide."""
     for gate in policy.gates:
@@ -77,11 +83,12 @@ def check_resolvable(
         enough = need.have is None or need.have >= need.to_decide
         if enough or found.severity == "info":
             continue
-        reach = resolved(need.metric, need.have or 0, policy.confidence, need.spread)
+        confidence = own_confidence(found, policy.confidence)
+        reach = resolved(need.metric, need.have or 0, confidence, need.spread)
         limit = getattr(found, need.side)
         raise found.error(
             f"{need.have:,} {need.unit} can never decide a {need.side} of {limit} at "
-            f"{policy.confidence:.4g} confidence: even for a perfect candidate it takes "
+            f"{confidence:.4g} confidence: even for a perfect candidate it takes "
             f"{need.to_decide:,} (planning spread {need.spread.sd:.3g}, {need.spread.source})",
             (need.side,),
             f"Measure at least {need.to_decide:,} {need.unit}, or give a limit at least "
@@ -90,39 +97,46 @@ def check_resolvable(
         )
 
 
-def spreads_from(policy: Policy, estimates: Estimates, source: str) -> dict[str, Spread]:
-    """Planning spreads of the policy's metrics from an earlier run's intervals."""
-    found: dict[str, Spread] = {}
-    confidence = two_sided(policy.confidence)
+def spreads_from(
+    policy: Policy, estimates: Estimates, source: str
+) -> dict[str, tuple[Spread, ...]]:
+    """Planning spreads of the policy's gates from an earlier run, one for each scope."""
+    found: dict[str, tuple[Spread, ...]] = {}
     for gate in policy.gates:
+        confidence = own_confidence(gate, policy.confidence)
         for scope in chosen(estimates, gate.metric, gate.scope):
-            one = estimates.estimate(gate.metric, scope, confidence)
+            one = estimates.at_once(gate.metric, scope, two_sided(confidence))
             if one.value is None or one.low is None or one.high is None or one.clusters < 2:
                 continue
             # Half the interval over its t, and not `se`, which may be on a log scale.
             half = (one.high - one.low) / 2
-            sd = half / float(stdtrit(one.clusters - 1, policy.confidence))
-            spread = Spread(sd * math.sqrt(one.clusters), one.value, source)
-            if gate.metric not in found or spread.sd > found[gate.metric].sd:
-                found[gate.metric] = spread
+            sd = half / float(stdtrit(one.clusters - 1, confidence)) * math.sqrt(one.clusters)
+            parts = estimates.parts(gate.metric, scope)
+            known = interval_of(one, confidence)
+            spread = Spread(sd, one.value, source, parts=parts, interval=known)
+            found[gate.id] = (*found.get(gate.id, ()), spread)
     return found
 
 
 def _needs(
     gate: Gate,
     policy: Policy,
-    spreads: Mapping[str, Spread],
+    spreads: Mapping[str, Sequence[Spread]],
     sizes: Sizes | None,
 ) -> Iterator[Need]:
     info = REGISTRY[gate.metric]
-    spread = spreads.get(gate.metric, info.spread)
+    known = spreads.get(gate.id) or ([] if info.spread is None else [info.spread])
     best = info.ideal
     # Only an interval that must fit inside the limit needs a size; a baseline is not known yet.
     if info.deterministic or gate.decide != "confident" or gate.relative_to == "baseline":
         return
-    if spread is None or best is None or not info.noise_stays:
+    if not known or best is None:
         return
-    have = None if sizes is None else effective(gate, info, sizes, 1 - policy.confidence)
+    confidence = own_confidence(gate, policy.confidence)
+    have = None if sizes is None else effective(gate, info, sizes, 1 - confidence)
+    # min_n counts what there is, and `have` what that is worth.
+    whole = None if sizes is None else held(gate, info, sizes)
+    fewest_of_all = math.ceil(fewest(gate) * (have / whole if have and whole else 1.0))
     sides: tuple[Side, ...] = ("max", "min")
     for side in sides:
         limit = _loosest(gate, side)
@@ -133,16 +147,9 @@ def _needs(
             margin = abs(limit.number)  # the reference's score is at most 1
         if margin <= 0:
             continue  # asks for better than the reference: that is for the data to say
-        alpha, between = 1 - policy.confidence, two_sided(policy.confidence)
-        least = _least(info, margin, spread.sd, alpha)
-        limit_at = best + margin if side == "max" else best - margin
-        value = best if spread.value is None else spread.value
-        beyond = value >= limit_at if side == "max" else value <= limit_at
-        enough = None if beyond else documents_needed(value, spread.sd, limit_at, between)
-        # min_n counts what there is, and `have` what that is worth.
-        whole = None if sizes is None else held(gate, info, sizes)
-        share = have / whole if have and whole else 1.0
-        least = max(least, math.ceil(fewest(gate) * share))
+        plans = [_plan(info, one.within(margin), side, best, margin, confidence) for one in known]
+        spread, least, enough = max(plans, key=lambda plan: plan[2] or math.inf)
+        least = max(fewest_of_all, *(plan[1] for plan in plans))
         yield Need(
             gate=gate.id,
             metric=gate.metric,
@@ -156,16 +163,28 @@ def _needs(
         )
 
 
-def _least(metric: Metric, margin: float, sd: float, alpha: float) -> int:
-    """Fewest documents or items whose interval, around the best value, is inside ``margin``."""
-    unseen = 1 if margin >= 1 else math.ceil(math.log(alpha) / math.log1p(-margin))
-    if metric.rate:
-        return unseen
-    count = max(2, math.ceil((float(ndtri(1 - alpha)) * sd / margin) ** 2))
-    while float(stdtrit(count - 1, 1 - alpha)) * sd / math.sqrt(count) > margin:
-        count += 1  # t is wider than z by a little: a few steps at most
-    # Right or wrong items without a change show no less than a share would.
-    return max(count, unseen) if _of_items(metric) else count
+def _plan(
+    info: Metric, spread: Spread, side: Side, best: float, margin: float, confidence: float
+) -> tuple[Spread, int, int | None]:
+    """The spread, fewest documents or items that could ever pass, and those for 80% power."""
+    alpha, between = 1 - confidence, two_sided(confidence)
+    value = best if spread.value is None else spread.value
+    gap = best + margin - value if side == "max" else value - (best - margin)
+    if info.rate:
+        enough = rate_needed(value, margin, alpha, _POWER) if gap > 0 else None
+        return spread, _unseen(margin, alpha), enough
+    reach = reach_of(info, spread, side, between)
+    least = 2
+    if info.noise_stays:
+        least = clusters_needed(reach, margin, between, power=0.5) or _NEVER
+        # Right or wrong items without a change show no less than a share would.
+        least = max(least, _unseen(margin, alpha) if _of_items(info) else 2)
+    return spread, least, clusters_needed(reach, gap, between, _POWER) if gap > 0 else None
+
+
+def _unseen(margin: float, alpha: float) -> int:
+    """Fewest items after which none seen shows that fewer than ``margin`` of all are."""
+    return 1 if margin >= 1 else math.ceil(math.log(alpha) / math.log1p(-margin))
 
 
 def _of_items(metric: Metric) -> bool:
@@ -174,16 +193,16 @@ def _of_items(metric: Metric) -> bool:
 
 def resolved(metric: str, have: int, confidence: float, spread: Spread | None = None) -> float:
     """The narrowest margin that ``have`` documents or items could decide; 0 where any can."""
-    spread = spread or REGISTRY[metric].spread
-    if spread is None:
+    info = REGISTRY[metric]
+    spread = spread or info.spread
+    if spread is None or spread.relative:
         return 0.0
     unseen = -math.expm1(math.log(1 - confidence) / max(have, 1))
-    if REGISTRY[metric].rate:
+    if info.rate:
         return unseen
-    if have < 2:
-        return math.inf
-    found = float(stdtrit(have - 1, confidence)) * spread.sd / math.sqrt(have)
-    return max(found, unseen) if _of_items(REGISTRY[metric]) else found
+    side: Side = "min" if info.direction == "higher" else "max"
+    found = reach_of(info, spread, side, two_sided(confidence))(have)
+    return max(found, unseen) if _of_items(info) else found
 
 
 def _loosest(gate: Gate, side: Side) -> Limit | None:

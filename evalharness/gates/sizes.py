@@ -27,6 +27,8 @@ class Sizes:
 
 def unit_of(gate: Gate, info: Metric) -> str:
     """What a gate's sample is made of."""
+    if info.of_processes:
+        return "processes"
     return "items" if _of_tasks(gate, info) else "documents"
 
 

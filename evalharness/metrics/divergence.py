@@ -25,6 +25,7 @@ from evalharness.stats import (
     quantile_bootstrap,
     rate_t,
     rms_t,
+    typical_lognormal,
 )
 
 _tokens: Any = {
@@ -41,6 +42,16 @@ _kl: Any = {
     "identity": 0.0,
     **_tokens,
 }
+
+
+def _typical_kl(spread: Spread, documents: int, confidence: float) -> Interval:
+    value = spread.value or 0.0
+    kl = value * typical_lognormal(documents, spread.sd / value if value else 0.0)
+    return positive_mean_t(kl, np.ones(documents), confidence)
+
+
+# The deviation of a lognormal with σ = .5: documents of one kind of text.
+_mean_kl: Any = {"spread": Spread(0.53, relative=True), "typical": _typical_kl, **_kl}
 _KL = "KL(p‖q) = Σ p·(log p − log q) over the whole vocabulary"
 
 
@@ -61,7 +72,7 @@ KL_MEAN = mean_metric(
     source=f"{_KL}; reference ‖ candidate",
     shown=("summary", "tile", "scopes", "tasks", "candidates", "proposal"),
     mark="mean",
-    **_kl,
+    **_mean_kl,
 )
 mean_metric(
     "kl.reverse.mean",
@@ -70,7 +81,7 @@ mean_metric(
     worst=partial(_largest, "kl_reverse"),
     interval=positive_mean_t,
     source=f"{_KL}; candidate ‖ reference",
-    **_kl,
+    **_mean_kl,
 )
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.numbers import finite
 from evalharness.metrics.paired import Difference, Outcomes, compared, compared_parts, outcomes
@@ -20,7 +22,9 @@ from evalharness.stats import (
     rate_sequence,
     sequence_of,
 )
+from evalharness.stats.interval import Floats
 
+Parts = tuple[Floats, Floats]
 Stored = Callable[[str, Scope], Outcomes | None]
 
 
@@ -70,6 +74,17 @@ class Estimates:
             return found
         plain = info.transform(info.of_totals(*totals, confidence))
         return found.model_copy(update={"low": finite(plain.low), "high": finite(plain.high)})
+
+    def parts(self, metric: str, scope: Scope) -> Parts | None:
+        """Sums and numbers of rows of the documents that a mean over texts is made of."""
+        info = REGISTRY[metric]
+        if info.totals is None or info.rate or of_tasks(scope):
+            return None
+        totals = self._totals(info, scope)
+        if isinstance(totals, str):
+            return None
+        sums, counts = (np.asarray(part, dtype=np.float64) for part in totals)
+        return sums[counts > 0], counts[counts > 0]
 
     def _sequential(
         self, metric: Metric, scope: Scope, confidence: float, tuned_for: int

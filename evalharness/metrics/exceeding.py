@@ -80,7 +80,7 @@ def _register(
         share=True,
         rate=True,
         min_n=2,  # exact however few
-        spread=Spread(0.05),  # of a sound candidate one document in 400 is beyond it
+        spread=Spread(0.05, value=1 / 400),  # of a sound candidate's documents
         unit="fraction",
         direction="lower",
         identity=0.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from evalharness.run.records import register
 from evalharness.spec.estimate import Scope
 from evalharness.spec.plugins import offered, reject
 from evalharness.stats import Interval, cluster_skew_t
+from evalharness.stats.interval import Floats
 
 Totals = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | str
 """Totals and numbers of rows by document, (G,) each, whose ratio is a mean; or why there are none.
@@ -54,6 +55,17 @@ class Spread:
     sd: float  # between documents (or items), in the metric's unit
     value: float | None = None  # where the candidate is expected; None: at its best
     source: str = "default"
+    relative: bool = False  # sd is a share of the value, a good candidate's half way to the limit
+    parts: tuple[Floats, Floats] | None = field(default=None, repr=False, compare=False)
+    """Sums and numbers of rows of an earlier run's documents (G,), which a mean is made of."""
+    interval: Interval | None = field(default=None, repr=False, compare=False)
+    """An earlier run's, of what is not made of such sums."""
+
+    def within(self, margin: float) -> Spread:
+        """What is assumed where the limit is ``margin`` from the best value, 0."""
+        if not self.relative:
+            return self
+        return replace(self, sd=self.sd * margin / 2, value=margin / 2, relative=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +105,8 @@ class Metric:
         as its interval takes to err no more than it says where documents are skewed.
     spread : what 4-bit weights do to a small model, on documents of a few hundred tokens; on the
         small side, since only what could never be decided is refused. None: no size is known.
+    typical : the interval of so many items of a planning spread, where that is not the interval of
+        normal documents' sums.
     shown : where it stands out.
     mark : its label in the chart of its distribution.
 
@@ -127,6 +141,7 @@ class Metric:
     ungated: str = ""
     min_n: int = 20
     spread: Spread | None = None
+    typical: Callable[[Spread, int, float], Interval] | None = None
     shown: tuple[Place, ...] = ()
     mark: str = ""
 
@@ -160,7 +175,7 @@ class Metric:
         Only then is there a number of documents that a limit needs: a divergence's spread shrinks
         with it.
         """
-        return self.difference or self.spread is not None
+        return self.difference or (self.spread is not None and not self.spread.relative)
 
 
 class Registry(Mapping[str, Metric]):

@@ -156,6 +156,15 @@ for _side in ("reference", "candidate"):
     )(partial(_score, _side))
 
 
+def _flips_either_way(spread: Spread, items: int, confidence: float) -> Interval:
+    """Right-or-wrong items of which as many flip one way as the other: the variance is their share.
+
+    As many as that about the limit is not known either, so that the interval is of no shift.
+    """
+    each = min(1.0, spread.sd**2) * items / 2
+    return stats.paired_shift(each, each, items, confidence)
+
+
 SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
 
 
@@ -164,6 +173,7 @@ SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
     "Task score shift",
     family=TASK,
     spread=Spread(math.sqrt(0.05)),  # 5% of the items flip
+    typical=_flips_either_way,
     min_n=_LEAST,
     signed=True,
     shown=("proposal",),

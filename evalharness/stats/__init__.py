@@ -11,7 +11,14 @@ from evalharness.stats.interval import Interval, exp_interval
 from evalharness.stats.means import cluster_ratio_t, cluster_sums
 from evalharness.stats.mover import mean_of_parts, no_narrower
 from evalharness.stats.p_values import interval_p_value
-from evalharness.stats.planning import documents_needed, further_documents
+from evalharness.stats.planning import (
+    Reach,
+    clusters_needed,
+    further_documents,
+    typical_documents,
+    typical_lognormal,
+    typical_normal,
+)
 from evalharness.stats.processes import LEAST_PROCESSES, PROCESSES, process_ratio_t
 from evalharness.stats.proportions import clopper_pearson, paired_shift, tango
 from evalharness.stats.quantiles import (
@@ -40,6 +47,7 @@ __all__ = [
     "MOST_CONFIDENT",
     "PROCESSES",
     "Interval",
+    "Reach",
     "TooFewReplicates",
     "bounded_mean_t",
     "brier",
@@ -49,7 +57,7 @@ __all__ = [
     "cluster_ratio_t",
     "cluster_skew_t",
     "cluster_sums",
-    "documents_needed",
+    "clusters_needed",
     "ece",
     "ece_shift",
     "exp_interval",
@@ -71,4 +79,7 @@ __all__ = [
     "sequence_of",
     "tango",
     "temperature_shift",
+    "typical_documents",
+    "typical_lognormal",
+    "typical_normal",
 ]

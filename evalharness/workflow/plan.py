@@ -62,7 +62,7 @@ class Shared:
     stopping: dict[str, Any] | None  # the rule by which it may stop early
     warnings: list[str]
     block_tokens: int
-    spreads: Mapping[str, Spread] | None  # of an earlier run, for planning
+    spreads: Mapping[str, Sequence[Spread]] | None  # of an earlier run, for planning
     family: int = 1  # candidates whose verdicts are corrected for their number, and decide
 
     @property
@@ -228,7 +228,7 @@ def plan_shared(
 
 
 def _check_sizes(
-    policy: Policy, family: int, have: Sizes, spreads: Mapping[str, Spread] | None
+    policy: Policy, family: int, have: Sizes, spreads: Mapping[str, Sequence[Spread]] | None
 ) -> None:
     """Raise `InputError` for what the suite is too small for, or so many candidates too many."""
     if family > 1:
@@ -260,7 +260,7 @@ def calibration_of(candidate: ModelSpec, suite: Suite) -> list[Text]:
     return calibration_texts(candidate, suite) if wanted else []
 
 
-def _spreads(policy: Policy, run: str | Path | None) -> dict[str, Spread] | None:
+def _spreads(policy: Policy, run: str | Path | None) -> dict[str, tuple[Spread, ...]] | None:
     if run is None:
         return None
     opened = open_finished(Path(run), judged=False)

@@ -68,6 +68,9 @@ class FakeEstimates:
         """Nobody tried."""
         return None
 
+    def parts(self, metric: str, scope: dict[str, str]) -> None:
+        """Nobody knows the documents of a fake run."""
+
     def at_once(self, metric: str, scope: dict[str, str], confidence: float) -> Estimate:
         return self.estimate(metric, scope, confidence)
 

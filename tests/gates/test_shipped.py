@@ -66,7 +66,7 @@ def test_editors_are_told_the_schema(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "documents", "items"),
-    [("default", 30, 60), ("demo", 20, 100), ("recommended", 59, 345), ("strict", 100, 1360)],
+    [("default", 20, 84), ("demo", 20, 32), ("recommended", 59, 381), ("strict", 124, 1400)],
 )
 def test_a_policy_is_decidable_at_the_size_it_names(name: str, documents: int, items: int) -> None:
     """With as many documents and items as its first lines say."""

@@ -8,39 +8,84 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from scipy import stats as sps
-from statsmodels.stats.power import NormalIndPower
+from statsmodels.stats.power import TTestPower
 
 from evalharness.stats import (
     Interval,
+    Reach,
     cluster_ratio_t,
-    documents_needed,
+    clusters_needed,
     further_documents,
+    typical_documents,
+    typical_lognormal,
+    typical_normal,
 )
 
 
-def test_documents_are_those_of_a_one_sided_z_test() -> None:
-    """statsmodels' power of a one-sample z test at G is the power asked for."""
-    needed = documents_needed(0.005, 0.1, 0.02, 0.9, power=0.9)
+def of_normal(spread: float, confidence: float) -> Reach:
+    """Student's t of documents with this standard deviation."""
+    return lambda size: float(sps.t.ppf(0.5 + confidence / 2, size - 1)) * spread / math.sqrt(size)
+
+
+def test_documents_are_those_of_a_one_sided_t_test() -> None:
+    """statsmodels' power of a one-sample t test at G is the power asked for."""
+    needed = clusters_needed(of_normal(0.1, 0.9), 0.015, 0.9, power=0.9)
     assert needed is not None
-    power = NormalIndPower(ddof=0).power(0.015 / 0.1, needed, 0.05, ratio=0, alternative="larger")
+    power = TTestPower().power(0.015 / 0.1, needed, 0.05, alternative="larger")
     assert power == pytest.approx(0.9, abs=0.002)
 
 
+def test_half_the_power_is_where_the_typical_interval_keeps_the_limit() -> None:
+    """One document fewer, and it does not."""
+    reach = of_normal(0.1, 0.9)
+    needed = clusters_needed(reach, 0.02, 0.9, power=0.5)
+    assert needed is not None
+    assert reach(needed) <= 0.02 < reach(needed - 1)
+
+
 def test_a_value_at_the_limit_is_never_decided() -> None:
-    """No number of documents tells a value from itself."""
-    assert documents_needed(0.02, 0.1, 0.02, 0.9) is None
+    """No number of documents tells a value from itself, and none makes a fixed end shrink."""
+    assert clusters_needed(of_normal(0.1, 0.9), 0.0, 0.9) is None
+    assert clusters_needed(lambda size: 0.1, 0.02, 0.9) is None
 
 
 def test_documents_without_variation_need_two() -> None:
-    """Two is the least for an interval."""
-    assert documents_needed(0.0, 0.0, 0.02, 0.9) == 2
+    """Two is the least for an interval; more where more are asked for."""
+    assert clusters_needed(lambda size: 0.0, 0.02, 0.9) == 2
+    assert clusters_needed(lambda size: 0.0, 0.02, 0.9, least=20) == 20
 
 
-@pytest.mark.parametrize("arguments", [(math.nan, 1, 0), (0, -1, 1), (0, math.inf, 1)])
-def test_impossible_plans_are_refused(arguments: tuple[float, float, float]) -> None:
-    """NaN, infinite and negative arguments are errors."""
+@pytest.mark.parametrize(("gap", "power"), [(math.nan, 0.8), (-1, 0.8), (math.inf, 0.8), (1, 1.0)])
+def test_impossible_plans_are_refused(gap: float, power: float) -> None:
+    """NaN, infinite and negative gaps are errors, and so is certainty."""
     with pytest.raises(ValueError, match="must be"):
-        documents_needed(*arguments, 0.9)
+        clusters_needed(of_normal(0.1, 0.9), gap, 0.9, power)
+
+
+@pytest.mark.parametrize("size", [20, 500])
+def test_typical_samples_have_the_spread_of_their_distribution(size: int) -> None:
+    """Exactly of the normal; of the lognormal the mean, and its deviation but for the far tail."""
+    normal, other = typical_normal(size), typical_lognormal(size, 0.53)
+    assert (float(normal.mean()), float(normal.std(ddof=1))) == pytest.approx((0, 1), abs=1e-12)
+    assert float(other.mean()) == pytest.approx(1)
+    assert float(other.std()) == pytest.approx(0.53, rel=0.1)
+    assert float(np.median(other)) == pytest.approx(1 / math.sqrt(1 + 0.53**2), rel=0.03)
+
+
+@pytest.mark.parametrize("size", [7, 50, 80, 333])
+def test_typical_documents_keep_mean_and_lengths(size: int) -> None:
+    """Of fewer, of as many and of more: the mean, the mean length, and no value beyond any."""
+    rng = np.random.default_rng(2)
+    counts = rng.integers(200, 900, 80).astype(float)
+    sums = counts * rng.lognormal(0, 1, 80)
+    s, n = typical_documents(sums, counts, size)
+    assert s.size == n.size == size
+    assert float(s.sum() / n.sum()) == pytest.approx(sums.sum() / counts.sum(), rel=2e-3)
+    assert float(n.mean()) == pytest.approx(counts.mean(), abs=0.5)
+    assert (sums / counts).min() - 1e-9 <= (s / n).min() <= (s / n).max()
+    assert (s / n).max() <= (sums / counts).max() + 1e-9
+    if size == 80:
+        assert sorted(s / n) == pytest.approx(sorted(sums / counts))
 
 
 def present(value: float, half: float, clusters: int) -> Interval:
