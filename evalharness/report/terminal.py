@@ -120,7 +120,7 @@ def _parts(result: Result, width: int) -> list[RenderableType]:
             for a in result.anomalies
         ],
         [_gates(result, width)],
-        [_metrics(result, width), *_reasons(result), *_noise(result)],
+        [_metrics(result, width), *_reasons(result), *_noise(result), *_speed(result)],
         [_tasks(result)],
         [_layer(result)],
         [
@@ -272,6 +272,16 @@ def _noise(result: Result) -> list[RenderableType]:
     ]
     text = f"noise floor (the reference against itself): {'; '.join(shown)}"
     return [Text(text, style="dim")] if shown else []
+
+
+def _speed(result: Result) -> list[RenderableType]:
+    """Return how fast each side was, where that was timed."""
+    shown = [
+        f"{what} {numbers.figures(both.reference)} → {numbers.figures(both.candidate)}"
+        for what, both in result.cost.speed_by_side.items()
+        if what.startswith("ms")  # the page has tokens a second as well
+    ]
+    return [Text(f"speed: {'; '.join(shown)}", style="dim")] if shown else []
 
 
 def _tasks(result: Result) -> RenderableType:

@@ -20,6 +20,7 @@ from evalharness.results.reach import near_lossless, unseen
 from evalharness.results.routing import routing
 from evalharness.results.sensitivity import sensitivity
 from evalharness.results.similarity import similarity
+from evalharness.results.speed import speed
 from evalharness.results.tasks import flipped, tasks
 from evalharness.results.weights import weights
 from evalharness.run.directory import Run
@@ -76,7 +77,7 @@ def build(run: Recorded, estimates: Estimates, decision: Decision, found: list[A
         worst_tokens=worst_tokens(evidence),
         figures=chart_data(evidence),
         compared=Compared(**sides, same_model=same),
-        cost=cost(manifest),
+        cost=cost(manifest, evidence),
         environment=_environment(manifest),
         anomalies=found,
         warnings=[*manifest.get("warnings", []), *decision.warnings],
@@ -120,7 +121,7 @@ def same_model(manifest: Mapping[str, Any], estimates: Estimates) -> bool:
     return all(estimates.estimate(KL_MEAN.id, s, CONFIDENCE).value in (0.0, None) for s in scopes)
 
 
-def cost(manifest: Mapping[str, Any]) -> Cost:
+def cost(manifest: Mapping[str, Any], evidence: Evidence) -> Cost:
     """Bytes and seconds as measured."""
     sides, peaks = manifest["sides"], manifest.get("peak_bytes")
     held = {"weights": {side: v["manifest"]["weight_bytes"] for side, v in sides.items()}}
@@ -131,6 +132,7 @@ def cost(manifest: Mapping[str, Any]) -> Cost:
         seconds=manifest.get("seconds", {}),
         memory={"peak of the process": process} if process else {},
         memory_by_side={what: BothSides(**values) for what, values in held.items()},
+        speed_by_side=speed(evidence),
         reason=None if peaks else "the peak of each side takes CUDA and `probes: [latency]`",
     )
 

@@ -200,6 +200,9 @@ class Cost(Part):
     seconds: dict[str, float] = {}  # of the run, by phase; both sides work in each
     memory: dict[str, float] = {}  # bytes of the process that holds both sides
     memory_by_side: dict[str, BothSides] = {}  # bytes, by what they hold
+    # Mean over what the probe `latency` timed, by what it is; batches, prompts and steps are the
+    # suite's, and the ratio with its interval is a metric.
+    speed_by_side: dict[str, BothSides] = {}
     reason: str | None = None  # why something of it is missing
 
 

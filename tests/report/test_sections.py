@@ -168,4 +168,7 @@ def test_costs_of_both_sides_stand_beside_each_other(page: Callable[..., str]) -
     assert (
         "WhatReferenceCandidate weights12.6 GiB3.88 GiB peak of one batch14.0 GiB5.59 GiB" in text
     )
+    assert "Speed of each side" in text
+    assert "ms to the first token" in text
+    assert "tokens a second, decoding" in text
     assert "loading4.23 s tokens84.1 s tasks61.0 s peak of the process18.6 GiB" in text
