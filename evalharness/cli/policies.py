@@ -19,6 +19,7 @@ from evalharness.spec.visible_text import printable
 if TYPE_CHECKING:
     from evalharness.api import LoadedRun
     from evalharness.gates import Need
+    from evalharness.metrics import Estimates
 
 baseline_app = typer.Typer(
     name="baseline", help="Stored estimates that gates may be relative to.", no_args_is_help=True
@@ -80,11 +81,13 @@ def plan(
     from evalharness.run import assets
 
     policy = load_policy(assets.find("gates", gates))
-    spreads = None
+    spreads, lines = None, []
     if run is not None:
         from evalharness.api import load_run
 
-        spreads = spreads_from(policy, load_run(run).estimates, str(run))
+        estimates = load_run(run).estimates
+        spreads = spreads_from(policy, estimates, str(run))
+        lines = other_cuts(estimates, [gate.metric for gate in policy.gates])
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("gate", "needs at least", "for 80% power", "unit", "spread", "from", "min_n"):
         table.add_column(name, justify="right" if "needs" in name or "power" in name else "left")
@@ -100,6 +103,22 @@ def plan(
         for cells in [need_cells(need) for need in found.get(gate.id, ())] or [unknown]:
             table.add_row(*map(printable, (gate.id, *cells, least)))
     show(table)
+    for line in lines:
+        say(line)
+
+
+def other_cuts(estimates: Estimates, metrics: list[str]) -> list[str]:
+    """What the same tokens would show as more and shorter documents, a line a cut."""
+    from evalharness.metrics.shorter import shorter
+
+    lines = []
+    for cut in shorter(estimates, metrics):
+        errors = ", ".join(f"{metric} × {share:.2f}" for metric, share in cut.errors.items())
+        lines.append(
+            f"the same tokens from {cut.documents:.1f} × as many documents, cut after {cut.tokens} "
+            f"tokens: standard error of {errors}"
+        )
+    return ["", *lines] if lines else []
 
 
 def need_cells(need: Need) -> tuple[str, ...]:
