@@ -49,7 +49,7 @@ class Replayed(Side):
         """Hold later passes over these batches against what has run since `begin`."""
         self._kept = {**self._kept, **self._last}
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
+    def hidden(self, ids_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """As `Side.hidden`."""
         if not self.usable:
             return super().hidden(ids_BT)

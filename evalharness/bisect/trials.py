@@ -46,7 +46,7 @@ class Remembered(Side):
         self.__dict__.update(side.__dict__)
         self._known: dict[tuple[Any, ...], Tensor] = {}
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
+    def hidden(self, ids_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """As `Side.hidden`."""
         key = (tuple(ids_BT.shape), ids_BT.cpu().numpy().tobytes())
         if key not in self._known:

@@ -29,6 +29,7 @@ class Parts:
     place: Path | None = None  # of the weights; None: they are no file
     messages: tuple[str, ...] = ()
     anomalies: tuple[str, ...] = ()  # why what was loaded is not what the files hold
+    manifest: CompressionManifest | None = None  # where the model has no tensors to measure
 
 
 @dataclass(frozen=True)

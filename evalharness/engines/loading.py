@@ -58,7 +58,7 @@ def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = N
             simulated = fake_quantize(parts.model, spec.simulate.weights)
         say(f"measuring {spec.name}")
         named = _source(spec, found, parts)
-        manifest = compression_manifest(
+        manifest = parts.manifest or compression_manifest(
             parts.model, parts.tokenizer, spec, parts.place, named, simulated
         )
     messages = dict.fromkeys((*parts.messages, *said.lines))

@@ -73,7 +73,8 @@ def find_model(spec: ModelSpec, file: str | Path | None = None) -> Resolved:
 def _located(spec: ModelSpec) -> Resolved:
     name = spec.model.engine
     found: Resolved
-    if name in own_engines():
+    if name == "transformers":
+        _refuse_options(spec)
         found = resolve_spec(spec)  # without importing the engine, and torch with it
         if spec.adapter is not None and Path(spec.adapter).is_dir():
             check_base(Path(spec.adapter), spec, found)
@@ -90,6 +91,22 @@ def _located(spec: ModelSpec) -> Resolved:
             key="model.path",
         ) from error
     return found
+
+
+def runs_apart(spec: ModelSpec) -> bool:
+    """Whether the model runs in a process of its own, so that none of its modules is at hand."""
+    return spec.model.engine in own_engines() and spec.model.engine != "transformers"
+
+
+def _refuse_options(spec: ModelSpec) -> None:
+    """Raise `InputError` for keys that transformers, in this process, has no use for."""
+    for key in ("python", "chunk", "options"):
+        if getattr(spec.model, key):
+            raise InputError(
+                "is for engines that run in a process of their own, and this is transformers",
+                key=f"model.{key}",
+                remedy=f"Leave it out, or name an engine: {', '.join(sorted(own_engines()))}.",
+            )
 
 
 @functools.cache

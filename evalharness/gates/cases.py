@@ -37,6 +37,9 @@ from evalharness.spec.policy import Condition, Gate
 from evalharness.spec.yamlfile import KeyPath
 from evalharness.stats import MOST_CONFIDENT, TooFewReplicates, mean_of_parts
 
+# Kinds of records that need no module of a model.
+_OF_ANY_ENGINE = ("tokens", "documents", "items", "item_tokens", "manifest", "timings")
+
 
 @dataclass(frozen=True)
 class Case:
@@ -168,7 +171,14 @@ class Bench:
     def _missing(self, gate: Gate) -> Judgement:
         estimate = Estimate(id=gate.metric, scope={}, value=None, reason="not measured")
         why = "was not measured in this run, and what is not measured does not pass"
+        if REGISTRY[gate.metric].records not in _OF_ANY_ENGINE and (engine := self._apart()):
+            why += f": {engine} has no modules to look at"
         return Judgement("FAIL" if gate.on_missing == "fail" else "INCONCLUSIVE", estimate, why=why)
+
+    def _apart(self) -> str | None:
+        """The engine that runs a side in a process of its own, where one does."""
+        sides = self.estimates.evidence.run.manifest.get("sides") or {}
+        return next((s["apart"] for s in sides.values() if s.get("apart")), None)
 
     def _case(self, gate: Gate, scope: Scope, estimate: Estimate, noise: bool = True) -> Case:
         if gate.relative_to == "baseline":

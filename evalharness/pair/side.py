@@ -50,6 +50,8 @@ class Side:
         self.vocab_size = _head_rows(head, self.model)
         # From this row on the vocabulary is padding that the model masks with −∞; None: it is not.
         self.masked_from: int | None = None
+        # Its hidden states are places in a sequence: worth nothing once the engine is gone.
+        self.streams = bool(getattr(self.model, "streams", False))
         self.split = self._head_is_exact() and self.backbone is not self.model
         self.released = False
 
@@ -62,8 +64,14 @@ class Side:
         """Token ids of ``windows`` (B, T) on the side's device, padded on the right with 0."""
         return torch.from_numpy(padded(windows)).to(self.device)
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
-        """Final hidden states (B, T, C); or, for a model that cannot be split, logits (B, T, V)."""
+    def hidden(self, ids_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
+        """Final hidden states (B, T, C); or, for a model that cannot be split, logits (B, T, V).
+
+        ``lengths`` : tokens of each row, where rows are padded; padding may then be left out.
+        """
+        if self.streams:
+            places: Tensor = self.backbone(ids_BT, lengths=lengths).last_hidden_state
+            return places
         if self.split:
             out: Tensor = self.backbone(input_ids=ids_BT, use_cache=False).last_hidden_state
             return out

@@ -12,6 +12,7 @@ class RecordedSide(TypedDict, total=False):
     simulated: bool  # its low bits are made from the weights at loading, and computed in full
     split: bool  # into backbone and head, so that its hidden states can be kept
     anomalies: list[str]  # why what was loaded is not what the files hold
+    apart: str  # the engine that runs it in a process of its own, where one does
 
 
 class RecordedSlice(TypedDict):

@@ -28,8 +28,19 @@ class ModelSource(Spec):
     engine: str = Field(
         "transformers",
         validation_alias=AliasChoices("engine", "backend"),
-        description="What runs the model: transformers, or an engine of an installed package.",
+        description="What runs the model: transformers, llama.cpp, or an engine of an installed "
+        "package.",
     )
+    python: str | None = Field(
+        None, description="The Python that has the engine, where it is another than this one."
+    )
+    chunk: int | None = Field(
+        default=None,
+        ge=1,
+        le=8192,
+        description="Tokens that an engine in a process of its own is fed at a time (128).",
+    )
+    options: dict[str, Any] = Field({}, description="Settings of the engine; see its page.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
     attn: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
@@ -146,6 +157,7 @@ def check_permitted(spec: ModelSpec, file: YamlFile | None = None) -> None:
 
 
 _WHOLE = ("simulate", "quantization", "manifest")
+_OF_AN_ENGINE = ("python", "chunk", "options")
 
 
 def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -173,6 +185,8 @@ def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
             for k, v in base["model"].items()
             if k not in ("revision", "tokenizer", "allow_unused")
         }
+    if isinstance(data.get("model"), dict) and "engine" in data["model"]:
+        base["model"] = {k: v for k, v in base["model"].items() if k not in _OF_AN_ENGINE}
     for key, value in data.items():
         if key not in _WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict):
             base[key] = {**base[key], **value}
@@ -189,6 +203,11 @@ def _absolute(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
         for key in ("path", "tokenizer"):
             if isinstance(model.get(key), str):
                 model[key] = _resolve(file, model[key], ("model", key))
+        if isinstance(model.get("python"), str) and os.sep in model["python"]:
+            # Not resolve(): a virtual environment's Python is a link out of it.
+            model["python"] = os.path.abspath(
+                file.path.parent / os.path.expanduser(model["python"])
+            )
         data["model"] = model
     if isinstance(data.get("adapter"), str):
         data["adapter"] = _resolve(file, data["adapter"], ("adapter",))

@@ -163,6 +163,14 @@ class TensorGroup(Part):
     examples: list[str]
 
 
+class EngineControl(Part):
+    """An engine held against the weights of its own file: mean KL, in nats a token."""
+
+    windows: int
+    kernels: float  # from the file's weights, dequantised in float32, to the engine
+    weights: float | None = None  # from the reference to those weights; null: of the reference
+
+
 class CompressionManifest(Part):
     """The compression manifest, measured from the loaded model."""
 
@@ -179,6 +187,7 @@ class CompressionManifest(Part):
     fingerprint: str
     tokenizer_fingerprint: str
     configuration_fingerprint: str = ""  # of all that decides a forward pass beside the weights
+    control: EngineControl | None = None  # null: the weights run in transformers themselves
 
 
 class Compared(Part):

@@ -110,6 +110,7 @@ def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, RecordedSide
             "simulated": spec.simulate is not None,
             "split": side.split,
             "anomalies": list(side.loaded.anomalies),
+            **({"apart": spec.model.engine} if side.streams else {}),
         }
         for name, side, spec in named
     }

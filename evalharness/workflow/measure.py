@@ -36,6 +36,7 @@ from evalharness.run.environment import peak_memory
 from evalharness.spec.suite import Suite
 from evalharness.workflow.apart import FreshProcesses, let_go
 from evalharness.workflow.begin import begin
+from evalharness.workflow.engine_control import control
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
 from evalharness.workflow.noise_floor import Floor
@@ -77,6 +78,9 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
             noted += left_out(reference.documents, readings, candidate.loaded.name)
         work = Measurement(job, memory, reference, candidate, progress, readings)
         unlike = _other_tokens(job, reference, candidate)
+        if not job.resume:  # the run has what it showed
+            wrong, why = _controlled(job, reference, candidate, progress)
+            unlike, noted = [*unlike, *wrong], [*noted, *why]
         for text in unlike:
             progress.tell(text)
         run = begin(
@@ -125,6 +129,28 @@ def _fed_alone(reference: Reference, candidate: Side, suite: Suite) -> list[str]
     return [
         f"{why}: windows are fed one at a time, unpadded" for why in dict.fromkeys(found) if why
     ]
+
+
+def _controlled(
+    job: Job, reference: Reference, candidate: Side, progress: Progress
+) -> tuple[list[str], list[str]]:
+    """Both engines held against their weights: what is wrong, and what could not be said."""
+    anomalies: list[str] = []
+    notes: list[str] = []
+    for side, spec, beside in (
+        (reference.side, job.reference, None),
+        (candidate, job.candidate, None if reference.side.released else reference.side),
+    ):
+        if side.streams and side.loaded.manifest.control is None:
+            texts = (reference.documents, reference.windows)
+            wrong, why = control(side, spec, beside, *texts, progress)
+            anomalies, notes = [*anomalies, *wrong], [*notes, *why]
+    return anomalies, notes
+
+
+def without_modules(*sides: Side) -> str | None:
+    """The engine that keeps its modules to itself, so that no probe can look at them; or None."""
+    return next((s.model.engine for s in sides if s.streams), None)
 
 
 def _readings(job: Job, reference: Reference, candidate: Side) -> Readings | None:
@@ -192,6 +218,7 @@ class Measurement:
             (probe, self._probe_run(probe))
             for probe in probes_of(job.suite)
             if not (probe.needs_same_tokens and different)
+            and without_modules(reference.side, candidate) is None
         ]
         for probe, own in self._probes:
             if probe.watch is not None:

@@ -22,7 +22,7 @@ from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.hub import snapshot
 from evalharness.engines.loading import pick_device
 from evalharness.engines.locate import read_json
-from evalharness.engines.registry import find_model
+from evalharness.engines.registry import find_model, runs_apart
 from evalharness.errors import RunError, plural
 from evalharness.probes.registry import probes_of
 from evalharness.spec.model import ModelSpec
@@ -168,6 +168,8 @@ def size(spec: ModelSpec, device: str | None = None) -> Size:
     if found.kind == "engine":
         return Size(spec.name, where, None)
     place = snapshot(found, spec.model)
+    if runs_apart(spec):  # as the file is
+        return Size(spec.name, pick_device("cpu"), place.stat().st_size, *_of_gguf(place), 4)
     weights = weight_bytes(place, spec.model.dtype)
     element = 2 if spec.model.dtype in ("bfloat16", "float16") else 4
     if weights is not None and spec.quantization is not None:

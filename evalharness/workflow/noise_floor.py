@@ -17,6 +17,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -59,20 +60,32 @@ class Otherwise(Side):
 
     def __init__(self, side: Side) -> None:
         self.__dict__.update(side.__dict__)
-        self.kernel = _other_kernel(side.model)
+        self.kernel = None if side.streams else _other_kernel(side.model)
 
     @property
     def how(self) -> str:
         """What differs, in words."""
+        if self.streams:
+            return f"chunks of {_other_chunk(self.model.runner.chunk)} tokens"
         return SHAPE if self.kernel is None else KERNEL
 
-    def hidden(self, ids_BT: Tensor) -> Tensor:
+    def hidden(self, ids_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
         """As `Side.hidden`, but for rounding."""
+        if self.streams:
+            places: Tensor = self.backbone(
+                ids_BT, lengths=lengths, chunk=_other_chunk(self.model.runner.chunk)
+            ).last_hidden_state
+            return places
         width = ids_BT.shape[1]
         padding = PAD if self.alone_because(width + PAD) is None else 0
         with attention(self.model, self.kernel) if self.kernel else nullcontext():
             rows = [super(Otherwise, self).hidden(pad(row[None], (0, padding))) for row in ids_BT]
         return torch.cat(rows)[:, :width]
+
+
+def _other_chunk(chunk: int) -> int:
+    """Another that an engine may be fed in; a smaller one, which its buffers hold."""
+    return max(1, chunk // 4) if chunk > 1 else 1
 
 
 def _other_kernel(model: Any) -> str | None:
@@ -161,6 +174,8 @@ def _larger(ways: dict[str, dict[str, float]]) -> dict[str, float]:
 
 def _in_dtype(side: Side, name: str) -> Side | str:
     """A copy of the reference that computes in another dtype, or why there is none."""
+    if side.streams:
+        return f"{side.model.engine} computes in its own way"
     own, wanted = side.model.dtype, getattr(torch, name)
     if own == wanted:
         return "it is the reference's own dtype"

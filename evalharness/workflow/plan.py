@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from evalharness.compat import lm_eval
 from evalharness.data.calibration import calibration_texts
 from evalharness.data.documents import Text, read_texts
-from evalharness.engines.registry import find_model
+from evalharness.engines.registry import find_model, runs_apart
 from evalharness.errors import InputError
 from evalharness.gates import (
     Sizes,
@@ -73,7 +73,9 @@ class Shared:
     def job(self, candidate: ModelSpec, **own: Any) -> Job:
         """The comparison with ``candidate``; ``own`` are the other fields of `Job`."""
         text = calibration_of(candidate, self.suite)
-        return Job(**vars(self), candidate=candidate, calibration=text, **own)
+        notes = [*self.warnings, *unprobed(self.suite, self.reference, candidate)]
+        shared = vars(self) | {"warnings": notes}
+        return Job(**shared, candidate=candidate, calibration=text, **own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +254,14 @@ def _check_sizes(
 def timed_processes(suite: Suite) -> int | None:
     """Fresh processes in which ``suite`` has latency measured; None: it does not."""
     return suite.latency.processes if "latency" in suite.probes else None
+
+
+def unprobed(suite: Suite, *specs: ModelSpec) -> list[str]:
+    """Probes that an engine in a process of its own has nothing for, each with the reason."""
+    engine = next((s.model.engine for s in specs if runs_apart(s)), None)
+    if engine is None:
+        return []
+    return [f"{probe.name} not measured: {engine} has no modules" for probe in probes_of(suite)]
 
 
 def calibration_of(candidate: ModelSpec, suite: Suite) -> list[Text]:

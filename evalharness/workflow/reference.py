@@ -45,7 +45,7 @@ class Reference:
         self._noise_floor: Floor | None = None
         self._settings = job.suite.noise_floor
         self._batch_size = memory.batch_size
-        if job.cache and self.side.split:
+        if job.cache and self.side.split and not self.side.streams:
             self.cache = HiddenCache(self.side, default_root(), progress.tell)
 
     def noise_floor(self, progress: Progress) -> Floor:
@@ -62,7 +62,7 @@ class Reference:
         """Put every hidden state into the cache, then make room for a candidate."""
         if self.side.released:
             return
-        if not self.side.split:
+        if not self.side.split or self.side.streams:
             raise RunError(
                 f"{self.side.loaded.name} cannot be split into backbone and head, so the two "
                 "models must fit on the device together. Use a larger one"

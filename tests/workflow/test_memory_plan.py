@@ -180,7 +180,7 @@ class Scarce:
         self.windows, self.positions = windows, positions
         side.hidden, side.logits = self.few, self.short
 
-    def few(self, ids: Tensor) -> Any:
+    def few(self, ids: Tensor, *_: Any) -> Any:
         if len(ids) > self.windows:
             raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
         return self.hidden(ids)
@@ -250,7 +250,7 @@ def test_another_error_is_not_taken_for_memory(
     """It comes through at once."""
     candidate = side(bits=4)
 
-    def broken(ids: Tensor) -> Any:
+    def broken(ids: Tensor, *_: Any) -> Any:
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     candidate.hidden = broken

@@ -67,7 +67,8 @@ class PlainLM(_Model):  # type: ignore[misc]  # lm-eval ships no types
     def _exact(self, longest: int) -> Iterator[None]:
         """One request at a time where rows of ``longest`` tokens depend on those beside them."""
         size: Any = self.batch_size_per_gpu  # type: ignore[has-type]
-        if alone_because(self._loaded, min(longest, self.max_length)) is not None:
+        streams = getattr(self._loaded.model, "streams", False)
+        if streams or alone_because(self._loaded, min(longest, self.max_length)) is not None:
             self.batch_size_per_gpu = 1
         try:
             yield

@@ -29,6 +29,7 @@ from evalharness.engines.base import LoadedModel
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.tasks.kept_prompts import KeptPrompts
 from evalharness.pair.tasks.trie import ContextTrie, Group, pack
+from evalharness.pair.tasks.unpacked import unpacked
 from evalharness.pair.texts.statistics import token_statistics
 
 Answer = tuple[float, bool]  # log-likelihood in nats; whether every token was the most likely one
@@ -121,6 +122,8 @@ class PackedSide:
 
     def hidden(self, batch: Batch) -> Tensor:
         """Hidden states (N, C) at the scored places; logits (N, V) of a model without a split."""
+        if self.side.streams:
+            return self._unpacked(batch)
         self._feed_prefix()
         model = self.side.backbone if self.side.split else self.side.model
         out = model(
@@ -132,6 +135,15 @@ class PackedSide:
         )
         found: Tensor = out.last_hidden_state if self.side.split else out.logits
         return found[batch.rows.to(self.device), batch.columns.to(self.device)]
+
+    def _unpacked(self, batch: Batch) -> Tensor:
+        """Places (N, 2) of the scored nodes in plain sequences."""
+        prefix: list[int] = [] if self._unfed is None else self._unfed.tolist()
+        scored = list(zip(batch.rows.tolist(), batch.columns.tolist(), strict=True))
+        sees = batch.allowed[:, 0, :, len(prefix) :].numpy()
+        add = self.side.model.sequences.add
+        places = unpacked(batch.ids.numpy(), sees, scored, prefix, add)
+        return torch.tensor(places, dtype=torch.long).to(self.device)
 
 
 class PairedPass:

@@ -35,6 +35,8 @@ def unsupported(side: PackedSide) -> str | None:
     """Why requests cannot be packed for this model, whatever their length; None: they can."""
     model = side.side.model
     kind = type(model).__name__
+    if side.side.streams:
+        return None  # fed as plain sequences
     if is_encoder_decoder(model):
         return f"{kind} is an encoder–decoder model"
     if carries_state(model):
@@ -53,6 +55,8 @@ def reached(side: PackedSide, longest: int) -> int | None:
     Attention may be local by a key that nobody has listed. Requests longer than any number of the
     configuration that may be its window are tried.
     """
+    if side.side.streams:
+        return None
     known = attention_reach(side.side.model)
     within = [w for w in possible_windows(side.side.model) if w < min(longest, known or longest)]
     if within and probe(side, min(longest, 2 * max(within))) is not None:

@@ -198,7 +198,8 @@ class TokenPass:
         probed = batch[0].probed and self.probe is not None
         cache = None if probed else self.cache
         kept_NC = None if cache is None else cache.get(batch)
-        if probed or kept_NC is not None:
+        if probed or kept_NC is not None or ref.streams or cand.streams:
+            # An engine of its own process computes ahead while nobody waits.
             clock = (Clock(ref.device), Clock(cand.device))
         target = ids[row, col + 1]
         # Moved before there is work to wait for.
@@ -266,14 +267,14 @@ class TokenPass:
         def reference() -> Tensor:
             assert ids_ref is not None
             with clock[0].running():
-                return self.reference.hidden(ids_ref)
+                return self.reference.hidden(ids_ref, lengths)
 
         def candidate() -> Tensor:
             side = self.candidate
             with clock[1].running():
                 if len(lengths) > 1 and side.alone_because(max(lengths)) is not None:
                     return side.hidden_alone(ids_cand, lengths)  # the batch is the cache's
-                return side.hidden(ids_cand)
+                return side.hidden(ids_cand, lengths)
 
         if ids_ref is None:
             return None, candidate()

@@ -1,0 +1,138 @@
+"""What engines that run in a process of their own have in common."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evalharness.engines.base import Parts, Say
+from evalharness.engines.hub import Resolved
+from evalharness.errors import InputError, nearest, short
+from evalharness.spec.model import ModelSpec
+from evalharness.spec.result import CompressionManifest, TensorGroup
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK = 128  # tokens a call; part of what the candidate is
+WORKERS = Path(__file__).with_name("workers")
+
+
+def check_spec(spec: ModelSpec, engine: str, options: Mapping[str, type]) -> None:
+    """Raise `InputError` where ``spec`` asks ``engine`` for what only transformers can do.
+
+    ``options`` : keys of ``model.options`` and the types that they take.
+    """
+    for key in ("simulate", "quantization", "adapter"):
+        if getattr(spec, key) is not None:
+            raise InputError(
+                f"{engine} runs a model as its file is, without {key}",
+                key=key,
+                remedy="Leave it out, or use engine: transformers.",
+            )
+    for key, value in spec.model.options.items():
+        if key not in options:
+            known = f"Known: {', '.join(options)}."
+            raise InputError(
+                f"{engine} has no such option",
+                key=f"model.options.{key}",
+                remedy=(nearest(key, options) + " " + known).strip(),
+            )
+        wanted = options[key]
+        if type(value) is not wanted:
+            raise InputError(
+                f"must be of type {wanted.__name__} (got {short(value)})",
+                key=f"model.options.{key}",
+            )
+
+
+def load_native(
+    spec: ModelSpec,
+    found: Resolved,
+    device: torch.device,
+    say: Say,
+    *,
+    engine: str,
+    options: dict[str, Any],
+    groups: list[TensorGroup],
+    claimed: dict[str, Any],
+    disagreements: list[str],
+) -> Parts:
+    """Start the engine's process on the model; see `evalharness.engines.loading.load`.
+
+    Parameters
+    ----------
+    options : for the driver, beside ``chunk`` and ``threads``.
+    groups : what the file stores, by its own table.
+    claimed, disagreements : of the compression manifest.
+
+    """
+    import torch
+
+    from evalharness.engines.child import Child
+    from evalharness.engines.fingerprint import tokenizer_fingerprint
+    from evalharness.engines.native_model import NativeConfig, NativeModel
+    from evalharness.engines.transformers import load_tokenizer
+
+    assert found.path is not None
+    tokenizer = load_tokenizer(spec, found)
+    chunk = spec.model.chunk or CHUNK
+    child = Child(
+        spec.name,
+        WORKERS / f"{engine.replace('.', '_')}_worker.py",
+        {"chunk": chunk, "threads": torch.get_num_threads(), **options},
+        python=spec.model.python,
+        say=say,
+    )
+    about = {"name": engine, **{k: v for k, v in child.info.items() if k != "vocabulary"}}
+    config = NativeConfig(
+        vocab_size=child.vocabulary,
+        max_position_embeddings=int(child.info["trained_context"]),
+        engine=about,
+    )
+    model = NativeModel(config, child, device)
+    stop = tokenizer.eos_token_id
+    model.stops = frozenset(() if stop is None else (int(stop),))
+    parameters = sum(g.parameters for g in groups)
+    bits = sum(g.bits_per_weight * g.parameters for g in groups)
+    say(f"hashing {found.path.name}")
+    manifest = CompressionManifest(
+        name=spec.name,
+        source=spec.model.path,
+        architecture=f"{engine} ({child.info['package']})",
+        dtype="of the engine's kernels",
+        parameters=parameters,
+        bits_per_weight=bits / parameters if parameters else 0.0,
+        weight_bytes=round(bits / 8),
+        groups=groups,
+        claimed={**claimed, "engine": described(about)},
+        disagreements=disagreements,
+        fingerprint=files_fingerprint(found.path),
+        tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
+        configuration_fingerprint=hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest(),
+    )
+    messages = []
+    if spec.model.attn is not None or spec.model.dtype != "auto":
+        messages.append(f"{engine} computes in its own way: dtype and attn are not its settings")
+    return Parts(model, tokenizer, found.path, tuple(messages), manifest=manifest)
+
+
+def described(about: Mapping[str, Any]) -> str:
+    """An engine in a line: its name, its package and what decides its numbers."""
+    shown = {k: v for k, v in about.items() if k not in ("name", "package", "trained_context")}
+    settings = ", ".join(f"{k} {v}" for k, v in shown.items())
+    return f"{about['name']}: {about['package']}; {settings}"
+
+
+def files_fingerprint(place: Path) -> str:
+    """SHA-256 of a file, or of the files of a folder by name."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+    for file in files:
+        digest.update(os.fsencode(file.relative_to(place.parent)) if place.is_dir() else b"")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
