@@ -29,9 +29,6 @@ class CannotDecode(RunError):  # noqa: N818 (of the model; the run goes on witho
     """A model whose decoding cannot be timed."""
 
 
-WARM_UP = 2  # steps: the first run of a kernel is never typical
-
-
 def turns(batch: int, process: int) -> tuple[SideName, ...]:
     """The order in which the sides are timed on a batch, counted from 0; processes from 1."""
     ref_first = (batch.bit_count() + process - 1) % 2 == 0
@@ -55,8 +52,12 @@ def time_both(
     a cache after it.
     """
     sides: dict[SideName, Side] = {"ref": reference, "cand": candidate}
-    for name in turns(0, process)[:2]:
-        _run(sides[name], batches[0], WARM_UP)
+    # Kernels are chosen and loaded when a shape is first met, at which prompt and cache it may be,
+    # and for whoever comes first: every shape of either side is met before the clock starts.
+    say("warming up")
+    for batch in {(len(b), len(b[0])): b for b in batches}.values():
+        for name in turns(0, process):
+            _run(sides[name], batch, steps)
     rows: list[dict[str, Any]] = []
     gc.collect()
     collecting = gc.isenabled()

@@ -47,18 +47,18 @@ def measure(run: ProbeRun) -> Mapping[str, pa.Table]:
 
 
 def request(run: ProbeRun) -> dict[str, Any] | None:
-    """The prompts, a list of lists of ids a batch, and how many tokens are decoded after each."""
+    """The prompts, a list of lists of ids a batch, and how many tokens are decoded after each.
+
+    All are of one length, so that batches differ in nothing that a kernel is chosen by.
+    """
     settings: LatencySettings = run.settings
-    ids = [w.ids[: settings.prompt_tokens].tolist() for w in run.windows]
+    size = min(settings.prompt_tokens, max((len(w.ids) for w in run.windows), default=0))
+    ids = [w.ids[:size].tolist() for w in run.windows if len(w.ids) >= size > 0]
     if not ids:
         return None
-    wanted = settings.batches * settings.batch_size
-    texts = [ids[n % len(ids)] for n in range(wanted)]
-    batches = []
-    for start in range(0, wanted, settings.batch_size):
-        batch = texts[start : start + settings.batch_size]
-        shortest = min(map(len, batch))  # padding would be timed as well
-        batches.append([row[:shortest] for row in batch])
+    texts = [ids[n % len(ids)] for n in range(settings.batches * settings.batch_size)]
+    starts = range(0, len(texts), settings.batch_size)
+    batches = [texts[start : start + settings.batch_size] for start in starts]
     return {"batches": batches, "steps": settings.steps}
 
 

@@ -66,8 +66,10 @@ def test_each_turn_is_one_prefill_and_so_many_steps(
     monkeypatch.setattr(decoding.time, "perf_counter", lambda: float(len(calls)))
     batches = [[[1, 2, 3], [4, 5, 6]], [[7, 8], [9, 10]]]
     rows = time_both(reference, candidate, batches, 5, 3, lambda said: None).to_pylist()
-    warm = 2 * (1 + decoding.WARM_UP)
-    assert [name for name, shape in calls[warm:] if shape[1] > 1] == list("rccrcrrc")
+    prompts = [(name, shape) for name, shape in calls if shape[1] > 1]
+    warm = [(name, shape) for shape in ((2, 3), (2, 2)) for name in "rccr"]  # of every shape
+    assert prompts[:8] == warm
+    assert "".join(name for name, _ in prompts[8:]) == "rccrcrrc"
     assert rows[:2] == [
         {"kind": "prefill", "process": 3, "tokens": 12, "seconds_ref": 2.0, "seconds_cand": 2.0},
         {"kind": "decode", "process": 3, "tokens": 20, "seconds_ref": 10.0, "seconds_cand": 10.0},
@@ -92,10 +94,12 @@ def asked(windows: list[int], **settings: Any) -> Any:
     return request(run)
 
 
-def test_prompts_are_beginnings_of_texts_and_a_batch_is_as_long_as_its_shortest() -> None:
-    """Texts come again where there are too few; padding would be timed."""
-    found = asked([5, 3, 9], batches=2, batch_size=2, prompt_tokens=4, steps=7)
-    assert found == {"batches": [[[0] * 3, [1] * 3], [[2] * 4, [0] * 4]], "steps": 7}
+def test_prompts_are_beginnings_of_texts_all_of_one_length() -> None:
+    """Of those that are long enough, again where there are too few; else as long as the longest."""
+    found = asked([5, 3, 9], batches=3, batch_size=1, prompt_tokens=4, steps=7)
+    assert found == {"batches": [[[0] * 4], [[2] * 4], [[0] * 4]], "steps": 7}
+    found = asked([5, 3, 5], batches=1, batch_size=2, prompt_tokens=9, steps=7)
+    assert found == {"batches": [[[0] * 5, [2] * 5]], "steps": 7}
     assert asked([], batches=2) is None
 
 
