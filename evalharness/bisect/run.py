@@ -202,7 +202,7 @@ def _verified(
         "left_out": work.trials.left_out,
     }
     before = made.held_out_decision(run, suite, policy, sides, sample)
-    bits = sides[1].loaded.manifest.bits_per_weight
+    bits = sides[1].loaded.manifest.counted_bits_per_weight
     common |= {"before": before.gates, "verdict_before": before.verdict, "bits_before": bits}
     if found.restored is None:
         why = "not even the reference's own modules throughout pass on the search documents"

@@ -46,7 +46,7 @@ def repaired_decision(
     chosen: Sequence[PairedModule],
     spec: ModelSpec | None,
     pairs: Sequence[PairedModule],
-) -> tuple[Decision, float, list[str], list[str]]:
+) -> tuple[Decision, float | None, list[str], list[str]]:
     """The repaired candidate: verdict, bits per weight, the gates that stay undecided, and notes.
 
     With ``spec`` the model is loaded from the repair's own file, so that what is verified is what
@@ -57,7 +57,7 @@ def repaired_decision(
     if spec is not None:
         loaded = load(load_model_spec(run.place("repair.yaml")), device=str(candidate.device))
         repaired = Side(loaded)
-        bits = loaded.manifest.bits_per_weight
+        bits = loaded.manifest.counted_bits_per_weight
         tables = _pass(suite, policy, (reference, repaired), sample)
         tables |= _tasks(suite, policy, reference, repaired)
         manifest = _manifest(run, suite, (reference, repaired))
@@ -70,7 +70,9 @@ def repaired_decision(
     size = _bits(reference, candidate, chosen)
     side = manifest["sides"]["candidate"]["manifest"]
     bits = size / max(1, side["parameters"])
-    side |= {"bits_per_weight": bits, "weight_bytes": size // 8}
+    side |= dict.fromkeys(("bits_per_weight", "counted_bits_per_weight"), bits)
+    side |= dict.fromkeys(("weight_bytes", "counted_bytes"), size // 8)
+    side["ships"] = "tensors"  # nothing of it is in files
     return decided(kept, manifest, tables), bits, skipped, []
 
 

@@ -68,11 +68,49 @@ def int8_scales(module: nn.Module, weight: Tensor) -> Tensor | None:
 # --- compressed-tensors ---------------------------------------------------------------------------
 
 
-def compressed_group(module: nn.Module) -> int | None:
-    """Columns that share a scale in a module of compressed-tensors; None: a row, or another one."""
-    weights = getattr(getattr(module, "quantization_scheme", None), "weights", None)
-    size = getattr(weights, "group_size", None)
-    return size if isinstance(size, int) and size > 0 else None
+@dataclass(frozen=True)
+class Arguments:
+    """How compressed-tensors quantises weights or activations."""
+
+    bits: int
+    type: str  # int or float
+    symmetric: bool
+    strategy: str  # tensor, channel, group, block, token …
+    group_size: int | None
+    dynamic: bool
+
+
+def compressed_weights(module: nn.Module) -> Arguments | None:
+    """The scheme of a module's weights; None: it is no module of compressed-tensors."""
+    return _arguments(getattr(getattr(module, "quantization_scheme", None), "weights", None))
+
+
+def compressed_inputs(module: nn.Module) -> Arguments | None:
+    """The scheme of what a module is given (of an attention: of its keys and values)."""
+    scheme = getattr(module, "quantization_scheme", None)
+    return _arguments(getattr(scheme, "input_activations", None))
+
+
+def decompresses_later(module: nn.Module) -> bool:
+    """Whether compressed-tensors replaces a module's codes by dense weights in its first call."""
+    status = getattr(module, "quantization_status", None)
+    return str(getattr(status, "value", status)) == "compressed"
+
+
+def _arguments(found: Any) -> Arguments | None:
+    bits = getattr(found, "num_bits", None)
+    if not isinstance(bits, int):
+        return None
+    size = getattr(found, "group_size", None)
+    strategy, kind = getattr(found, "strategy", ""), getattr(found, "type", "int")
+    return Arguments(
+        bits,
+        str(getattr(kind, "value", kind)),
+        bool(getattr(found, "symmetric", True)),
+        str(getattr(strategy, "value", strategy)),
+        size if isinstance(size, int) and size > 0 else None,
+        bool(getattr(found, "dynamic", False)),
+    )
 
 
 def are_packed_zero_points(names: list[str]) -> bool:
@@ -93,6 +131,22 @@ def columns_of_a_scale(weight: Any) -> int | None:
     """Columns of a torchao tensor that share a scale; None: it does not say."""
     block = getattr(weight, "block_size", None)
     return int(block[-1]) if block is not None and len(block) else None
+
+
+def torchao_inputs(weight: Any) -> str | None:
+    """How a torchao tensor has the inputs of its module quantised; None: it leaves them alone."""
+    kind = getattr(weight, "activation_quantization", None)
+    if isinstance(kind, str):  # int8_asym_per_token
+        words = kind.replace("_asym", " affine").replace("_sym", " symmetric")
+        return f"{words.replace('_', ' ')}, dynamic"
+    options = getattr(weight, "act_quant_kwargs", None)
+    if options is None:
+        return None
+    number = "float8" if "Float8" in type(options).__name__ else "int8"
+    span = type(getattr(options, "granularity", None)).__name__
+    words = {"PerRow": "per token", "PerTensor": "per tensor"}.get(span, f"by {span}")
+    static = getattr(weight, "act_quant_scale", None) is not None
+    return f"{number} {words}, {'static' if static else 'dynamic'}"
 
 
 def torchao_schemes() -> dict[str, type]:

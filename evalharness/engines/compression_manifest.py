@@ -1,27 +1,40 @@
 """The compression manifest: what is compressed, measured from the tensors of the loaded model.
 
 Never "4-bit" alone: tensors stored alike form a group with its scheme, its count and its bits per
-weight, scales and zero points included. What the model file claims is put beside it, and where the
-two differ `disagreements` says so.
+weight, scales and zero points included. What the model file and the checkpoint claim is put beside
+it (`engines.claims`), and what ships in files is counted apart (`engines.shipped`): a GGUF file is
+dense once it is loaded, and small where it is deployed.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalharness.engines.claims import (
+    against_checkpoint,
+    against_kernel,
+    checkpoint,
+    disagreements,
+    file_types,
+    packed_share,
+    quoted,
+)
+from evalharness.engines.file_groups import gguf_groups
 from evalharness.engines.file_headers import GgufTensor, gguf_tensors
 from evalharness.engines.fingerprint import (
     configuration_fingerprint,
     tokenizer_fingerprint,
     weights_fingerprint,
 )
+from evalharness.engines.gguf_metadata import gguf_metadata
+from evalharness.engines.shipped import shipped
 from evalharness.engines.simulate import Quantized
-from evalharness.engines.tensor_storage import StoredTensor, stored_tensors
-from evalharness.spec.model import Claims, ModelSpec
+from evalharness.engines.tensor_storage import StoredTensor, miscounted, stored_tensors
+from evalharness.engines.treatment import compressed_share, treatment
+from evalharness.spec.model import ModelSpec
 from evalharness.spec.result import CompressionManifest, TensorGroup
 
 if TYPE_CHECKING:
@@ -29,7 +42,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _EXAMPLES = 3
-_TOLERANCE = 0.05  # bits
 
 
 def compression_manifest(
@@ -52,22 +64,49 @@ def compression_manifest(
     """
     tensors = list(stored_tensors(model, simulated or {}))
     parameters = sum(t.parameters for t in tensors)
-    bits = sum(t.bits for t in tensors)
+    wrong = miscounted(model, tensors)
+    bits = None if wrong else sum(t.bits for t in tensors)
     claimed: dict[str, Any] = spec.manifest.model_dump(exclude_none=True)
     file = gguf_tensors(place, "model.path") if place and place.suffix == ".gguf" else []
-    if file:
+    config = {} if spec.quantization else checkpoint(place)
+    if file and place:
         claimed["file"] = file_types(file)
+        claimed |= gguf_metadata(place, "model.path")
+    if config:
+        claimed["checkpoint"] = quoted(config)
+    how = treatment(
+        model,
+        tensors,
+        simulated=bool(simulated),
+        unpacked=bool(config) or (bool(file) and spec.quantization is None),
+    )
+    share = packed_share(file) if _in_file(file, tensors) else compressed_share(tensors)
+    files = shipped(spec, place)
+    counted = None if bits is None else -(-bits // 8)
+    size, reason = (counted, wrong) if files is None else (files.bytes, files.reason or wrong)
     return CompressionManifest(
         name=spec.name,
         source=source,
         architecture=type(model).__name__,
         dtype=str(model.dtype).removeprefix("torch."),
         parameters=parameters,
-        bits_per_weight=bits / parameters if parameters else 0.0,
-        weight_bytes=-(-bits // 8),
+        bits_per_weight=_bits_per_weight(size, bits if files is None else None, parameters, wrong),
+        weight_bytes=size,
+        ships="tensors" if files is None else "files",
+        counted_bits_per_weight=_bits_per_weight(counted, bits, parameters, wrong),
+        counted_bytes=counted,
+        resident_bytes=None if wrong else -(-sum(t.resident_bits for t in tensors) // 8),
+        not_measured=reason or None,
+        **asdict(how),
+        compressed_share=share,
+        file_groups=gguf_groups(file),
         groups=group(tensors),
         claimed=claimed,
-        disagreements=disagreements(spec.manifest, tensors, file),
+        disagreements=[
+            *disagreements(spec.manifest, tensors, file),
+            *against_kernel(spec.manifest, how),
+            *against_checkpoint(config, tensors, how),
+        ],
         fingerprint=weights_fingerprint(model),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         configuration_fingerprint=configuration_fingerprint(model),
@@ -85,7 +124,7 @@ def group(tensors: Iterable[StoredTensor]) -> list[TensorGroup]:
         zeros = sum(t.zeros for t in members)
         groups.append(
             TensorGroup(
-                storage=kind.replace("with zeros", f"({zeros / count:.0%} exact zeros)"),
+                storage=kind.replace("with zeros", f"({zeros / max(count, 1):.0%} exact zeros)"),
                 tensors=len(members),
                 parameters=count,
                 bits_per_weight=sum(t.bits for t in members) / count if count else 0.0,
@@ -95,54 +134,15 @@ def group(tensors: Iterable[StoredTensor]) -> list[TensorGroup]:
     return sorted(groups, key=lambda g: (-g.parameters, g.storage))
 
 
-def disagreements(
-    claim: Claims, tensors: list[StoredTensor], file: Sequence[GgufTensor] = ()
-) -> list[str]:
-    """Where the claimed bits and group size are not what was measured, in words.
-
-    A claim of bits may mean the codes alone or the scales too: 4 and 4.5 both fit int4 in groups
-    of 32. ``file`` is the table of a GGUF file, whose types count where the model was left dense.
-    """
-    quantised = [t for t in tensors if t.code_bits is not None]
-    exact = [t for t in quantised if not t.on_grid]
-    packed = [] if exact else [t for t in file if _packed_bits(t) is not None]
-    kinds = ", ".join(dict.fromkeys([*(t.kind for t in quantised), *(t.type_name for t in packed)]))
-    found = []
-    if claim.bits is not None:
-        ranges = [_range(t) for t in quantised] + [r for t in packed if (r := _packed_bits(t))]
-        if not ranges:
-            dtypes = ", ".join(dict.fromkeys(t.kind for t in tensors))
-            found.append(
-                f"claims {claim.bits:g} bits, but no tensor is compressed (all are {dtypes})"
-            )
-        elif not any(low - _TOLERANCE <= claim.bits <= high + _TOLERANCE for low, high in ranges):
-            found.append(f"claims {claim.bits:g} bits, but the weights are {kinds}")
-    if claim.group_size and exact and claim.group_size not in {t.group_size for t in exact}:
-        found.append(f"claims groups of {claim.group_size}, but the weights are {kinds}")
-    return found
-
-
-def file_types(tensors: Sequence[GgufTensor]) -> str:
-    """How a GGUF file stores its tensors: ``211 Q4_1, 61 F32; 5.01 bits per weight``."""
-    counts = Counter(t.type_name for t in tensors).most_common()
-    text = "GGUF: " + ", ".join(f"{count} {name}" for name, count in counts)
-    sizes = [t.bytes for t in tensors]
-    weights = sum(math.prod(t.shape) for t in tensors)
-    if not weights or None in sizes:
-        return text
-    return f"{text}; {8 * sum(s for s in sizes if s) / weights:.2f} bits per weight"
-
-
-def _range(tensor: StoredTensor) -> tuple[float, float]:
-    """Bits of the codes, and those with scales and zero points (of a grid: not known, up to 1)."""
-    codes = tensor.code_bits or 0.0
-    whole = codes + 1 if tensor.on_grid else tensor.bits / tensor.parameters
-    return min(codes, whole), max(codes, whole)
-
-
-def _packed_bits(tensor: GgufTensor) -> tuple[float, float] | None:
-    """Return the same of a quantised GGUF type: 4 and 5 for Q4_1; None for a float type."""
-    digits = "".join(c for c in tensor.type_name.partition("_")[0] if c.isdigit())
-    if tensor.bytes is None or tensor.type_name in ("F32", "F16", "BF16"):
+def _bits_per_weight(
+    size: int | None, bits: int | None, parameters: int, wrong: str
+) -> float | None:
+    """Exact bits where they are counted; those of the bytes in files otherwise."""
+    if wrong or size is None:
         return None
-    return float(digits), 8 * tensor.bytes / max(1, math.prod(tensor.shape))
+    return (8 * size if bits is None else bits) / parameters if parameters else 0.0
+
+
+def _in_file(file: Sequence[GgufTensor], tensors: Iterable[StoredTensor]) -> bool:
+    """Whether only the file tells what is compressed: loading made its weights dense."""
+    return bool(file) and all(t.code_bits is None or t.on_grid for t in tensors)

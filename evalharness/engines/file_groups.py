@@ -16,7 +16,7 @@ _EXAMPLES = 3
 def gguf_groups(tensors: Sequence[GgufTensor]) -> list[TensorGroup]:
     """Group the tensors of a GGUF file by type, the largest group first.
 
-    Types whose size is not known count 0 bits, and so does then the whole: no gate passes on it.
+    Types whose size is not known count 0 bits, and the whole is then not measured.
     """
     kinds: dict[str, list[GgufTensor]] = {}
     for tensor in tensors:

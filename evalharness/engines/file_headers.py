@@ -203,12 +203,12 @@ def gguf_tensors(path: Path, key: str) -> list[GgufTensor]:
 
 # GGUF value types of fixed size: u8 i8 u16 i16 u32 i32 f32 bool u64 i64 f64; 8 string, 9 array.
 _WIDTH = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_STRING, _ARRAY = 8, 9
-_INTEGERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 10: "Q", 11: "q"}
+STRING, _ARRAY = 8, 9
+INTEGERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 10: "Q", 11: "q"}
 _MOST_NESTED = 4  # arrays in arrays; files have none
 
 
-class _Cursor:
+class Cursor:
     """A place in a GGUF file, which no length read from it can move past the end."""
 
     def __init__(self, data: mmap.mmap) -> None:
@@ -236,8 +236,8 @@ class _Cursor:
     def value(self, depth: int = 0) -> int | None:
         """Pass over a value behind its type; return it where it is an integer."""
         kind = self.read("I")
-        if kind in _INTEGERS:
-            return int(self.read(_INTEGERS[kind]))
+        if kind in INTEGERS:
+            return int(self.read(INTEGERS[kind]))
         self.pass_over(kind, depth)
         return None
 
@@ -245,7 +245,7 @@ class _Cursor:
         """Pass over a value of type ``kind``."""
         if kind in _WIDTH:
             self.skip(_WIDTH[kind])
-        elif kind == _STRING:
+        elif kind == STRING:
             self.skip(self.read("Q"))
         elif kind == _ARRAY and depth < _MOST_NESTED:
             inner, length = self.read("I"), self.read("Q")
@@ -260,7 +260,7 @@ class _Cursor:
 
 def _tensor_table(data: mmap.mmap) -> list[GgufTensor]:
     count, keys = struct.unpack_from("<QQ", data, 8)
-    cursor, layers = _Cursor(data), 0
+    cursor, layers = Cursor(data), 0
     for _ in range(keys):
         name, value = cursor.text(), cursor.value()
         if name.endswith(".block_count") and value is not None:

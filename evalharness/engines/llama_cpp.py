@@ -52,7 +52,7 @@ def locate(spec: ModelSpec) -> Resolved:
 
 def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) -> Parts:
     """Start llama.cpp on the file; see `evalharness.engines.loading.load`."""
-    from evalharness.engines.compression_manifest import disagreements, file_types
+    from evalharness.engines.claims import disagreements, file_types
     from evalharness.engines.file_groups import gguf_groups
     from evalharness.engines.file_headers import gguf_tensors
 

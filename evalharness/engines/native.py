@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK = 128  # tokens a call; part of what the candidate is
+_LEAST_FLOAT = 16  # bits of the narrowest weights that are multiplied as they are
 WORKERS = Path(__file__).with_name("workers")
 
 
@@ -97,7 +98,11 @@ def load_native(
     stop = tokenizer.eos_token_id
     model.stops = frozenset(() if stop is None else (int(stop),))
     parameters = sum(g.parameters for g in groups)
-    bits = sum(g.bits_per_weight * g.parameters for g in groups)
+    unknown = next((g.storage for g in groups if not g.bits_per_weight), None)
+    bits = None if unknown or not groups else sum(g.bits_per_weight * g.parameters for g in groups)
+    per_weight = None if bits is None or not parameters else bits / parameters
+    size = None if bits is None else round(bits / 8)
+    low = any(g.bits_per_weight < _LEAST_FLOAT for g in groups)
     say(f"hashing {found.path.name}")
     manifest = CompressionManifest(
         name=spec.name,
@@ -105,8 +110,17 @@ def load_native(
         architecture=f"{engine} ({child.info['package']})",
         dtype="of the engine's kernels",
         parameters=parameters,
-        bits_per_weight=bits / parameters if parameters else 0.0,
-        weight_bytes=round(bits / 8),
+        bits_per_weight=per_weight,
+        weight_bytes=size,
+        ships="files",
+        counted_bits_per_weight=per_weight,
+        counted_bytes=size,
+        resident_bytes=size,
+        not_measured=None if bits is not None else _why_not(unknown),
+        format="; ".join(g.storage for g in groups[:3]),
+        activations="as the engine's kernels round them",
+        kv_cache="as the engine's settings say",
+        kernel="low-bit" if low else "dense",
         groups=groups,
         claimed={**claimed, "engine": described(about)},
         disagreements=disagreements,
@@ -118,6 +132,12 @@ def load_native(
     if spec.model.attn is not None or spec.model.dtype != "auto":
         messages.append(f"{engine} computes in its own way: dtype and attn are not its settings")
     return Parts(model, tokenizer, found.path, tuple(messages), manifest=manifest)
+
+
+def _why_not(unknown: str | None) -> str:
+    if unknown is not None:
+        return f"the size of a tensor of type {unknown} is not known"
+    return "the file's own table of tensors could not be read (of ONNX it takes the onnx library)"
 
 
 def described(about: Mapping[str, Any]) -> str:

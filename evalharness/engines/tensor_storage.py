@@ -1,27 +1,35 @@
 """How each tensor of a loaded model is stored, and how many bits that takes.
 
-Counted: codes, scales, zero points, biases. Not counted: tables that are the same for every tensor
-of a scheme (the 16 values of nf4, the 256 of its nested scales), activations, buffers that are no
-weights. A tied tensor is counted once. Simulated weights count as what they stand for.
+Counted: every parameter and every buffer that is saved; scales, zero points and the like with the
+codes they belong to, and buffers that are no weights as bits without parameters. Not counted:
+buffers that are not saved, such as rotary frequencies, and tables that are the same for every
+tensor of a scheme (the 16 values of nf4, the 256 of its nested scales). A tied tensor is counted
+once. Simulated weights count as what they stand for.
+
+Three sizes are told apart: `bits`, which a tensor stands for; `held`, what it takes now, whose sum
+`miscounted` compares with the state dict; and `resident`, what it takes once the model has run,
+since compressed-tensors replaces codes by dense weights in the first forward pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from evalharness.compat import quantizers
-from evalharness.compat.transformers import is_conv1d
+from evalharness.compat.transformers import is_conv1d, is_expert_list
 from evalharness.engines.fingerprint import plain_tensors
+from evalharness.engines.packed_modules import Packed, Unknown, belongs, packed
 from evalharness.engines.quantization_grid import effective_bits
 from evalharness.engines.simulate import Quantized
 
 _SPARSE = 0.01  # share of exact zeros that is worth saying
-_PACKED = ("qweight", "weight_packed")  # GPTQ and AWQ; compressed-tensors
+_OFF = 1e-3  # relative; tables of a scheme are in the state dict and not counted
+_TABLES = ("quant_map", "weight_format")
 
 
 @dataclass(frozen=True)
@@ -36,26 +44,118 @@ class StoredTensor:
     group_size: int | None = None  # weights of a row that share a scale; None: whole row or tensor
     zeros: int = 0
     on_grid: bool = False  # stored wide, its values on a narrow grid
+    held: int | None = None  # bits that it takes now; None: as many as ``bits``
+    resident: int | None = None  # bits once the model has run; None: as many as ``held``
+    linear: bool = False  # of a linear module or of fused experts
+    unknown: str = ""  # why its bits and parameters are not known
+
+    @property
+    def held_bits(self) -> int:
+        """Bits that it takes now."""
+        return self.bits if self.held is None else self.held
+
+    @property
+    def resident_bits(self) -> int:
+        """Bits that it takes once the model has run."""
+        return self.held_bits if self.resident is None else self.resident
 
 
 def stored_tensors(model: nn.Module, simulated: dict[str, Quantized]) -> Iterator[StoredTensor]:
-    """Yield every weight of ``model`` once, in the order of its modules."""
+    """Yield every weight of ``model`` once, in the order of its modules, and its buffers."""
     seen: set[tuple[str, int]] = set()
     for prefix, module in model.named_modules():
-        packed = _packed(prefix, module)
-        if packed is not None:
-            yield packed
-        for name, value in module.named_parameters(prefix, recurse=False):
-            if packed is not None and not name.endswith("bias"):
+        held, saved = _tensors(module)
+        found = packed(module, held)
+        linear = is_linear(prefix, module) and not _is_head(model, module)
+        if found is not None:
+            yield _packed(prefix, found, held, saved, _width(model))
+        for name, value in held.items():
+            if found is not None and name != "bias":
                 continue  # codes and scales, counted as one
             at = (str(value.device), _address(value))
             if at in seen and value.numel():
                 continue
             seen.add(at)
-            if prefix in simulated and name.endswith("weight"):
-                yield _simulated(name, value, simulated[prefix])
-            else:
-                yield _measured(name, value, module)
+            full = f"{prefix}.{name}" if prefix else name
+            if belongs(name) or not (found or isinstance(value, nn.Parameter)):
+                if name in saved:
+                    yield _other(full, value, linear)
+                continue
+            done = simulated.get(full) or (simulated.get(prefix) if name == "weight" else None)
+            one = _simulated(full, value, done) if done else _measured(full, value, module)
+            yield replace(one, linear=linear and value.dim() >= 2)
+
+
+def miscounted(model: nn.Module, tensors: Sequence[StoredTensor]) -> str:
+    """Why bits and parameters are not known, in words; empty: every tensor was counted."""
+    unknown = [t for t in tensors if t.unknown]
+    if unknown:
+        return f"{unknown[0].name}: {unknown[0].unknown}"
+    counted = sum(t.held_bits for t in tensors)
+    saved = saved_bits(model)
+    if abs(counted - saved) <= _OFF * max(counted, saved):
+        return ""
+    return (
+        f"the tensors that were counted take {counted // 8:,} bytes, and the state dict of "
+        f"{type(model).__name__} {saved // 8:,}"
+    )
+
+
+def saved_bits(model: nn.Module) -> int:
+    """Bits of the state dict, tied tensors once and tables of a scheme left out."""
+    seen: set[tuple[str, int, int]] = set()
+    total = 0
+    for name, value in model.state_dict().items():
+        if name.endswith(_TABLES) or ".quant_state." in name:
+            continue
+        for _, part in plain_tensors(name, value):
+            at = (str(part.device), part.data_ptr() or id(part), part.numel())
+            if at not in seen:
+                seen.add(at)
+                total += _bits(part)
+    return total
+
+
+def is_linear(name: str, module: nn.Module) -> bool:
+    """Whether ``module`` multiplies by matrices of its own: linear, in any storage, or experts."""
+    if isinstance(module, nn.Embedding):
+        return False
+    fused = is_expert_list(name) and not isinstance(module, nn.ModuleList)
+    sizes = (("in_features", "out_features"), ("infeatures", "outfeatures"))
+    return fused or is_conv1d(module) or any(all(hasattr(module, n) for n in s) for s in sizes)
+
+
+def _is_head(model: nn.Module, module: nn.Module) -> bool:
+    get_head = getattr(model, "get_output_embeddings", None)
+    return callable(get_head) and get_head() is module
+
+
+def _width(model: nn.Module) -> int:
+    """Bits of a number in the dtype that ``model`` computes in."""
+    dtype = getattr(model, "dtype", torch.float32)
+    return 8 * torch.empty((), dtype=dtype).element_size()
+
+
+def _tensors(module: nn.Module) -> tuple[dict[str, Tensor], set[str]]:
+    """The parameters and buffers of ``module`` itself, and the names of those that are saved."""
+    parameters = dict(module.named_parameters(recurse=False))
+    buffers = dict(module.named_buffers(recurse=False))
+    left_out = module._non_persistent_buffers_set
+    held = parameters | buffers
+    return held, held.keys() - left_out
+
+
+def _other(name: str, value: Tensor, linear: bool) -> StoredTensor:
+    """A buffer, or scales: bits without weights; codes of a linear module are not told by it."""
+    integers = not value.is_floating_point() and value.dtype is not torch.bool
+    codes = linear and integers and value.dim() > 1 and not belongs(name.rpartition(".")[2])
+    return StoredTensor(
+        name,
+        f"{_dtype(value.dtype)}, no weights",
+        0,
+        _bits(value),
+        unknown="integers whose weights are not known" if codes else "",
+    )
 
 
 def _address(value: Tensor) -> int:
@@ -64,7 +164,15 @@ def _address(value: Tensor) -> int:
 
 
 def _simulated(name: str, value: Tensor, done: Quantized) -> StoredTensor:
-    return StoredTensor(name, str(done), value.numel(), done.total_bits, done.bits, done.group_size)
+    return StoredTensor(
+        name,
+        str(done),
+        value.numel(),
+        done.total_bits,
+        done.bits,
+        done.group_size,
+        held=_bits(value),
+    )
 
 
 def _measured(name: str, value: Tensor, module: nn.Module) -> StoredTensor:
@@ -77,9 +185,11 @@ def _measured(name: str, value: Tensor, module: nn.Module) -> StoredTensor:
         return _subclass(name, value)
     bits = value.numel() * value.element_size() * 8
     plain = StoredTensor(name, _dtype(value.dtype), value.numel(), bits)
-    if value.is_floating_point() and value.element_size() == 1:
+    if not value.is_floating_point():
+        return replace(plain, unknown="integers whose weights are not known")
+    if value.element_size() == 1:
         return replace(plain, code_bits=8)  # float8, for which little is implemented
-    if value.dim() < 2 or not value.is_floating_point():
+    if value.dim() < 2:
         return plain
     grid = effective_bits(value, transposed=is_conv1d(module))
     if grid is not None:
@@ -128,22 +238,35 @@ def _subclass(name: str, value: Tensor) -> StoredTensor:
     return StoredTensor(name, kind, value.numel(), sum(map(_bits, parts)), code_bits, group)
 
 
-def _packed(prefix: str, module: nn.Module) -> StoredTensor | None:
-    """A module that holds its weights packed in integers: GPTQ, AWQ, compressed-tensors."""
-    buffers = dict(module.named_buffers(recurse=False))
-    buffers |= {n: p for n, p in module.named_parameters(recurse=False) if n != "bias"}
-    found = next((n for n in _PACKED if n in buffers), None)
-    size = [getattr(module, n, None) for n in ("in_features", "out_features")]
-    if found is None or not all(isinstance(n, int) for n in size):
-        return None
-    count = math.prod(n for n in size if isinstance(n, int))
-    code_bits = _bits(buffers[found]) / count
-    group = getattr(module, "group_size", None) or quantizers.compressed_group(module)
-    group = group if isinstance(group, int) and group > 0 else None
-    share = f"group {group}" if group else "per channel"
-    kind = f"{code_bits:g} bits {share} ({type(module).__name__})"
+def _packed(
+    prefix: str,
+    found: Packed | Unknown,
+    held: dict[str, Tensor],
+    saved: set[str],
+    width: int,
+) -> StoredTensor:
+    """A module's codes with all that belongs to them, as one tensor."""
+    name = f"{prefix}.{found.codes}" if prefix else found.codes
+    own = {n: _bits(t) for n, t in held.items() if n != "bias"}
+    bits = sum(size for n, size in own.items() if n in saved)
+    if isinstance(found, Unknown):
+        return StoredTensor(
+            name, "codes of unknown form", 0, bits, linear=True, unknown=found.reason
+        )
+    resident = sum(own.values())
+    if found.decompressed:  # and the scales of narrow dtypes become the model's with them
+        scales = held.get("weight_scale")
+        wide = max(0, scales.numel() * width - _bits(scales)) if scales is not None else 0
+        resident += found.weights * width - own[found.codes] + wide
     return StoredTensor(
-        f"{prefix}.{found}", kind, count, sum(map(_bits, buffers.values())), code_bits, group
+        name,
+        found.kind,
+        found.weights,
+        bits,
+        found.code_bits,
+        found.group_size,
+        resident=resident,
+        linear=True,
     )
 
 

@@ -1,7 +1,12 @@
-"""What the compression bought: bits and bytes counted from the weights, seconds from the pass."""
+"""What the compression bought: bits and bytes counted from the weights, seconds from the pass.
+
+Bytes are those that ship, and those that are resident here; a GGUF file is small on the one count
+and dense on the other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,6 +19,7 @@ from evalharness.metrics.evidence import Evidence, undefined
 from evalharness.metrics.families import COST
 from evalharness.metrics.registry import Measured, metric
 from evalharness.spec.estimate import Scope
+from evalharness.spec.result import EMULATED
 from evalharness.stats import Interval
 
 _counted: Any = {
@@ -30,38 +36,105 @@ def _exact(value: float, confidence: float) -> Measured:
     return Measured(Interval(value, value, value, confidence, 1, 1, "counted"))
 
 
+def sizes(manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The manifests of both sides, with what they ship counted alike.
+
+    A candidate that is made on loading, by `simulate` or `quantization`, has no files yet. It is
+    made of the reference's loaded tensors, and both are then counted as tensors: the reference may
+    have been unpacked from a file that is smaller than either.
+    """
+    sides = {k: dict(v["manifest"]) for k, v in manifest["sides"].items()}
+    if all(side.get("ships") == "files" for side in sides.values()):
+        return sides
+    for side in sides.values():
+        if side.get("ships") == "files":
+            side |= {
+                "bits_per_weight": side["counted_bits_per_weight"],
+                "weight_bytes": side["counted_bytes"],
+                "ships": "tensors",
+            }
+    return sides
+
+
+def _counted_of(
+    sides: Mapping[str, Mapping[str, Any]], key: str, confidence: float, *, ratio: bool
+) -> Measured:
+    """``key`` of the candidate, over the reference's where it is a ratio."""
+    for name in ("candidate", "reference") if ratio else ("candidate",):
+        if not isinstance(sides[name].get(key), int | float):
+            why = sides[name].get("not_measured") or f"{key} of the {name} was not recorded"
+            return Measured(undefined(why, confidence))
+    value = sides["candidate"][key]
+    if not ratio:
+        return _exact(float(value), confidence)
+    if not sides["reference"][key]:
+        return Measured(undefined("the reference has no weights", confidence))
+    return _exact(value / sides["reference"][key], confidence)
+
+
 @metric(
     "weights.bits_per_weight",
-    "Bits per weight, candidate",
+    "Bits per weight, candidate as shipped",
     brief="Bits per weight",
     shown=("summary", "tile"),
     unit="bits",
     identity=None,
-    source="stored bits, scales and zero points included, over parameters",
+    source="bits of the tensors in the files, scales and zero points included, over parameters; "
+    "made on loading: bits of the tensors that would be saved",
     **_counted,
 )
 def bits_per_weight(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    side = evidence.run.manifest["sides"]["candidate"]["manifest"]
-    return _exact(float(side["bits_per_weight"]), confidence)
+    found = sizes(evidence.run.manifest)
+    return _counted_of(found, "bits_per_weight", confidence, ratio=False)
 
 
 @metric(
     "memory.weights.ratio",
-    "Weight memory, candidate ÷ reference",
-    brief="Weight memory ratio",
+    "Weights as shipped, candidate ÷ reference",
+    brief="Weight size ratio",
     shown=("summary",),
     unit="ratio",
     identity=1.0,
-    source="bytes of stored weights",
+    source="bytes of the tensors in the files; made on loading: of both sides' tensors",
     **_counted,
 )
 def weights_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
-    sides = evidence.run.manifest["sides"]
-    return _exact(
-        sides["candidate"]["manifest"]["weight_bytes"]
-        / sides["reference"]["manifest"]["weight_bytes"],
-        confidence,
-    )
+    found = sizes(evidence.run.manifest)
+    return _counted_of(found, "weight_bytes", confidence, ratio=True)
+
+
+def _sides(evidence: Evidence) -> dict[str, Any]:
+    found = evidence.run.manifest.get("sides") or {}
+    return {k: v["manifest"] for k, v in found.items()}
+
+
+def _recorded(key: str) -> dict[str, Any]:
+    """Only where the run recorded it: those of earlier versions have no ``key``."""
+    return {"scopes": lambda e: [{}] if key in _sides(e).get("candidate", {}) else []}
+
+
+@metric(
+    "memory.resident.ratio",
+    "Weights in memory here, candidate ÷ reference",
+    unit="ratio",
+    identity=1.0,
+    source="bytes of the weights once both have run in this engine, unpacked ones as they are then",
+    **(_counted | _recorded("resident_bytes")),
+)
+def resident_ratio(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    return _counted_of(_sides(evidence), "resident_bytes", confidence, ratio=True)
+
+
+@metric(
+    "weights.compressed_share",
+    "Linear and expert weights that are compressed, candidate",
+    unit="fraction",
+    identity=None,
+    source="parameters of quantised linear modules and experts over those of all, the head apart",
+    **(_counted | _recorded("compressed_share") | {"direction": "higher"}),
+)
+def compressed(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    return _counted_of(_sides(evidence), "compressed_share", confidence, ratio=False)
 
 
 @metric(
@@ -99,6 +172,8 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
         return Measured(
             undefined("a simulated candidate runs dequantised: its speed says nothing", confidence)
         )
+    if (kernel := emulated(evidence)) is not None:
+        return Measured(undefined(f"not the deployed kernel: weights are {kernel}", confidence))
     if (why := _not_measured(evidence)) is not None:
         return Measured(undefined(f"not measured: {why}", confidence))
     seconds = rows[["seconds_ref", "seconds_cand"]]
@@ -112,6 +187,12 @@ def _ratio(kind: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
     found = stats.process_ratio_t(totals["seconds_cand"], totals["seconds_ref"], confidence)
     reason = _ONE_PROCESS if found.clusters == 1 else found.reason
     return Measured(replace(found, n=len(rows), reason=reason))
+
+
+def emulated(evidence: Evidence) -> str | None:
+    """How the candidate is computed where that is not by the kernel that would be deployed."""
+    kernel: str | None = _sides(evidence)["candidate"].get("kernel")
+    return kernel if kernel in EMULATED else None
 
 
 def _rows(kind: str, evidence: Evidence) -> pd.DataFrame:

@@ -124,7 +124,8 @@ def peak_of_batch(side: Side, window: Window, batch_size: int) -> int | None:
     side.hidden(ids)
     _wait(side)
     grown = torch.cuda.max_memory_allocated(side.device) - before
-    return int(grown) + side.loaded.manifest.weight_bytes
+    weights = side.loaded.manifest.resident_bytes
+    return None if weights is None else int(grown) + weights
 
 
 def _ids(tokens: np.ndarray[Any, Any], side: Side) -> torch.Tensor:

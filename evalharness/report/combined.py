@@ -153,7 +153,7 @@ def combined_text(results: list[Result], combined: Combined | None = None) -> st
             _verdict(r.verdict),
             *corrected,
             Text(short(r.candidate, 40)),
-            f"{r.compared.candidate.bits_per_weight:.2f}",
+            numbers.number(r.compared.candidate.bits_per_weight, 2),
             *(Text(_stacked(e)) for e in row.estimates[:DRAWN]),
             Text(", ".join(short(g.id, 24) for g in row.objections) or "none"),
         )
@@ -191,8 +191,8 @@ def _chart(found: Sequence[Row], metric: str) -> str:
     points = {}
     for row in found:
         e = estimates.find(row.result, metric)
-        if e is not None and e.value is not None:
-            bits = row.result.compared.candidate.bits_per_weight
+        bits = row.result.compared.candidate.bits_per_weight
+        if e is not None and e.value is not None and bits is not None:
             points[row.number] = trade_off.Candidate(
                 row.result.candidate, bits, e.value, e.low, e.high, row.result.verdict
             )

@@ -136,7 +136,23 @@ def _side(s: CompressionManifest) -> str:
     return (
         f"{escape(s.name)}: {numbers.large(s.parameters)} parameters, "
         f"{numbers.number(s.bits_per_weight, 2)} bits per weight, "
-        f"{numbers.byte_size(s.weight_bytes)}; tensors: {stored or 'not measured'}{more}"
+        f"{numbers.byte_size(s.weight_bytes)}{_resident(s)}; tensors: "
+        f"{stored or 'not measured'}{more}{_computed(s)}"
+    )
+
+
+def _resident(s: CompressionManifest) -> str:
+    if s.resident_bytes is None or s.resident_bytes == s.weight_bytes:
+        return ""
+    return f" ({numbers.byte_size(s.resident_bytes)} in memory here)"
+
+
+def _computed(s: CompressionManifest) -> str:
+    if not s.activations:
+        return ""
+    return (
+        f"; activations: {escape(s.activations)}; keys and values: {escape(s.kv_cache)}; "
+        f"kernel: {escape(s.kernel)}"
     )
 
 

@@ -159,12 +159,14 @@ def noise_floor(e: Estimate) -> NumberText:
     return number(e.noise_floor, places)
 
 
-def byte_size(n: float) -> str:
-    """Format bytes with a binary unit.
+def byte_size(n: float | None) -> str:
+    """Format bytes with a binary unit; None: not measured.
 
     >>> byte_size(269_000_000)
     '257 MiB'
     """
+    if n is None:
+        return MISSING
     size, unit = float(n), 0
     while abs(size) >= 1024 and unit < len(_BYTES) - 1:
         size, unit = size / 1024, unit + 1

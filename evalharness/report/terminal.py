@@ -25,7 +25,7 @@ from evalharness.report.glossary import (
 from evalharness.report.remarks import remarks
 from evalharness.report.safe_text import short, visible
 from evalharness.spec.estimate import Verdict
-from evalharness.spec.result import Result
+from evalharness.spec.result import CompressionManifest, Result
 from evalharness.spec.visible_text import no_command
 
 if TYPE_CHECKING:
@@ -145,16 +145,27 @@ def _banner(result: Result) -> RenderableType:
         lines.append(Text("A model against itself: both sides are the same weights."))
     c = result.compared
     sides = (
-        f"{c.reference.bits_per_weight:.2f} → {c.candidate.bits_per_weight:.2f} bits per weight, "
+        f"{numbers.number(c.reference.bits_per_weight, 2)} → "
+        f"{numbers.number(c.candidate.bits_per_weight, 2)} bits per weight, "
         f"{numbers.byte_size(c.reference.weight_bytes)} → "
         f"{numbers.byte_size(c.candidate.weight_bytes)} of weights"
     )
     lines.append(Text(sides, style="dim"))
+    if c.candidate.activations:  # earlier versions did not record it
+        lines.append(Text(_computed(c.candidate), style="dim"))
     lines += [
         Text(f"claim and measurement differ: {visible(d)}", style="yellow")
         for d in c.candidate.disagreements
     ]
     return Group(*lines)
+
+
+def _computed(side: CompressionManifest) -> str:
+    """What runs here, in one line."""
+    return (
+        f"kernel {side.kernel}; activations {visible(side.activations)}; KV cache "
+        f"{visible(side.kv_cache)}; {numbers.byte_size(side.resident_bytes)} here"
+    )
 
 
 def _new_table() -> Table:

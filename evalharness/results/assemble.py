@@ -11,6 +11,7 @@ from typing import Any
 
 from evalharness.gates import Decision
 from evalharness.metrics import Estimates, Evidence
+from evalharness.metrics.cost import sizes
 from evalharness.metrics.divergence import KL_MEAN
 from evalharness.metrics.numbers import CONFIDENCE
 from evalharness.results import activations as inputs
@@ -43,9 +44,7 @@ def build(run: Recorded, estimates: Estimates, decision: Decision, found: list[A
     """The whole result of ``run`` under a policy's ``decision``."""
     evidence = estimates.evidence
     manifest = run.manifest
-    sides = {
-        k: CompressionManifest.model_validate(v["manifest"]) for k, v in manifest["sides"].items()
-    }
+    sides = {k: CompressionManifest.model_validate(v) for k, v in sizes(manifest).items()}
     same = same_model(manifest, estimates)
     metrics = estimates.all(CONFIDENCE)
     return Result(
@@ -123,8 +122,11 @@ def same_model(manifest: Mapping[str, Any], estimates: Estimates) -> bool:
 
 def cost(manifest: Mapping[str, Any], evidence: Evidence) -> Cost:
     """Bytes and seconds as measured."""
-    sides, peaks = manifest["sides"], manifest.get("peak_bytes")
-    held = {"weights": {side: v["manifest"]["weight_bytes"] for side, v in sides.items()}}
+    peaks = manifest.get("peak_bytes")
+    resident = {k: v["manifest"].get("resident_bytes") for k, v in manifest["sides"].items()}
+    ships = {side: v["weight_bytes"] for side, v in sizes(manifest).items()}
+    named = {"weights as shipped": ships, "weights in memory here": resident}
+    held = {what: both for what, both in named.items() if None not in both.values()}
     if peaks:
         held["peak of one batch"] = peaks
     process = manifest.get("peak_memory")

@@ -51,8 +51,9 @@ def claims_compression(run: Recorded) -> bool:
     spec = run.manifest["candidate"]
     bits = {k: v["manifest"]["bits_per_weight"] for k, v in run.manifest["sides"].items()}
     claimed = (spec.get("manifest") or {}).get("bits")
-    said = claimed is not None and claimed < bits["reference"]
-    smaller = bits["candidate"] < bits["reference"]
+    said = claimed is not None and claimed < (bits["reference"] or 32)
+    known = None not in bits.values()
+    smaller = known and bits["candidate"] < bits["reference"]
     return bool(spec.get("quantization") or spec.get("simulate") or said or smaller)
 
 

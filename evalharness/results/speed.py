@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from evalharness.metrics.cost import emulated
 from evalharness.metrics.evidence import Evidence
 from evalharness.spec.result import BothSides
 
@@ -19,7 +20,8 @@ def speed(evidence: Evidence) -> dict[str, BothSides]:
     rows = evidence.timings
     rows = rows[rows["process"].notna()]
     seconds = rows[["seconds_ref", "seconds_cand"]].to_numpy(float)
-    nothing = manifest["sides"]["candidate"].get("simulated") or manifest.get("not_measured")
+    simulated = manifest["sides"]["candidate"].get("simulated") or emulated(evidence)
+    nothing = simulated or manifest.get("not_measured")
     if nothing or not len(rows) or not (np.isfinite(seconds) & (seconds > 0)).all():
         return {}
     texts = manifest["suite"].get("latency", {}).get("batch_size", 1)

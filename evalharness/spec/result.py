@@ -153,6 +153,21 @@ class Figures(Part):
     nll_by_document: list[DocumentShift] = []
 
 
+Kernel = Literal[
+    "dense",
+    "low-bit",
+    "dequantised on the fly",
+    "dequantised on loading",
+    "dequantised on the first forward pass",
+    "simulated",
+    "not known",
+]
+# What computes in float here although a low-bit kernel would be deployed.
+EMULATED: frozenset[Kernel] = frozenset(
+    ["dequantised on loading", "dequantised on the first forward pass", "simulated"]
+)
+
+
 class TensorGroup(Part):
     """Tensors stored alike."""
 
@@ -179,9 +194,20 @@ class CompressionManifest(Part):
     architecture: str
     dtype: str
     parameters: int
-    bits_per_weight: float
-    weight_bytes: int
-    groups: list[TensorGroup]
+    bits_per_weight: float | None  # of what ships; null: not measured
+    weight_bytes: int | None  # of what ships
+    ships: Literal["files", "tensors"] = "tensors"  # tensors: nothing was saved of it yet
+    counted_bits_per_weight: float | None = None  # of the loaded tensors, or what they stand for
+    counted_bytes: int | None = None
+    resident_bytes: int | None = None  # once it has run here
+    not_measured: str | None = None  # why a number of these is null
+    format: str = ""  # of the linear and expert weights
+    activations: str = ""
+    kv_cache: str = ""
+    kernel: Kernel = "not known"
+    compressed_share: float | None = None  # of the linear and expert weights
+    groups: list[TensorGroup]  # of the loaded tensors
+    file_groups: list[TensorGroup] = []  # of the tensors in a GGUF file
     claimed: dict[str, Any] = {}
     disagreements: list[str] = []
     fingerprint: str

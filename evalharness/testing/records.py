@@ -21,7 +21,14 @@ ERRORS = ("total", "own", "inherited", "own_on_clean")
 MANIFEST: Manifest = {
     "suite": {"slices": [{"name": "xs", "where": {"kind": "x"}}]},
     "sides": {
-        side: {"manifest": {"bits_per_weight": 16.0, "weight_bytes": 100}}
+        side: {
+            "manifest": {
+                "bits_per_weight": 16.0,
+                "weight_bytes": 100,
+                "resident_bytes": 100,
+                "compressed_share": 0.0,
+            }
+        }
         for side in ("reference", "candidate")
     },
     "shared_items": [],

@@ -91,7 +91,8 @@ class FreshProcesses:
         """Why the two models cannot be loaded beside what this process still holds."""
         need: dict[Any, int] = {}
         for side in (own.reference, own.candidate):
-            need[side.device] = need.get(side.device, 0) + side.loaded.manifest.weight_bytes
+            weights = side.loaded.manifest.resident_bytes or 0  # 0: not known
+            need[side.device] = need.get(side.device, 0) + weights
         for device, wanted in need.items() if self.mode != "offload" else ():
             free = free_bytes(device)
             if free is not None and wanted > SPARE * free:

@@ -201,43 +201,6 @@ def test_torchao_tensors_are_counted_with_their_scales(
     assert [(t.kind, t.bits / t.parameters) for t in found] == [(kind, bits)]
 
 
-def test_packed_integer_buffers_are_weights() -> None:
-    """A GPTQ layer: eight 4-bit codes in an int32; a float16 scale and 4 zero bits for 32."""
-
-    class QuantLinear(nn.Module):
-        in_features, out_features, group_size = 64, 48, 32
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.register_buffer("qweight", torch.zeros(64 // 8, 48, dtype=torch.int32))
-            self.register_buffer("scales", torch.zeros(2, 48, dtype=torch.float16))
-            self.register_buffer("qzeros", torch.zeros(2, 48 // 8, dtype=torch.int32))
-
-    found = list(stored_tensors(nn.Sequential(QuantLinear()), {}))
-    assert [(t.name, t.kind, t.parameters) for t in found] == [
-        ("0.qweight", "4 bits group 32 (QuantLinear)", 64 * 48)
-    ]
-    assert found[0].bits / found[0].parameters == 4 + 20 / 32
-
-
-def test_packed_integer_parameters_are_weights() -> None:
-    """compressed-tensors registers codes and scales as parameters of a plain linear layer."""
-    from types import SimpleNamespace
-
-    layer: Any = nn.Linear(64, 48)
-    del layer.weight
-    held = {"weight_packed": torch.zeros(48, 8, dtype=torch.int32)}
-    held |= {"weight_scale": torch.zeros(48, 2, dtype=torch.bfloat16)}
-    for name, value in held.items():
-        setattr(layer, name, nn.Parameter(value, requires_grad=False))
-    layer.quantization_scheme = SimpleNamespace(weights=SimpleNamespace(group_size=32))
-    found = list(stored_tensors(nn.Sequential(layer), {}))
-    assert [(t.name, t.kind, t.parameters, t.bits) for t in found] == [
-        ("0.weight_packed", "4 bits group 32 (Linear)", 64 * 48, 64 * 48 * 4.5),
-        ("0.bias", "float32", 48, 48 * 32),
-    ]
-
-
 def test_float8_weights_are_counted_as_eight_bits() -> None:
     """Few operations exist for them, not even counting zeros."""
     layer: Any = nn.Linear(4, 4, bias=False)

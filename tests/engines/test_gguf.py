@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
+from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.loading import load
 from tests.engines.conftest import (
     Make,
@@ -32,7 +34,15 @@ def test_a_four_bit_gguf_file_is_recognised_as_such(spec: Make, tmp_path: Path) 
     write_gguf(tmp_path / "q4.gguf", tiny(), "Q4_0")
     got = load(spec(tmp_path / "q4.gguf", dtype="bfloat16"))
     assert got.manifest.groups[0].storage == "bfloat16, values on a 4-bit grid per 32 columns"
-    assert got.manifest.bits_per_weight == 16.0
+    m = got.manifest
+    assert m.counted_bits_per_weight == 16.0
+    table = gguf_tensors(tmp_path / "q4.gguf", "k")
+    assert m.weight_bytes == sum(t.bytes or 0 for t in table)  # what ships
+    assert m.bits_per_weight == 8 * m.weight_bytes / m.parameters
+    assert m.bits_per_weight == pytest.approx(4.5, abs=0.1)
+    assert m.resident_bytes == 2 * m.parameters
+    assert (m.ships, m.kernel, m.compressed_share) == ("files", "dequantised on loading", 1.0)
+    assert [(g.storage, g.tensors) for g in m.file_groups] == [("GGUF Q4_0", 16), ("GGUF F32", 5)]
 
 
 def test_reading_a_gguf_file_leaves_the_library_as_it_was(gguf_file: Path, spec: Make) -> None:

@@ -86,7 +86,7 @@ def own(weights: int = 1000) -> Any:
 
     side = SimpleNamespace(
         device=torch.device("cpu"),
-        loaded=SimpleNamespace(manifest=SimpleNamespace(weight_bytes=weights)),
+        loaded=SimpleNamespace(manifest=SimpleNamespace(resident_bytes=weights)),
     )
     window = SimpleNamespace(ids=torch.arange(3).numpy())
     from evalharness.spec.suite import LatencySettings
