@@ -15,7 +15,7 @@ import evalharness
 PACKAGE = Path(evalharness.__file__).parent
 PROJECT = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
 # Imported where the model or the machine has it, and asked for before.
-WITH_TORCH = {"triton"}
+WHERE_THERE = {"llama_cpp", "triton"}
 POSIX = {"fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty"}
 
 
@@ -47,7 +47,7 @@ def test_every_import_is_declared() -> None:
     declared = {canonical(d) for group in groups for d in group}
     distributions = packages_distributions()
     for module, file in imported().items():
-        if module == "evalharness" or module in WITH_TORCH:
+        if module == "evalharness" or module in WHERE_THERE:
             continue
         names = {canonical(d) for d in distributions.get(module, [module])}
         assert names & declared, f"{file.name} imports {module}"

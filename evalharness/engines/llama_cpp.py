@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from evalharness.engines.base import Parts, Say
 from evalharness.engines.hub import Resolved
 from evalharness.engines.locate import resolve_spec
-from evalharness.engines.native import check_spec, load_native
+from evalharness.engines.native import check_spec, load_native, require
 from evalharness.errors import InputError, nearest
 from evalharness.spec.model import ModelSpec
 
@@ -27,6 +27,8 @@ KV = ("f16", "f32", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0")
 def locate(spec: ModelSpec) -> Resolved:
     """Find the GGUF file of ``spec``."""
     check_spec(spec, NAME, OPTIONS)
+    packages = ("llama_cpp",), ("xllamacpp", "llama_cpp_py_sync")
+    require(spec, *packages, install="pip install 'evalharness[llama-cpp]'")
     kv = spec.model.options.get("kv", "f16")
     if kv not in KV:
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,25 @@ def check_spec(spec: ModelSpec, engine: str, options: Mapping[str, type]) -> Non
                 f"must be of type {wanted.__name__} (got {short(value)})",
                 key=f"model.options.{key}",
             )
+
+
+def require(spec: ModelSpec, *ways: tuple[str, ...], install: str) -> None:
+    """Raise `InputError` where the packages of none of ``ways`` are in the Python to be used."""
+    python = spec.model.python
+    if python is not None:
+        if not os.access(python, os.X_OK) or Path(python).is_dir():
+            raise InputError(
+                f"{python} is no program that can be run",
+                key="model.python",
+                remedy="Give the path of the Python that the engine is installed in.",
+            )
+        return  # what it has, only running it shows
+    if not any(all(find_spec(package) for package in way) for way in ways):
+        raise InputError(
+            f"{spec.model.engine} is not installed in this Python",
+            key="model.engine",
+            remedy=f"Run: {install}. Or name a Python that has it with model.python.",
+        )
 
 
 def load_native(

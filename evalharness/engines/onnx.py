@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from evalharness.engines.base import Parts, Say
 from evalharness.engines.hub import Resolved
 from evalharness.engines.locate import read_json
-from evalharness.engines.native import check_spec, load_native
+from evalharness.engines.native import check_spec, load_native, require
 from evalharness.errors import InputError, short
 from evalharness.spec.model import ModelSpec
 
@@ -26,6 +26,7 @@ CONFIG = "genai_config.json"
 def locate(spec: ModelSpec) -> Resolved:
     """Find the folder of ``spec``, and what it must hold."""
     check_spec(spec, NAME, {})
+    require(spec, ("onnxruntime_genai",), install="pip install 'evalharness[onnx]'")
     folder = Path(spec.model.path)
     config = folder / CONFIG
     if not config.is_file():

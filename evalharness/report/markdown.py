@@ -127,6 +127,8 @@ def _compared(result: Result) -> str:
     if c.same_model:
         lines.append("**A model against itself:** both sides are the same weights.")
     lines += [f"**Claim and measurement differ:** {escape(d)}" for d in c.candidate.disagreements]
+    if c.candidate.control is not None:
+        lines.append(f"**Engine:** {escape(numbers.distances(c.candidate.control))}")
     return "<br>\n".join(lines)
 
 

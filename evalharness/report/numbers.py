@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from evalharness.errors import plural
 from evalharness.metrics import REGISTRY
 from evalharness.spec.estimate import Estimate
-from evalharness.spec.result import GateResult
+from evalharness.spec.result import EngineControl, GateResult
 
 MISSING = "—"
 _MOST_DECIMALS = 6
@@ -243,3 +244,12 @@ def _exponent(x: float) -> int:
 def _three(x: float) -> str:
     """Format to three significant digits, with no exponent."""
     return f"{x:.{max(0, 2 - _exponent(x))}f}"
+
+
+def distances(control: EngineControl) -> str:
+    """What an engine's kernels and the weights that it runs differ by, each alone."""
+    parts = [f"kernels {figures(control.kernels, 2)}"]
+    if control.weights is not None:
+        parts.insert(0, f"weights {figures(control.weights, 2)}")
+    where = plural(control.windows, "window")
+    return f"mean KL of each alone, nats/token on {where}: {', '.join(parts)}"

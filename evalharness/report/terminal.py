@@ -153,6 +153,8 @@ def _banner(result: Result) -> RenderableType:
     lines.append(Text(sides, style="dim"))
     if c.candidate.activations:  # earlier versions did not record it
         lines.append(Text(_computed(c.candidate), style="dim"))
+    if c.candidate.control is not None:
+        lines.append(Text(numbers.distances(c.candidate.control), style="dim"))
     lines += [
         Text(f"claim and measurement differ: {visible(d)}", style="yellow")
         for d in c.candidate.disagreements
