@@ -3,43 +3,48 @@
 Each weight is quantised to an integer and straight back, in float32, then stored in its own dtype,
 so that any model can be judged at any width without a kernel for it. With q in [q_min, q_max]:
 
-    symmetric  q_min = -2^(b-1), q_max = 2^(b-1) - 1, z = 0,  s = max|x| / q_max
+    symmetric  q_min = -2^(b-1), q_max = 2^(b-1) - 1, z = 0,  s = max|x| / q_max, or with
+               ``scale: full`` s = max|x| / (q_max + 1/2), which is half of the range of codes, as
+               compressed-tensors (`calculate_qparams`) and thus llm-compressor have it
     affine     q_min = 0, q_max = 2^b - 1,  s = (x_max - x_min) / (q_max - q_min),
                z = q_min - round(x_min / s),  with x_min <= 0 <= x_max so that 0 is exact
     both       x̂ = s · (clamp(round(x / s) + z, q_min, q_max) - z),  |x - x̂| <= s/2
 
 after Nagel et al., "A White Paper on Neural Network Quantization" (arXiv 2106.08295), section 2.
-Symmetric min-max scales to q_max on both sides, so the one code q_min is only reached by clipping;
-that keeps |error| <= s/2 everywhere, before the result is rounded to the weight's dtype. Rounding
-is half to even. Scales are float32 while computing; the manifest counts 16 bits for each scale and
-b bits for each zero point.
+Symmetric min-max scales to q_max on both sides, so the one code q_min is only reached by clipping
+or by ``scale: full``; |error| <= s/2 everywhere, before the result is rounded to the weight's
+dtype. Rounding is half to even. Scales are float32 while computing; the manifest counts 16 bits for
+each scale and b bits for each zero point.
 
 A scale belongs to a tensor, a channel (one output row), or a group of ``group_size`` consecutive
 input columns of one row; the last group of a row may be shorter. ``clip: mse`` shrinks each range
 by the factor in {1, 0.975 … 0.4} with the least squared error, so it is never worse than
 minmax before the result is rounded to the dtype.
 
-Every linear module is quantised unless ``exclude`` names it; embeddings never are. An lm_head that
-is tied to the embedding is untied first, so that only the head changes: the model then holds one
-matrix more. Only tensors change: shapes, dtypes and module names stay.
+Every linear module is quantised unless ``exclude`` names it, and so are fused experts, matrix by
+matrix; embeddings never are. A head that is tied to the embedding is left alone, unless ``include``
+names it by more than ``*``: it is then untied first, and the model holds one matrix more. Only
+tensors change: shapes, dtypes and module names stay.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from evalharness.compat.transformers import is_conv1d
-from evalharness.engines.shared_weights import give_own_weights
+from evalharness.compat.transformers import is_conv1d, is_expert_list
+from evalharness.engines.shared_weights import give_own_weights, owners_of_weights
 from evalharness.errors import InputError, nearest
 from evalharness.spec.model import WeightQuantizer
 
 SCALE_BITS = 16
 SHRINK = tuple(1 - 0.025 * i for i in range(25))  # 1, 0.975 … 0.4
+_EXPERT_AXES = 3  # experts, outputs, inputs
 _CHUNK = 1 << 20  # weights quantised at a time: what fits in cache is much faster
 
 
@@ -54,6 +59,7 @@ class Quantized:
     clip: Literal["minmax", "mse"]
     weights: int
     scales: int
+    full_range: bool = False  # of a symmetric scheme: `scale: full`
 
     @property
     def overhead_bits(self) -> int:
@@ -68,6 +74,7 @@ class Quantized:
     def __str__(self) -> str:
         group = f"group {self.group_size}" if self.group_size else f"per {self.granularity}"
         kind = "symmetric" if self.symmetric else "affine"
+        kind += ", full range" if self.full_range else ""
         return f"int{self.bits} {group} {kind} (simulated)"
 
 
@@ -77,7 +84,8 @@ def fake_quantize(model: nn.Module, recipe: WeightQuantizer) -> dict[str, Quanti
 
     Returns
     -------
-    dict : module name → what was done, in the order of ``model.named_modules()``.
+    dict : module name → what was done, in the order of ``model.named_modules()``; of fused experts
+        the name of the parameter.
 
     Raises
     ------
@@ -86,25 +94,33 @@ def fake_quantize(model: nn.Module, recipe: WeightQuantizer) -> dict[str, Quanti
 
     """
     chosen = select(model, recipe)
-    give_own_weights(model, chosen, each=False)
+    give_own_weights(model, {n: m for n, m in chosen.items() if _is_linear(m)}, each=False)
     done: dict[int, Quantized] = {}  # two chosen modules may share one weight
     result = {}
     for name, module in chosen.items():
-        at = id(module.weight)
-        if at not in done:
-            done[at] = _quantize_module(name, module, recipe)
-        result[name] = done[at]
+        weight: Any = getattr(module, "weight" if _is_linear(module) else name.rpartition(".")[2])
+        if id(weight) not in done:
+            transposed = is_conv1d(module) or bool(getattr(module, "is_transposed", False))
+            done[id(weight)] = _quantize(name, weight, recipe, transposed=transposed)
+        result[name] = done[id(weight)]
     return result
 
 
 def select(model: nn.Module, recipe: WeightQuantizer) -> dict[str, nn.Module]:
-    """Linear modules that ``include`` names and ``exclude`` does not."""
-    linear: dict[str, nn.Module] = {
-        n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) or is_conv1d(m)
-    }
+    """Linear modules, and parameters of fused experts, that ``include`` and not ``exclude`` names.
+
+    A pattern that names a module of experts names all its parameters.
+    """
+    linear: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if _is_linear(module):
+            linear[name] = module
+        elif is_expert_list(name) and not isinstance(module, nn.ModuleList):
+            held = module.named_parameters(name, recurse=False)
+            linear |= {n: module for n, value in held if value.dim() == _EXPERT_AXES}
     for key in ("include", "exclude"):
         for index, pattern in enumerate(getattr(recipe, key)):
-            if not any(fnmatchcase(name, pattern) for name in linear):
+            if not any(_names(pattern, name, linear[name]) for name in linear):
                 hint = nearest(pattern, linear) or nearest(pattern.strip("*."), _tails(linear))
                 raise InputError(
                     f"{pattern!r} matches no linear module",
@@ -116,14 +132,35 @@ def select(model: nn.Module, recipe: WeightQuantizer) -> dict[str, nn.Module]:
     chosen = {
         name: module
         for name, module in linear.items()
-        if any(fnmatchcase(name, p) for p in recipe.include)
-        and not any(fnmatchcase(name, p) for p in recipe.exclude)
+        if any(_names(p, name, module) for p in recipe.include)
+        and not any(_names(p, name, module) for p in recipe.exclude)
     }
+    named = [p for p in recipe.include if p != "*"]
+    for name in _tied_to_embedding(model, chosen):
+        if not any(fnmatchcase(name, p) for p in named):
+            del chosen[name]
     if not chosen:
         raise InputError(
             "include and exclude leave no linear module to quantise", key="simulate.weights"
         )
     return chosen
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or is_conv1d(module)
+
+
+def _names(pattern: str, name: str, module: nn.Module) -> bool:
+    """Whether ``pattern`` names this weight, or the module of experts that it belongs to."""
+    whole = not _is_linear(module) and fnmatchcase(name.rpartition(".")[0], pattern)
+    return whole or fnmatchcase(name, pattern)
+
+
+def _tied_to_embedding(model: nn.Module, names: Iterable[str]) -> list[str]:
+    """Those of the modules ``names`` whose weight an embedding holds as well."""
+    embeddings = {n for n, m in model.named_modules() if isinstance(m, nn.Embedding)}
+    shared = [held for held in owners_of_weights(model).values() if held & embeddings]
+    return [name for name in names if any(name in held for held in shared)]
 
 
 def quantize_weight(
@@ -195,7 +232,7 @@ def _parameters(
     """q_min, q_max, scale and zero point (O, G) of the ranges ``low`` … ``high``."""
     if recipe.symmetric:
         q_min, q_max = -(1 << recipe.bits - 1), (1 << recipe.bits - 1) - 1
-        scale = torch.maximum(-low, high) / q_max
+        scale = torch.maximum(-low, high) / (q_max + (0.5 if recipe.scale == "full" else 0))
     else:
         q_min, q_max = 0, (1 << recipe.bits) - 1
         low, high = low.clamp(max=0), high.clamp(min=0)
@@ -206,9 +243,8 @@ def _parameters(
     return q_min, q_max, scale, zero
 
 
-def _quantize_module(name: str, module: nn.Module, recipe: WeightQuantizer) -> Quantized:
-    weight = module.weight
-    assert isinstance(weight, Tensor)
+def _quantize(name: str, weight: Tensor, recipe: WeightQuantizer, *, transposed: bool) -> Quantized:
+    """Quantise one weight in place; of fused experts (E, O, I) each expert's matrix on its own."""
     if not weight.is_floating_point() or type(weight.data) is not Tensor:
         raise InputError(
             f"{name} is quantised already ({type(weight.data).__name__}, {weight.dtype})",
@@ -217,14 +253,15 @@ def _quantize_module(name: str, module: nn.Module, recipe: WeightQuantizer) -> Q
         )
     if not bool(weight.isfinite().all()):
         raise InputError(f"the weight of {name} holds NaN or infinity", key="simulate")
-    matrix = weight.data.T if is_conv1d(module) else weight.data  # (O, I)
     scales = 0
-    rows = len(matrix) if recipe.granularity == "tensor" else max(1, _CHUNK // matrix.shape[1])
-    for start in range(0, len(matrix), rows):
-        block = matrix[start : start + rows]
-        hat, _, scale, _ = quantize_weight(block, recipe)
-        block.copy_(hat)
-        scales += scale.numel()
+    for held in weight.data if weight.dim() == _EXPERT_AXES else (weight.data,):
+        matrix = held.T if transposed else held  # (O, I)
+        rows = len(matrix) if recipe.granularity == "tensor" else max(1, _CHUNK // matrix.shape[1])
+        for start in range(0, len(matrix), rows):
+            block = matrix[start : start + rows]
+            hat, _, scale, _ = quantize_weight(block, recipe)
+            block.copy_(hat)
+            scales += scale.numel()
     return Quantized(
         recipe.bits,
         recipe.symmetric,
@@ -233,6 +270,7 @@ def _quantize_module(name: str, module: nn.Module, recipe: WeightQuantizer) -> Q
         recipe.clip,
         weight.numel(),
         scales,
+        recipe.scale == "full",
     )
 
 

@@ -83,7 +83,8 @@ def stored_tensors(model: nn.Module, simulated: dict[str, Quantized]) -> Iterato
                 continue
             done = simulated.get(full) or (simulated.get(prefix) if name == "weight" else None)
             one = _simulated(full, value, done) if done else _measured(full, value, module)
-            yield replace(one, linear=linear and value.dim() >= 2)
+            axes = 3 if is_expert_list(prefix) else 2
+            yield replace(one, linear=linear and value.dim() >= axes)
 
 
 def miscounted(model: nn.Module, tensors: Sequence[StoredTensor]) -> str:

@@ -61,13 +61,24 @@ class WeightQuantizer(Spec):
         default=None, ge=2, description="Input columns that share a scale."
     )
     clip: Literal["minmax", "mse"] = "minmax"
-    include: tuple[str, ...] = Field(("*",), description="Globs of module names to quantise.")
+    scale: Literal["restricted", "full"] = Field(
+        default="restricted",
+        description="Of a symmetric scheme: max|x| is code 2^(b-1) - 1 (at 4 bits max/7), or "
+        "2^(b-1) - 0.5 (max/7.5, as llm-compressor has it).",
+    )
+    include: tuple[str, ...] = Field(
+        ("*",),
+        description="Globs of module names to quantise; a head that is tied to the embedding is "
+        "left alone unless one of them other than * names it.",
+    )
     exclude: tuple[str, ...] = Field((), description="Globs of module names to leave alone.")
 
     @model_validator(mode="after")
     def _group(self) -> WeightQuantizer:
         if (self.granularity == "group") != (self.group_size is not None):
             raise ValueError("group_size must be given with granularity: group, and only then")
+        if self.scale == "full" and not self.symmetric:
+            raise ValueError("scale: full is of symmetric schemes; an affine one has none")
         return self
 
 

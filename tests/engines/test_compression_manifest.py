@@ -29,6 +29,7 @@ EMBEDDING = HEAD = 256 * 64
 NORMS = 5 * 64
 ALL = LINEAR + EMBEDDING + HEAD + NORMS
 RECIPE = {"bits": 4, "group_size": 32, "exclude": ["lm_head"]}
+HEAD_TOO = RECIPE | {"exclude": [], "include": ["*", "lm_head"]}
 
 
 def measured(model: Any = None, **options: Any) -> CompressionManifest:
@@ -81,7 +82,7 @@ def test_an_affine_channel_scheme_counts_its_zero_points() -> None:
 
 def test_a_quantised_head_is_counted_beside_the_embedding_it_was_tied_to() -> None:
     """Untying costs a matrix, and the manifest shows it."""
-    got = measured(tiny(tied=True), simulate={"weights": RECIPE | {"exclude": []}})
+    got = measured(tiny(tied=True), simulate={"weights": HEAD_TOO})
     assert got.parameters == ALL
     assert got.groups[0].parameters == LINEAR + HEAD
 

@@ -255,7 +255,7 @@ def test_a_tied_head_is_untied_before_it_is_quantised(tmp_path: Any) -> None:
     model = tiny(tied=True)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     before = model.lm_head.weight.clone()
-    fake_quantize(model, recipe(2))
+    fake_quantize(model, recipe(2, include=("*", "lm_head")))
     assert torch.equal(model.model.embed_tokens.weight, before)
     assert torch.equal(model.lm_head.weight, quantize_weight(before, recipe(2))[0].bfloat16())
     model.save_pretrained(tmp_path)
@@ -264,11 +264,40 @@ def test_a_tied_head_is_untied_before_it_is_quantised(tmp_path: Any) -> None:
     assert torch.equal(again.model.embed_tokens.weight, before)
 
 
-def test_a_tied_head_that_is_excluded_stays_tied() -> None:
-    """Nothing is cloned for nothing."""
+@pytest.mark.parametrize("options", [{}, {"exclude": ("lm_head",)}])
+def test_a_tied_head_that_nothing_names_stays_tied(options: dict[str, Any]) -> None:
+    """Untying it would make the model larger than it was; one of its own is quantised."""
     model = tiny(tied=True)
-    fake_quantize(model, recipe(2, exclude=("lm_head",)))
+    assert "lm_head" not in fake_quantize(model, recipe(2, **options))
     assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert "lm_head" in fake_quantize(tiny(), recipe(2))
+
+
+def test_a_full_scale_takes_half_of_the_range_of_codes() -> None:
+    """4 bits: max / 7.5, so that −7.5 becomes the code −8 and 7.5 is clipped to 7."""
+    how = recipe(4, "channel", scale="full")
+    hat, codes, scale, _ = quantize_weight(torch.tensor([[-7.5, -3.2, 0.4, 6.6, 7.5]]), how)
+    assert scale.item() == 1.0
+    assert codes.tolist() == [[-8, -3, 0, 7, 7]]
+    assert hat.tolist() == [[-8.0, -3.0, 0.0, 7.0, 7.0]]
+
+
+def test_a_full_scale_is_that_of_compressed_tensors() -> None:
+    """The published implementation, on random rows."""
+    quantization = pytest.importorskip("compressed_tensors.quantization")
+    from compressed_tensors.quantization.utils import calculate_qparams
+
+    weight = torch.randn(16, 64, generator=torch.Generator().manual_seed(0))
+    args = quantization.QuantizationArgs(num_bits=4, symmetric=True, strategy="channel")
+    expected, _ = calculate_qparams(weight.amin(1), weight.amax(1), args)
+    _, _, scale, _ = quantize_weight(weight, recipe(4, "channel", scale="full"))
+    torch.testing.assert_close(scale[:, 0], expected)
+
+
+def test_a_full_scale_of_an_affine_scheme_is_refused() -> None:
+    """It has no such choice."""
+    with pytest.raises(ValueError, match="scale: full is of symmetric schemes"):
+        recipe(4, symmetric=False, scale="full")
 
 
 def test_conv1d_is_quantised_along_its_inputs() -> None:
