@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import json
 import math
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from evalharness.spec.model import ModelSpec
 
 KEPT = 512 << 20  # bytes of freed memory that stay with the process
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_ONE_BYTE = ("I8", "U8", "F8_E4M3", "F8_E5M2")
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -34,21 +37,57 @@ def require_memory(spec: ModelSpec, place: Path, device: torch.device) -> None:
 
 
 def weight_bytes(place: Path, dtype: str) -> int | None:
-    """Bytes of the weights at ``place`` once loaded as ``dtype``; None where it cannot be read."""
+    """Bytes of the weights at ``place`` once they have run as ``dtype``; None: it cannot be read.
+
+    Codes of compressed-tensors are counted as the dense weights that the first forward pass makes
+    of them.
+    """
     if place.suffix == ".gguf":
         width = _BYTES.get(dtype, 4)
         return sum(width * math.prod(t.shape) for t in gguf_tensors(place, "model.path"))
     files, total = weight_files(place), 0
     if not files:
         return None
+    dense = _decompressed(place, dtype)
     for file in files:
         header = safetensors_header(file, "model.path")
         for name, tensor in header.items():
             if name != "__metadata__":
                 start, end = tensor["data_offsets"]
+                if (weights := dense(name, tensor["dtype"], end - start)) is not None:
+                    total += weights
+                    continue
                 cast = dtype in _BYTES and tensor["dtype"] in ("F32", "F16", "BF16")
                 total += math.prod(tensor["shape"]) * _BYTES[dtype] if cast else end - start
     return total
+
+
+def _decompressed(place: Path, dtype: str) -> Callable[[str, str, int], int | None]:
+    """Bytes of a tensor, by name, dtype and bytes in the file, once decompressed; None: it is not.
+
+    Where a checkpoint has schemes of several widths the narrowest counts, which is the most memory.
+    """
+    file = place / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = config.get("quantization_config")
+    if not isinstance(found, dict) or found.get("quant_method") != "compressed-tensors":
+        return lambda name, kind, size: None
+    stated = str(config.get("dtype") or config.get("torch_dtype"))
+    width = _BYTES.get(dtype) or _BYTES.get(stated, 4)
+    groups = found.get("config_groups")
+    schemes = [
+        g["weights"].get("num_bits")
+        for g in (groups.values() if isinstance(groups, dict) else ())
+        if isinstance(g, dict) and isinstance(g.get("weights"), dict)
+    ]
+    bits = min((b for b in schemes if type(b) is int and b > 0), default=8)
+
+    def dense(name: str, kind: str, size: int) -> int | None:
+        if name.endswith(".weight_packed"):
+            return width * (8 * size // bits)
+        return width * size if name.endswith(".weight") and kind in _ONE_BYTE else None
+
+    return dense
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -15,7 +15,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from transformers import AutoModelForCausalLM
 
+from evalharness.engines.device_memory import weight_bytes
 from evalharness.engines.loading import load
 from evalharness.engines.tensor_storage import StoredTensor, miscounted, saved_bits, stored_tensors
 from evalharness.engines.treatment import compressed_share, treatment
@@ -224,3 +226,36 @@ def test_a_real_checkpoint_is_counted_by_its_files_and_after_its_first_pass(
     assert (manifest.ships, manifest.compressed_share, manifest.disagreements) == ("files", 1.0, [])
     got.model(torch.arange(8)[None])
     assert manifest.resident_bytes == saved_bits(got.model) // 8
+
+
+@pytest.mark.parametrize("scheme", ["W4A16", "W8A8", "NVFP4"])
+def test_the_memory_that_the_first_pass_takes_is_planned(scheme: str, tmp_path: Path) -> None:
+    """Oracle: the state dict after that pass; only scales that change their dtype are off."""
+    made(scheme, tmp_path)
+    model = AutoModelForCausalLM.from_pretrained(tmp_path, dtype="auto")
+    model(torch.arange(8)[None])
+    planned = weight_bytes(tmp_path, "auto")
+    assert planned == pytest.approx(saved_bits(model) // 8, rel=0.03)
+
+
+def test_codes_are_planned_as_the_weights_they_become(tmp_path: Path) -> None:
+    """Four bits in int32: 64 × 64 weights of two bytes; a scale stays what it is."""
+    from safetensors.torch import save_file
+
+    held = {
+        "a.weight_packed": torch.zeros(64, 8, dtype=torch.int32),
+        "a.weight_scale": torch.zeros(64, 2, dtype=torch.bfloat16),
+        "b.weight": torch.zeros(64, 64, dtype=torch.int8),
+    }
+    save_file(held, tmp_path / "model.safetensors")
+    weights = {"num_bits": 4, "group_size": 32}
+    config: dict[str, Any] = {"dtype": "bfloat16"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert weight_bytes(tmp_path, "auto") == 64 * 8 * 4 + 64 * 2 * 2 + 64 * 64
+    config["quantization_config"] = {
+        "quant_method": "compressed-tensors",
+        "config_groups": {"all": {"weights": weights}},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert weight_bytes(tmp_path, "auto") == 2 * 64 * 64 * 2 + 64 * 2 * 2
+    assert weight_bytes(tmp_path, "float32") == 2 * 64 * 64 * 4 + 64 * 2 * 4
