@@ -6,13 +6,14 @@
                      {"do": "extend", "id": 8, "ids": [...], "fresh": true}
                      {"do": "free", "slot": 0}       the slot has been read
                      {"do": "stop", "id": 7}         no more rows of it, please
-    child → parent   {"loaded": {...}}, {"mapped": true}
+    child → parent   {"loaded": {...}, "version": 1}, {"mapped": true}
                      {"id": 7, "slot": 0, "start": 3, "rows": 125}, …, {"id": 7, "end": true}
-                     {"error": TEXT, "kind": TYPE}
+                     {"error": TEXT, "kind": TYPE}   and "package", where one is missing
                      {"alive": true}                 every few seconds, from a thread of its own
 
 The file has two slots of chunk × V float32; a full one is backpressure. End of input, or nobody
-reading, ends the process. Run as ``python serve.py``; the parent starts it.
+reading, ends the process. The parent starts it as ``python serve.py PARENT SECONDS``: its own
+number, and how often it wants to hear that this process is alive.
 """
 
 from __future__ import annotations
@@ -29,7 +30,6 @@ from typing import Any
 
 VERSION = 1
 SLOTS = 2
-ALIVE = 2.0  # seconds
 
 
 class Pipe:
@@ -51,10 +51,10 @@ class Pipe:
             except (OSError, ValueError):
                 os._exit(0)
 
-    def keep_alive(self) -> None:
+    def keep_alive(self, seconds: float) -> None:
         """Say so every few seconds, from a thread: what holds up the interpreter shows."""
         while True:
-            time.sleep(ALIVE)
+            time.sleep(seconds)
             self.say(alive=True)
 
 
@@ -88,7 +88,10 @@ class Server:
             try:
                 getattr(self, f"_{message['do']}")(message)
             except BaseException as error:
-                self.pipe.say(error=str(error) or repr(error), kind=type(error).__name__)
+                said = {"error": str(error) or repr(error), "kind": type(error).__name__}
+                if isinstance(error, ModuleNotFoundError) and error.name:
+                    said["package"] = error.name.split(".")[0]
+                self.pipe.say(**said)
 
     def _load(self, message: dict[str, Any]) -> None:
         spec = importlib.util.spec_from_file_location("evalharness_driver", message["driver"])
@@ -126,6 +129,11 @@ class Server:
         self.pipe.say(id=number, end=True)
 
     def _hand_over(self, number: int, start: int, logits: Any) -> bool:
+        if logits.shape[1:] != self.slots.shape[2:] or len(logits) > self.slots.shape[1]:
+            raise ValueError(
+                f"logits of shape {logits.shape} do not fit {self.slots.shape[1]} rows of a "
+                f"vocabulary of {self.slots.shape[2]}"
+            )
         while True:
             try:
                 slot = self.free.get(timeout=0.1)
@@ -138,25 +146,28 @@ class Server:
         return True
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Ask Linux to end this process when its parent dies; elsewhere the pipe's end does it."""
     if sys.platform == "linux":
         import ctypes
 
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-        if os.getppid() == 1:
+        if os.getppid() != parent:  # it died before that
             os._exit(0)
 
 
 def main() -> None:
     """Serve the parent that started this process."""
-    sys.path.pop(0)  # this folder: its files are no packages
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal's Ctrl-C is the parent's to handle
-    die_with_parent()
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path[:] = [p for p in sys.path if p != here]  # its files are no packages
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Sent to the whole group, by Ctrl-C or timeout(1), they are the parent's to handle.
+        signal.signal(number, signal.SIG_IGN)
+    die_with_parent(int(sys.argv[1]))
     pipe = Pipe()
     server = Server(pipe)
     threading.Thread(target=server.read, daemon=True).start()
-    threading.Thread(target=pipe.keep_alive, daemon=True).start()
+    threading.Thread(target=pipe.keep_alive, args=(float(sys.argv[2]),), daemon=True).start()
     server.serve()
 
 
