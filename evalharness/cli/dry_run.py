@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evalharness.data import documents, repeats
 from evalharness.data.windows import cut, own_bos
-from evalharness.engines.registry import find_model
+from evalharness.engines.registry import find_model, runs_apart
 from evalharness.errors import plural
 from evalharness.gates import fewest
 from evalharness.gates import needs as needs_of
@@ -125,6 +125,8 @@ def _latency(jobs: Sequence[Job]) -> list[str]:
     lines = []
     for job in jobs:
         name = printable(job.candidate.name)
+        if runs_apart(job.reference) or runs_apart(job.candidate):
+            continue  # a warning says that no probe can look at it
         if job.candidate.simulate is not None:
             lines.append(f"  latency  {name}: not measured, a simulated candidate runs dequantised")
         elif processes == 1:
