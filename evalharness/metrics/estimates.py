@@ -21,6 +21,7 @@ from evalharness.stats import (
     look_confidence,
     rate_sequence,
     sequence_of,
+    within,
 )
 from evalharness.stats.interval import Floats
 
@@ -72,7 +73,7 @@ class Estimates:
         totals = self._totals(info, scope)
         if isinstance(totals, str):
             return found
-        plain = info.transform(info.of_totals(*totals, confidence))
+        plain = within(info.transform(info.of_totals(*totals, confidence)), *info.limits)
         return found.model_copy(update={"low": finite(plain.low), "high": finite(plain.high)})
 
     def parts(self, metric: str, scope: Scope) -> Parts | None:
@@ -205,7 +206,7 @@ class Estimates:
             measured = self._looked(metric, scope, confidence, stop["taken"])
         else:
             measured = self._sequential(metric, scope, confidence, stop["tuned_for"])
-        found = measured.interval
+        found = within(measured.interval, *metric.limits)
         return Estimate(
             id=id,
             scope=scope,

@@ -7,6 +7,7 @@ packages offer theirs through the entry-point group ``evalharness.metrics`` (see
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,8 @@ from evalharness.stats.interval import Floats
 Totals = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | str
 """Totals and numbers of rows by document, (G,) each, whose ratio is a mean; or why there are none.
 """
+
+_SIZES = frozenset(["ratio", "relative L2", "logits", "bits"])  # never below 0
 
 Place = Literal["summary", "tile", "scopes", "tasks", "candidates", "proposal"]
 """Where a metric stands out: the summaries, the banner of the page, its table by corpus and slice,
@@ -157,6 +160,13 @@ class Metric:
     def is_cost(self) -> bool:
         """Whether it measures what compression buys: bytes and time."""
         return self.family.cost
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Between which its value always is: a share in 0 … 1, a ratio or a size above 0."""
+        if self.unit == "fraction":
+            return (-1.0 if self.difference else 0.0), 1.0
+        return (0.0 if self.unit in _SIZES and not self.difference else -math.inf), math.inf
 
     @property
     def is_maximum(self) -> bool:

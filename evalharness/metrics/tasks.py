@@ -121,7 +121,8 @@ def _score(side: str, evidence: Evidence, scope: Scope, confidence: float) -> Me
     if len(rows) and _bad(rows, confidence) is None:
         values = _scores(side, evidence, scope, rows)
         if not isinstance(values, str):
-            return Measured(_clustered(rows, values, confidence, shift=False))
+            found = _clustered(rows, values, confidence, shift=False)
+            return Measured(stats.within(found, 0, 1) if _are_binary(rows) else found)
     n = len(rows)
     return Measured(Interval(value, None, None, confidence, n, n, "lm-eval", reason=_NO_MEAN))
 
@@ -133,7 +134,8 @@ def _group_score(side: str, evidence: Evidence, scope: Scope, confidence: float)
         return Measured(undefined("a task of the group has no score", confidence))
     found = _of_group(evidence, scope, confidence, partial(_score, side))
     if found.interval.value is not None and abs(found.interval.value - value) < 1e-9:
-        return found
+        binary = _are_binary(_rows(evidence, scope))
+        return Measured(stats.within(found.interval, 0, 1)) if binary else found
     interval = replace(found.interval, value=value, low=None, high=None, se=None)
     return Measured(replace(interval, reason="its interval is not that of a mean over items"))
 
@@ -199,15 +201,22 @@ def score_shift(evidence: Evidence, scope: Scope, confidence: float) -> Measured
         return Measured(bad)
     moved = _moved(evidence, scope, rows)
     whole = _shift(rows, moved, confidence)
+    ends = (-1.0, 1.0) if _are_binary(rows) else (-math.inf, math.inf)
     if "group" in scope:
         found = _of_group(evidence, scope, confidence, score_shift).interval
         # Made of two halves, a task is no surer than it was whole.
-        return Measured(stats.no_narrower(found, whole), _worst_task(rows, moved))
+        found = stats.within(stats.no_narrower(found, whole), *ends)
+        return Measured(found, _worst_task(rows, moved))
     worst = None
     if len(rows) and moved.min() < 0:
         first = rows.iloc[int(moved.argmin())]
         worst = f"task {scope['task']}, item {first['doc_id']}"
-    return Measured(whole, worst)
+    return Measured(stats.within(whole, *ends), worst)
+
+
+def _are_binary(rows: pd.DataFrame) -> bool:
+    """Whether every item is right or wrong, so that a mean of them is a share."""
+    return len(rows) > 0 and bool(rows["binary"].all())
 
 
 def _shift(rows: pd.DataFrame, moved: Any, confidence: float) -> Interval:

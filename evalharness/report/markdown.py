@@ -112,7 +112,7 @@ def _metrics(result: Result) -> str:
         if e.value is None or e.low is None:
             interval = escape(e.reason or "no interval")
         else:
-            interval = "exact" if e.low == e.high else shown.interval
+            interval = numbers.interval_words(e)
         name = f"{escape(metric_name(e.id))} {ARROWS[e.direction]}".rstrip()
         unit, floor = escape(unit_words(e.unit)), numbers.noise_floor(e)
         rows.append([name, code(e.id), shown.value, interval, unit, floor])

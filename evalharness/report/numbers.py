@@ -109,6 +109,18 @@ class GateNumbers:
     limit: NumberText
 
 
+def interval_words(e: Estimate) -> str:
+    """The interval; in words where both ends are the value, "" where there is none.
+
+    Only what was counted is exact. Where no document differed from another nothing is known of
+    those that were not drawn.
+    """
+    if e.low is None or e.low != e.high:
+        return estimate(e).interval
+    counted = e.id in REGISTRY and REGISTRY[e.id].deterministic
+    return "exact" if counted else "no variation seen"
+
+
 def gate(g: GateResult) -> GateNumbers:
     """Format a gate so that nothing which differs from its limit reads the same as the limit."""
     places = decimals(g.observed, g.low, g.high)

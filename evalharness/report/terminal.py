@@ -257,7 +257,7 @@ def _metrics(result: Result, width: int) -> RenderableType:
         table.add_column("id", no_wrap=True, style="dim")
     for e in found:
         s = numbers.estimate(e)
-        interval = "exact" if e.low is not None and e.low == e.high else s.interval or "none"
+        interval = numbers.interval_words(e) or "none"
         name = f"{tile_name(e.id)} {ARROWS[e.direction]}".rstrip()
         cells = [name, s.value, interval, short(unit_words(e.unit), 12)]
         table.add_row(*(Text(cell) for cell in [*cells, e.id][: 5 if with_ids else 4]))

@@ -7,7 +7,7 @@ one-sided 95% bound asks for 0.90 and reads one end.
 
 from evalharness.stats.calibration import brier, calibration_score_sums
 from evalharness.stats.confidence_sequence import mean_sequence, rate_sequence, sequence_of
-from evalharness.stats.interval import Interval, exp_interval
+from evalharness.stats.interval import Interval, exp_interval, within
 from evalharness.stats.means import cluster_ratio_t, cluster_sums
 from evalharness.stats.mover import mean_of_parts, no_narrower
 from evalharness.stats.p_values import interval_p_value
@@ -82,4 +82,5 @@ __all__ = [
     "typical_documents",
     "typical_lognormal",
     "typical_normal",
+    "within",
 ]

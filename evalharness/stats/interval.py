@@ -58,6 +58,19 @@ def check_confidence(confidence: float) -> None:
         raise ValueError(f"confidence: must be in (0,1), got {confidence}")
 
 
+def within(interval: Interval, low: float, high: float) -> Interval:
+    """Cut off what lies outside ``low`` … ``high``, where the quantity always is.
+
+    It covers the quantity as often as it did before. An interval whose value is outside is left as
+    it is: then it is not of such a quantity.
+    """
+    if interval.value is None or interval.low is None or interval.high is None:
+        return interval
+    if not low <= interval.value <= high:
+        return interval
+    return replace(interval, low=max(interval.low, low), high=min(interval.high, high))
+
+
 def exp_interval(interval: Interval) -> Interval:
     """Exponentiate a value and its ends: a mean NLL shift becomes a perplexity ratio.
 

@@ -140,3 +140,32 @@ def test_a_page_sets_a_true_minus_but_keeps_an_exponent_that_can_be_copied() -> 
 def test_sizes_and_durations_have_their_unit(shown: str, expected: str) -> None:
     """Bytes, seconds, counts and confidences as a person says them."""
     assert shown == expected
+
+
+@pytest.mark.parametrize(
+    ("id", "ends", "words"),
+    [
+        ("weights.bits_per_weight", (0.5, 0.5), "exact"),
+        ("top1.agreement", (0.5, 0.5), "no variation seen"),
+        ("top1.agreement", (None, None), ""),
+        ("top1.agreement", (0.25, 0.75), "[0.25, 0.75]"),
+    ],
+)
+def test_only_what_was_counted_is_exact(
+    id: str, ends: tuple[float | None, ...], words: str
+) -> None:
+    """Documents that are all alike say nothing of those that were not drawn."""
+    e = Estimate(
+        id=id,
+        scope={},
+        value=0.5,
+        low=ends[0],
+        high=ends[1],
+        confidence=0.95,
+        method="t",
+        n=9,
+        clusters=9,
+        unit="fraction",
+        direction="lower",
+    )
+    assert numbers.interval_words(e) == words
