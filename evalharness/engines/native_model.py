@@ -9,8 +9,9 @@ they are asked for.
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,17 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 from evalharness.errors import RunError
 
 REMEMBERED = 8192  # sequences whose logits may still be asked for
+
+# What a task may say of generation without changing a greedy one: anything, or this value.
+_OF_SAMPLING = ("temperature", "top_k", "top_p", "min_p", "typical_p", "pad_token_id", "use_cache")
+_NEUTRAL = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1,
+    "no_repeat_ngram_size": 0,
+    "min_length": 0,
+    "min_new_tokens": 0,
+}
 
 Logits = npt.NDArray[np.float32]
 
@@ -63,21 +75,22 @@ class NativeConfig(PretrainedConfig):  # type: ignore[misc]
 class Sequences:
     """Token sequences by number, and the logits of their positions as the engine gives them."""
 
+    _numbers = itertools.count(1)  # of every model: a place means nothing to another one
+
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self._ids: OrderedDict[int, tuple[list[int], int | None]] = OrderedDict()
-        self._count = 0
         self._open: tuple[int, Iterator[Logits]] | None = None
         self._at = 0  # the first position that the open sequence has not given yet
         self._left: Logits | None = None  # rows from it on that have come
 
     def add(self, ids: Sequence[int], chunk: int | None = None) -> int:
         """Give a sequence a number; ``chunk`` is another than the engine's own."""
-        self._count += 1
-        self._ids[self._count] = ([int(i) for i in ids], chunk)
+        number = next(self._numbers)
+        self._ids[number] = ([int(i) for i in ids], chunk)
         while len(self._ids) > REMEMBERED:
             self._ids.popitem(last=False)
-        return self._count
+        return number
 
     def logits(self, number: int, positions: Sequence[int]) -> Logits:
         """Logits (n, V) at ascending ``positions`` of a sequence."""
@@ -106,7 +119,9 @@ class Sequences:
         while self._left is None or position - self._at >= len(self._left):
             if self._left is not None:
                 self._at += len(self._left)
-            self._left = next(self._open[1])
+            self._left = next(self._open[1], None)
+            if self._left is None:
+                raise IndexError(f"sequence {self._open[0]} has no position {position}")
         self._left = self._left[position - self._at :]
         self._at = position
         row: Logits = self._left[0]
@@ -219,22 +234,22 @@ class NativeModel(PreTrainedModel):  # type: ignore[misc]
         max_length: int,
         attention_mask: Tensor | None = None,
         stopping_criteria: Any = None,
+        logits_processor: Any = None,
         do_sample: bool = False,
         **options: Any,
     ) -> Tensor:
         """Continue one row greedily, token by token, up to ``max_length`` tokens in all."""
-        if do_sample or options.get("num_beams", 1) != 1:
-            raise RunError(
-                f"{self.engine} generates greedily here, and a task asks for sampling or beams. "
-                "Leave the task out of the suite, or set do_sample: false in it"
-            )
+        self._require_greedy({"do_sample": do_sample or None, **options})
         if len(input_ids) != 1:
             raise ValueError("one row at a time")
         self.sequences.close()
         row = input_ids[0] if attention_mask is None else input_ids[0][attention_mask[0].bool()]
         fed, fresh = row.tolist(), True
         while input_ids.shape[1] < max_length:
-            token = int(self.runner.extend(fed, fresh=fresh).argmax())
+            logits = torch.from_numpy(self.runner.extend(fed, fresh=fresh))[None]
+            if logits_processor is not None:
+                logits = logits_processor(input_ids, logits)
+            token = int(logits.argmax())
             fed, fresh = [token], False
             input_ids = torch.cat([input_ids, input_ids.new_tensor([[token]])], -1)
             if token in self.stops:
@@ -242,3 +257,13 @@ class NativeModel(PreTrainedModel):  # type: ignore[misc]
             if stopping_criteria is not None and bool(stopping_criteria(input_ids, None).all()):
                 break
         return input_ids
+
+    def _require_greedy(self, options: Mapping[str, Any]) -> None:
+        """Raise `RunError` for an option that would make another text of a greedy one."""
+        for key, value in options.items():
+            if value is None or key in _OF_SAMPLING or _NEUTRAL.get(key) == value:
+                continue
+            raise RunError(
+                f"{self.engine} generates greedily here, and a task asks for {key}: {value}. Leave "
+                "the task out of the suite, or take that out of its generation_kwargs"
+            )

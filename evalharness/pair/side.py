@@ -138,6 +138,8 @@ class Side:
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             with suppress(RuntimeError, TypeError, NotImplementedError):
                 tensor.data = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+        if self.streams:
+            self.model.runner.close()
         self.released = True
 
     @torch.inference_mode()

@@ -234,7 +234,8 @@ class PairedPass:
         return found
 
     def _hidden(self, side: PackedSide, batch: Batch, group: Group) -> Tensor:
-        if self.kept is None or side is not self.sides[0] or not side.side.split:
+        first = side is self.sides[0]
+        if self.kept is None or not first or not side.side.split or side.side.streams:
             return side.hidden(batch)
         key = batch.digest(group.prefix)
         return self.kept.get(key, lambda: side.hidden(batch)).to(side.device)
