@@ -9,7 +9,7 @@ dense once it is loaded, and small where it is deployed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +80,8 @@ def compression_manifest(
         simulated=bool(simulated),
         unpacked=bool(config) or (bool(file) and spec.quantization is None),
     )
+    if spec.adapter is not None:
+        how = replace(how, format=f"{how.format}; {_adapter(tensors)}")
     share = packed_share(file) if _in_file(file, tensors) else compressed_share(tensors)
     files = shipped(spec, place)
     counted = None if bits is None else -(-bits // 8)
@@ -132,6 +134,12 @@ def group(tensors: Iterable[StoredTensor]) -> list[TensorGroup]:
             )
         )
     return sorted(groups, key=lambda g: (-g.parameters, g.storage))
+
+
+def _adapter(tensors: Iterable[StoredTensor]) -> str:
+    """Whether an adapter is part of the weights."""
+    beside = sum(t.parameters for t in tensors if ".lora_" in t.name)
+    return f"adapter beside them, {beside:,} weights" if beside else "adapter merged into them"
 
 
 def _bits_per_weight(

@@ -74,7 +74,8 @@ def packed(module: nn.Module, held: Mapping[str, Tensor]) -> Packed | Unknown | 
         )
     scale = _scale(held)
     group = _group(shape, scale, transposed=name == "qweight", declared=_declared_group(module))
-    kind = f"{_number(codes, bits, scale, scheme)} {_span(shape, scale, group)}"
+    span = _span(shape, scale, group, _declared_block(module))
+    kind = f"{_number(codes, bits, scale, scheme)} {span}"
     kind += _symmetry(held, codes)
     by = "compressed-tensors" if scheme else type(module).__name__
     return Packed(
@@ -149,17 +150,27 @@ def _group(
     return int(-(-shape[1] // groups))
 
 
-def _span(shape: tuple[int, int], scale: Tensor | None, group: int | None) -> str:
+def _declared_block(module: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns that share a scale, as DeepSeek's FP8 has them; the last may be smaller."""
+    scheme = getattr(getattr(module, "quantization_scheme", None), "weights", None)
+    found = getattr(scheme, "block_structure", None) or getattr(module, "block_size", None)
+    whole = isinstance(found, list | tuple) and len(found) == 2
+    return (int(found[0]), int(found[1])) if found and whole else None
+
+
+def _span(
+    shape: tuple[int, int], scale: Tensor | None, group: int | None, block: tuple[int, int] | None
+) -> str:
     if group is not None:
         return f"group {group}"
     if scale is None:
         return "packed"
-    if scale.numel() == 1 and math.prod(shape) > 1:
+    if scale.numel() == 1 and block is None:
         return "per tensor"
     if scale.numel() == shape[0]:
         return "per channel"
     if scale.dim() == 2:
-        rows, columns = (-(-n // k) for n, k in zip(shape, scale.shape, strict=True))
+        rows, columns = block or (-(-n // k) for n, k in zip(shape, scale.shape, strict=True))
         return f"blocks of {rows} × {columns}"
     return "packed"
 

@@ -60,6 +60,10 @@ def test_an_adapter_is_merged_and_names_stay(saved: Path, adapter: Path, spec: M
     assert got.messages == (f"m: LORA adapter merged into the weights ({adapter})",)
     assert got.manifest.source == f"{saved} + adapter {adapter}"
     assert got.manifest.parameters == base.manifest.parameters
+    assert got.manifest.format == "float32; adapter merged into them"
+    files = [saved / "model.safetensors", adapter / "adapter_model.safetensors"]
+    assert got.manifest.weight_bytes is not None
+    assert 0 < sum(f.stat().st_size for f in files) - got.manifest.weight_bytes < 20_000
 
 
 def test_an_adapter_on_a_quantised_model_stays_unmerged(
@@ -69,6 +73,7 @@ def test_an_adapter_on_a_quantised_model_stays_unmerged(
     pytest.importorskip("bitsandbytes")
     got = load(spec(saved, quantization=NF4, adapter=str(adapter)))
     assert any("added unmerged" in m for m in got.messages)
+    assert "; adapter beside them, " in got.manifest.format
     assert "model.layers.0.self_attn.q_proj" in dict(got.model.named_modules())
     base = load(spec(saved, quantization=NF4))
     change = logits(got.model) - logits(base.model)

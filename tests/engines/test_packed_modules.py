@@ -259,3 +259,18 @@ def test_codes_are_planned_as_the_weights_they_become(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert weight_bytes(tmp_path, "auto") == 2 * 64 * 64 * 2 + 64 * 2 * 2
     assert weight_bytes(tmp_path, "float32") == 2 * 64 * 64 * 4 + 64 * 2 * 4
+
+
+def test_blocks_are_what_the_module_says_and_not_a_share_of_the_matrix() -> None:
+    """DeepSeek's FP8: 320 rows in blocks of 128 are three, the last of 64."""
+    layer: Any = nn.Linear(256, 320, bias=False)
+    codes = torch.zeros(320, 256, dtype=torch.float8_e4m3fn)
+    layer.weight = nn.Parameter(codes, requires_grad=False)
+    layer.weight_scale_inv = nn.Parameter(torch.ones(3, 2), requires_grad=False)
+    layer.block_size, layer.activation_scheme = (128, 128), "dynamic"
+    model = nn.Sequential(layer)
+    (found,) = stored_tensors(model, {})
+    assert found.kind == "float8_e4m3fn blocks of 128 × 128 (Linear)"
+    assert found.bits == 8 * 320 * 256 + 32 * 6
+    how = treatment(model, [found], simulated=False, unpacked=False)
+    assert (how.activations, how.kernel) == ("float8, dynamic", "low-bit")
