@@ -80,6 +80,9 @@ def compression_manifest(
         simulated=bool(simulated),
         unpacked=bool(config) or (bool(file) and spec.quantization is None),
     )
+    if _in_file(file, tensors):
+        stored = ", ".join(g.storage for g in gguf_groups(file)[:_EXAMPLES])
+        how = replace(how, format=f"{stored}, unpacked to {how.format}")
     if spec.adapter is not None:
         how = replace(how, format=f"{how.format}; {_adapter(tensors)}")
     share = packed_share(file) if _in_file(file, tensors) else compressed_share(tensors)

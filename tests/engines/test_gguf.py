@@ -40,6 +40,7 @@ def test_a_four_bit_gguf_file_is_recognised_as_such(spec: Make, tmp_path: Path) 
     assert m.weight_bytes == sum(t.bytes or 0 for t in table)  # what ships
     assert m.bits_per_weight == 8 * m.weight_bytes / m.parameters
     assert m.bits_per_weight == pytest.approx(4.5, abs=0.1)
+    assert m.format.startswith("GGUF Q4_0, GGUF F32, unpacked to bfloat16")
     assert m.resident_bytes == 2 * m.parameters
     assert (m.ships, m.kernel, m.compressed_share) == ("files", "dequantised on loading", 1.0)
     assert [(g.storage, g.tensors) for g in m.file_groups] == [("GGUF Q4_0", 16), ("GGUF F32", 5)]

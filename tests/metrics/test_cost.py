@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evalharness.gates import decide, load_policy
 from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.cost import emulated, sizes
 from evalharness.run.directory import InMemory
@@ -91,3 +93,19 @@ def test_an_emulated_kernel_has_no_latency() -> None:
 def test_a_kernel_that_could_be_deployed_is_not_called_emulated(kernel: str | None) -> None:
     """Nor is that of an earlier version, which recorded none."""
     assert emulated(of(DENSE, FILE | {"kernel": kernel}).evidence) is None
+
+
+def test_a_gate_on_what_was_not_counted_never_passes(tmp_path: Path) -> None:
+    """However loose its limit."""
+    file = tmp_path / "policy.yaml"
+    file.write_text(
+        "version: 1\ngates:\n"
+        "  - {metric: memory.weights.ratio, max: 9}\n"
+        "  - {metric: weights.bits_per_weight, max: 1.0e+6}\n"
+        "  - {metric: weights.compressed_share, min: 0}\n"
+    )
+    empty = dict.fromkeys(("bits_per_weight", "weight_bytes", "compressed_share"))
+    found = of(DENSE, FILE | empty | {"not_measured": "codes of no known form"})
+    verdicts = [g.verdict for g in decide(load_policy(file), found).gates]
+    assert len(verdicts) == 3
+    assert "PASS" not in verdicts
