@@ -5,8 +5,8 @@
 llama.cpp on SmolLM2's Q4_1 file. `alone` feeds windows to the driver within this process and drops
 the logits; `child` is the side of a comparison: the child process, the mapped file, the copy into a
 tensor, in the chunks of the pass. Both in turn, after one round that does not count; the figure is
-the median of the ratios of wall time. And one window of `--long` tokens: peak memory of this process
-and of the child beyond what they hold at the start, against what all its logits would take.
+the median of the ratios of wall time. And one window of `--long` tokens: peak memory of this
+process and of the child beyond what they hold at the start, against what all its logits would take.
 """
 
 from __future__ import annotations

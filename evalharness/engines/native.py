@@ -139,7 +139,7 @@ def load_native(
         not_measured=None if bits is not None else _why_not(unknown),
         format="; ".join(g.storage for g in groups[:3]),
         activations="as the engine's kernels round them",
-        kv_cache="as the engine's settings say",
+        kv_cache=str(child.info.get("kv", "as the engine's settings say")),
         kernel="low-bit" if low else "dense",
         groups=groups,
         claimed={**claimed, "engine": described(about)},

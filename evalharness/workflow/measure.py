@@ -33,13 +33,13 @@ from evalharness.probes.registry import measured, probes_of
 from evalharness.progress import Progress
 from evalharness.run.directory import Run
 from evalharness.run.environment import peak_memory
-from evalharness.spec.suite import Suite
+from evalharness.spec.suite import NoiseFloor, Suite
 from evalharness.workflow.apart import FreshProcesses, let_go
 from evalharness.workflow.begin import begin
 from evalharness.workflow.engine_control import control
 from evalharness.workflow.interrupt import finishing_blocks
 from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
-from evalharness.workflow.noise_floor import Floor
+from evalharness.workflow.noise_floor import Floor, noise_floor, of_both
 from evalharness.workflow.own_tokens import check_own_tokens
 from evalharness.workflow.plan import Job, timed_processes
 from evalharness.workflow.positions import check_positions
@@ -49,6 +49,8 @@ from evalharness.workflow.stopping import Looks, look, look_shares
 
 if TYPE_CHECKING:
     from evalharness.data.windows import Window
+
+ENGINE_WINDOWS = 4  # of the noise floor of an engine in a process of its own
 
 
 def measure_pair(job: Job, progress: Progress, reference: Reference | None = None) -> Run:
@@ -71,6 +73,8 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         if memory.mode == "in_turn":
             reference.go_alone(memory.batch_size, progress)
         candidate = load_side(job.candidate, job.device, memory, progress)
+        if candidate.streams and floor.ways:
+            floor = _of_both(job, reference, candidate, floor, progress)
         noted = [*beyond, *check_pair(reference.side, candidate, job.suite)]
         noted += _fed_alone(reference, candidate, job.suite)
         readings = _readings(job, reference, candidate)
@@ -193,6 +197,20 @@ def _floor(job: Job, reference: Reference, progress: Progress) -> Floor:
         floor = reference.noise_floor(progress)
     refuse_noise(job.policy, floor.values)
     return floor
+
+
+def _of_both(
+    job: Job, reference: Reference, candidate: Side, floor: Floor, progress: Progress
+) -> Floor:
+    """The floor of both sides: an engine's own kernels may differ by the shape of their chunk."""
+    name = candidate.loaded.name
+    with progress.step(f"measuring the noise floor of {name}"):
+        own = noise_floor(
+            candidate, reference.documents, reference.windows, 1, NoiseFloor(windows=ENGINE_WINDOWS)
+        )
+    found = of_both(floor, name, own)
+    refuse_noise(job.policy, found.values)
+    return found
 
 
 class Measurement:

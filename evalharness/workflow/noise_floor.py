@@ -161,6 +161,15 @@ def floors(estimates: Estimates) -> dict[str, float | str]:
     return found
 
 
+def of_both(floor: Floor, name: str, candidate: Floor) -> Floor:
+    """``floor`` of the reference with that of a candidate called ``name``; the larger counts."""
+    ways = {**floor.ways, **{f"{name}, {how}": found for how, found in candidate.ways.items()}}
+    missing = {**candidate.missing, **floor.missing}
+    values = {id: value for id, value in _larger(ways).items() if id not in missing}
+    notes = [*floor.notes, *(f"{name}: {note}" for note in candidate.notes)]
+    return Floor(values, ways, notes, missing)
+
+
 def _larger(ways: dict[str, dict[str, float]]) -> dict[str, float]:
     """Of each metric the value furthest from what a model against itself should show."""
     found: dict[str, float] = {}

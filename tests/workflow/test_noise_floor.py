@@ -14,7 +14,7 @@ from evalharness.metrics import REGISTRY
 from evalharness.spec.suite import NoiseFloor, Suite
 from evalharness.testing.records import estimates, synthetic
 from evalharness.workflow import noise_floor as module
-from evalharness.workflow.noise_floor import KERNEL, SHAPE, floors, noise_floor
+from evalharness.workflow.noise_floor import KERNEL, SHAPE, Floor, floors, noise_floor, of_both
 from tests.gates.fakes import FakeEstimates, estimate, gate
 
 
@@ -144,3 +144,16 @@ def test_no_spread_for_lack_of_data_is_no_floor(monkeypatch: pytest.MonkeyPatch)
     assert "no variation seen" in str(floors(estimates(same))["nll.shift"])
     flat: Any = FakeEstimates(estimate("nll.shift", 0.25, 0.25, 0.25))
     assert floors(flat) == {"nll.shift": "the documents of its sample show no spread"}
+
+
+def test_of_both_sides_the_larger_counts_and_what_one_lacks_is_lacking() -> None:
+    """Whichever side is the noisier; a metric without a floor on either side has none."""
+    mine = Floor({"kl.mean": 1e-6}, {"shape": {"kl.mean": 1e-6, "nll.shift": 0.1}}, ["a"])
+    theirs = Floor({}, {"chunks": {"kl.mean": 2e-6, "nll.shift": -0.2}}, ["b"], {"nll.shift": "w"})
+    found = of_both(mine, "q8", theirs)
+    assert found.values == {"kl.mean": 2e-6}
+    assert list(found.ways) == ["shape", "q8, chunks"]
+    assert found.notes == ["a", "q8: b"]
+    assert found.missing == {"nll.shift": "w"}
+    quiet = Floor({}, {"chunks": {"kl.mean": 0.0}})
+    assert of_both(mine, "q8", quiet).values == {"kl.mean": 1e-6, "nll.shift": 0.1}
