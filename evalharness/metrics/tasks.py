@@ -134,7 +134,8 @@ def _group_score(side: str, evidence: Evidence, scope: Scope, confidence: float)
         return Measured(undefined("a task of the group has no score", confidence))
     found = _of_group(evidence, scope, confidence, partial(_score, side))
     if found.interval.value is not None and abs(found.interval.value - value) < 1e-9:
-        binary = _are_binary(_rows(evidence, scope))
+        items = [evidence.items_of(task, scope["metric"]) for task in group.weights]
+        binary = all(map(_are_binary, items))  # of a task without items nothing is known
         return Measured(stats.within(found.interval, 0, 1)) if binary else found
     interval = replace(found.interval, value=value, low=None, high=None, se=None)
     return Measured(replace(interval, reason="its interval is not that of a mean over items"))
