@@ -155,7 +155,7 @@ class Child:
             if at != len(ids):
                 raise self._failed(f"gave logits of {at} of {len(ids)} positions")
         finally:
-            if not ended and self._process.poll() is None:
+            if not ended and self._finalizer.alive:
                 self._tell(do="stop", id=number)
                 self._drain(number)
 
@@ -172,6 +172,7 @@ class Child:
     def close(self) -> None:
         """End the process and drop its log."""
         self._finalizer()
+        self._failure = self._failure or f"{self.name}: its engine is closed"
 
     @property
     def pid(self) -> int:

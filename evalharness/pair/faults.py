@@ -28,6 +28,11 @@ class _FoundError(Exception):
     """Ends a forward pass at the module that was looked for."""
 
 
+def looked_into(side: Side) -> bool:
+    """Whether there are modules of ``side`` to look for a fault in."""
+    return not side.released and not side.streams
+
+
 @torch.inference_mode()
 def first_nonfinite(side: Side, ids: Any) -> str | None:
     """The first module whose output holds NaN or Inf on a window's ids; None: none does."""

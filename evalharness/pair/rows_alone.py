@@ -46,6 +46,8 @@ def alone_because(loaded: LoadedModel, longest: int) -> str | None:
     The first call for a model costs a few dozen tokens, and a greater ``longest`` a few more.
     """
     model: Any = loaded.model
+    if getattr(model, "streams", False):  # every row is a sequence of its own
+        return None
     known = _KNOWN.get(model)
     if known is None:
         known = _KNOWN[model] = _Known(_sharing(loaded))

@@ -196,7 +196,7 @@ def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
             for k, v in base["model"].items()
             if k not in ("revision", "tokenizer", "allow_unused")
         }
-    if isinstance(data.get("model"), dict) and "engine" in data["model"]:
+    if _engine(data, _engine(base)) != _engine(base):
         base["model"] = {k: v for k, v in base["model"].items() if k not in _OF_AN_ENGINE}
     for key, value in data.items():
         if key not in _WHOLE and isinstance(value, dict) and isinstance(base.get(key), dict):
@@ -206,11 +206,19 @@ def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:
     return base
 
 
+def _engine(data: dict[str, Any], default: Any = "transformers") -> Any:
+    """What ``data`` says of the engine, if anything."""
+    model = data.get("model")
+    return model.get("engine", default) if isinstance(model, dict) else default
+
+
 def _absolute(file: YamlFile, data: dict[str, Any]) -> dict[str, Any]:
     """Make the local paths among ``data`` absolute, and refuse those that are not there."""
     model = data.get("model")
     if isinstance(model, dict):
         model = dict(model)
+        if "backend" in model and "engine" not in model:  # its earlier name
+            model["engine"] = model.pop("backend")
         for key in ("path", "tokenizer"):
             if isinstance(model.get(key), str):
                 model[key] = _resolve(file, model[key], ("model", key))

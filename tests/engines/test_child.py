@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from evalharness.engines.child import Child
 from evalharness.engines.workers import serve
 from evalharness.errors import InputError, RunError
 from tests.engines.numpy_driver import table
+from tests.engines.processes import alive
 
 DRIVER = Path(__file__).with_name("numpy_driver.py")
 IDS = list(range(5, 40))
@@ -50,14 +50,6 @@ def make(tmp_path: Path) -> Iterator[Make]:
     yield start
     gc.collect()
     assert not [pid for pid in started if alive(pid)]
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def read(child: Child, ids: list[int] = IDS, first: int = 0, chunk: int | None = None) -> Any:
@@ -188,6 +180,29 @@ def test_a_process_killed_between_requests_is_named_at_the_next(make: Make) -> N
     read(child)
     os.kill(child.pid, signal.SIGSEGV)
     with pytest.raises(RunError, match="was killed by SIGSEGV while computing logits"):
+        read(child)
+    for taken, end in ((1, False), (5, True)):  # of five; what was said before is no answer
+        child = make()
+        rows = child.rows(IDS, 0)
+        for _ in range(taken):
+            next(rows)
+        time.sleep(0.1)
+        os.kill(child.pid, signal.SIGSEGV)
+        time.sleep(0.1)
+        if end:  # it had said so
+            rows.close()
+        with pytest.raises(RunError, match="was killed by SIGSEGV while computing logits"):
+            read(child) if end else rows.close()
+
+
+def test_a_closed_engine_says_so(make: Make) -> None:
+    """An open request of it is no error."""
+    child = make()
+    rows = child.rows(IDS, 0)
+    next(rows)
+    child.close()
+    rows.close()
+    with pytest.raises(RunError, match="toy: its engine is closed"):
         read(child)
 
 
@@ -327,71 +342,3 @@ def test_a_process_ends_with_the_last_who_knows_it(make: Make, tmp_path: Path) -
     gc.collect()
     assert not alive(pid)
     assert left(tmp_path) == []
-
-
-PARENT = """
-import sys, time
-from pathlib import Path
-from evalharness.engines.child import Child
-
-child = Child("toy", Path({driver!r}), {{"chunk": 8, "pause": {pause}}})
-print(child.pid, flush=True)
-{then}
-"""
-
-
-def parent(then: str, pause: float = 0) -> tuple[subprocess.Popen[str], int]:
-    """A process with an engine, in a group of their own; and the engine's number."""
-    program = PARENT.format(driver=str(DRIVER), pause=pause, then=then)
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    assert process.stdout is not None
-    return process, int(process.stdout.readline())
-
-
-@pytest.mark.parametrize("then", ["time.sleep(60)", "list(child.rows(list(range(200)), 0))"])
-def test_the_process_dies_with_its_parent(then: str) -> None:
-    """Idle or at work, when the parent has no time to say so."""
-    process, pid = parent(then, pause=0.5)
-    assert alive(pid)
-    process.kill()
-    process.wait()
-    end = time.monotonic() + 3
-    while alive(pid) and time.monotonic() < end:
-        time.sleep(0.02)
-    assert not alive(pid)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signals_to_the_group_are_the_parents_to_handle(number: signal.Signals) -> None:
-    """It may still finish what it is at."""
-    then = (
-        f"import signal\nsignal.signal({int(number)}, lambda *_: print('asked', flush=True))\n"
-        "time.sleep(0.1)\nprint('ready', flush=True)\ntime.sleep(0.4)\n"
-        "print(sum(map(len, child.rows(list(range(20)), 0))))"
-    )
-    process, pid = parent(then)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    os.killpg(process.pid, number)
-    assert process.communicate()[0].split() == ["asked", "20"]
-    assert process.returncode == 0
-    assert not alive(pid)
-
-
-def test_a_pause_of_both_is_no_silence() -> None:
-    """Ctrl-Z stops the whole group, for longer than a process may be silent."""
-    then = (
-        "import evalharness.engines.child as module\nmodule.SILENT, module.POLL = 0.5, 0.1\n"
-        "print(sum(map(len, child.rows(list(range(24)), 0))))"
-    )
-    process, _ = parent(then, pause=0.2)
-    time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGSTOP)
-    time.sleep(0.8)
-    os.killpg(process.pid, signal.SIGCONT)
-    assert process.communicate(timeout=30)[0].split() == ["24"]

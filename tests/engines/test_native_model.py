@@ -196,6 +196,28 @@ def test_a_side_that_is_let_go_of_ends_its_engine() -> None:
     assert side.model.runner.closed
 
 
+def test_numbers_that_are_none_are_anomalies_without_a_module(
+    documents: list[Document], suite: Suite
+) -> None:
+    """Its modules are not at hand, and the window is not fed again, whole, to look for one."""
+    sides = Side(native(0)), Side(native(1))
+    runner = sides[1].model.runner
+    rows = runner.rows
+
+    def broken(ids: list[int], first: int, chunk: int | None = None) -> Any:
+        for found in rows(ids, first, chunk):
+            yield np.where(np.arange(VOCABULARY) == 17, np.float32("nan"), found)
+
+    runner.rows = broken
+    work = TokenPass(*sides, documents, batch_size=3, probe=None)
+    found = cut(documents, suite, None)
+    runner.begun.clear()
+    (row,) = work.run(found)["anomalies"].to_pylist()
+    assert row["message"].startswith("toy1: NaN or Inf logits at ")
+    assert "module" not in row["message"]
+    assert len(runner.begun) == len(found)
+
+
 @pytest.mark.parametrize("chunk", [1, 8, 64])
 def test_the_texts_of_a_native_pair_are_those_of_brute_force(
     documents: list[Document], suite: Suite, chunk: int

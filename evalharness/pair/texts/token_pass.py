@@ -26,7 +26,7 @@ from evalharness.data.windows import Window, batches, longest, padded
 from evalharness.engines.out_of_memory import is_out_of_memory
 from evalharness.errors import RunError, plural
 from evalharness.pair.clock import Clock
-from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory
+from evalharness.pair.faults import OutOfMemoryError, first_nonfinite, free_memory, looked_into
 from evalharness.pair.lockstep import lockstep
 from evalharness.pair.matching import match
 from evalharness.pair.side import Side, chunks, default_chunk
@@ -312,7 +312,7 @@ class TokenPass:
                 first = bad.iloc[0]
                 document = self.documents[int(first["doc"])]
                 ids = next(s.ids for s in block if s.number == first["window"])
-                module = None if side.released else first_nonfinite(side, ids)
+                module = first_nonfinite(side, ids) if looked_into(side) else None
                 rows.append(
                     {
                         "kind": "nonfinite logits",
