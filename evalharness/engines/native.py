@@ -37,11 +37,12 @@ def check_spec(spec: ModelSpec, engine: str, options: Mapping[str, type]) -> Non
             )
     for key, value in spec.model.options.items():
         if key not in options:
-            known = f"Known: {', '.join(options)}."
+            known = f"Known: {', '.join(options)}." if options else "It has none."
+            hint = nearest(key, options)
             raise InputError(
                 f"{engine} has no such option",
                 key=f"model.options.{key}",
-                remedy=(nearest(key, options) + " " + known).strip(),
+                remedy=f"{hint[:1].upper()}{hint[1:]} {known}".strip(),
             )
         wanted = options[key]
         if type(value) is not wanted:
@@ -148,10 +149,7 @@ def load_native(
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         configuration_fingerprint=hashlib.sha256(repr(sorted(about.items())).encode()).hexdigest(),
     )
-    messages = []
-    if spec.model.attn is not None or spec.model.dtype != "auto":
-        messages.append(f"{engine} computes in its own way: dtype and attn are not its settings")
-    return Parts(model, tokenizer, found.path, tuple(messages), manifest=manifest)
+    return Parts(model, tokenizer, found.path, manifest=manifest)
 
 
 def _why_not(unknown: str | None) -> str:
