@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,13 @@ def check_spec(spec: ModelSpec, engine: str, options: Mapping[str, type]) -> Non
                 key=key,
                 remedy="Leave it out, or use engine: transformers.",
             )
+    python = spec.model.python
+    if python is not None and shutil.which(python) is None:
+        raise InputError(
+            f"{python} cannot be run",
+            key="model.python",
+            remedy="Give the path of the Python that the engine is installed in.",
+        )
     for key, value in spec.model.options.items():
         if key not in options:
             known = f"Known: {', '.join(options)}." if options else "It has none."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,24 @@ def test_values_of_the_wrong_kind_are_refused(
     error = refused(file, written(gguf_file, "llama.cpp", {key: value}))
     assert error.key == f"model.{key}"
     assert message in str(error)
+
+
+def test_a_python_that_is_none_is_refused_before_anything_is_loaded(
+    file: Path, gguf_file: Path
+) -> None:
+    """A path, a name on the path, a file that cannot be run; relative to the model file."""
+    (file.parent / "plain").write_text("")
+    for python, named in {
+        "./nowhere/python": str(file.parent / "nowhere" / "python"),
+        "./plain": str(file.parent / "plain"),
+        "python-of-nobody": "python-of-nobody",
+        "": "",
+    }.items():
+        error = refused(file, written(gguf_file, "llama.cpp", {"python": python}))
+        assert (error.key, error.message) == ("model.python", f"{named} cannot be run")
+        assert error.remedy == "Give the path of the Python that the engine is installed in."
+    file.write_text(written(gguf_file, "llama.cpp", {"python": sys.executable}))
+    assert find_model(load_model_spec(file), file).path == gguf_file
 
 
 def test_onnx_finds_what_its_builder_wrote(file: Path, folder: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.engines.conftest import tiny, write_gguf
 from tests.engines.processes import alive
+from tests.pair.tasks.lm_sides import TASKS
 from tests.workflow.engine_runs import (
     disturb,
     done,
@@ -24,10 +25,13 @@ pytestmark = pytest.mark.e2e  # whole comparisons of a tiny model
 
 
 @pytest.fixture
-def native_project(tmp_path: Path, corpus: Path) -> Path:
+def native_project(tmp_path: Path, corpus: Path, request: pytest.FixtureRequest) -> Path:
     """The tiny model's Q8_0 file in transformers and in llama.cpp, and an undisturbed run."""
     write_gguf(tmp_path / "tiny.gguf", tiny(), "Q8_0")
-    write_project(tmp_path, tmp_path / "tiny.gguf", corpus)
+    tasks = [f"  - {{path: {TASKS / name}, limit: 5}}\n" for name in getattr(request, "param", ())]
+    write_project(
+        tmp_path, tmp_path / "tiny.gguf", corpus, "tasks:\n" * any(tasks) + "".join(tasks)
+    )
     process = start(tmp_path, "--out", "whole", pause=0)
     _, err = process.communicate()
     assert process.returncode == 0, err
@@ -69,6 +73,26 @@ def test_an_engine_that_is_killed_or_hangs_costs_a_block(native_project: Path) -
     assert stable(native_project / "run") == stable(native_project / "whole")
     # The logs of the three, which their messages name.
     assert len(list((native_project / "temporary").glob("evalharness-engine-*.log"))) == 3
+
+
+@pytest.mark.parametrize("native_project", [("choose.yaml", "write.yaml")], indirect=True)
+def test_an_engine_that_dies_among_tasks_costs_one_of_them(native_project: Path) -> None:
+    """Choices are scored, and the engine dies before it generates."""
+    run = native_project / "run"
+    process = start(native_project, "--out", "run", pause=0.3)
+    wait_for(lambda: done(run) == 13, process)  # twelve texts and the first task
+    pid = disturb(process, signal.SIGKILL, 0)
+    assert pid is not None
+    _, err = process.communicate()
+    assert process.returncode == 4, err
+    assert "Traceback" not in err
+    assert err.count("native: its engine was killed by SIGKILL") == 1
+    assert "write" in err  # the task that it was at
+    assert done(run) == 13
+    process = start(native_project, "--resume", "run", pause=0)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert stable(run) == stable(native_project / "whole")
 
 
 def test_a_comparison_that_is_killed_takes_its_engine_with_it(native_project: Path) -> None:
