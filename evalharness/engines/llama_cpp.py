@@ -31,10 +31,11 @@ def locate(spec: ModelSpec) -> Resolved:
     require(spec, *packages, install="pip install 'evalharness[llama-cpp]'")
     kv = spec.model.options.get("kv", "f16")
     if kv not in KV:
+        hint = nearest(kv, KV)
         raise InputError(
             f"llama.cpp has no type {kv!r} of keys and values",
             key="model.options.kv",
-            remedy=f"{nearest(kv, KV)} Known: {', '.join(KV)}.".strip(),
+            remedy=f"{hint[:1].upper()}{hint[1:]} Known: {', '.join(KV)}.".strip(),
         )
     if kv not in KV[:3] and not spec.model.options.get("flash_attention"):
         raise InputError(
