@@ -46,7 +46,7 @@ def test_the_wheel_runs_the_demo_outside_the_clone(tmp_path: Path) -> None:
     dependencies = Path(torch.__file__).parents[1]
     code = f"import site, sys; sys.path.append({str(dependencies)!r}); import evalharness; print(evalharness.__file__); from evalharness.cli.main import main; main()"  # noqa: E501
     done = subprocess.run(
-        [str(python), "-c", code, "demo", "--limit", "20", "--out", "run"],
+        [str(python), "-c", code, "demo", "--limit", "32", "--out", "run"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

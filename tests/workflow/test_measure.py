@@ -55,10 +55,10 @@ def test_warnings_about_numbers_stand_beside_the_result_and_others_in_the_log(
     """Each once, however often it is given; none on the terminal, none lost."""
     hidden = Side.hidden
 
-    def warning(self: Side, ids: Any) -> Any:
+    def warning(self: Side, ids: Any, *more: Any) -> Any:
         warnings.warn("overflow encountered in exp", RuntimeWarning, stacklevel=1)
         warnings.warn("inputs are cast to float16", UserWarning, stacklevel=1)
-        return hidden(self, ids)
+        return hidden(self, ids, *more)
 
     monkeypatch.setattr(Side, "hidden", warning)
     with warnings.catch_warnings():
@@ -77,11 +77,11 @@ def test_a_run_that_dies_keeps_the_warnings_about_its_numbers(
     hidden = Side.hidden
     calls = iter(range(1000))
 
-    def dying(self: Side, ids: Any) -> Any:
+    def dying(self: Side, ids: Any, *more: Any) -> Any:
         warnings.warn("overflow encountered in exp", RuntimeWarning, stacklevel=1)
         if next(calls) > 12:
             raise RunError("the machine is gone")
-        return hidden(self, ids)
+        return hidden(self, ids, *more)
 
     monkeypatch.setattr(Side, "hidden", dying)
     with pytest.raises(RunError, match="the machine is gone"):
