@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
 from evalharness.bisect.block_replay import Replayed
 from evalharness.bisect.swap import restored
@@ -24,6 +22,7 @@ from evalharness.gates import Decision, decide
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.metrics.layers import error_of
 from evalharness.pair.matching import PairedModule
+from evalharness.pair.remembered import Remembered
 from evalharness.pair.side import Side
 from evalharness.pair.texts.statistics import worth_compiling
 from evalharness.pair.texts.token_pass import TokenPass
@@ -37,21 +36,6 @@ from evalharness.stats import MOST_CONFIDENT
 STRICTER = 5  # times rarer than by the policy is a wrong pass while searching: 0.99 for 0.95
 PASSES = 10  # a search makes at least about so many
 STAGES, LEAST = 4, 3  # parts that documents come in, and how many documents there are in one
-
-
-class Remembered(Side):
-    """A side whose hidden states are computed once a batch; the head is run each time."""
-
-    def __init__(self, side: Side) -> None:
-        self.__dict__.update(side.__dict__)
-        self._known: dict[tuple[Any, ...], Tensor] = {}
-
-    def hidden(self, ids_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """As `Side.hidden`."""
-        key = (tuple(ids_BT.shape), ids_BT.cpu().numpy().tobytes())
-        if key not in self._known:
-            self._known[key] = super().hidden(ids_BT)
-        return self._known[key]
 
 
 @dataclass(frozen=True)

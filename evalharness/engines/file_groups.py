@@ -11,6 +11,7 @@ from evalharness.engines.file_headers import GgufTensor
 from evalharness.spec.result import TensorGroup
 
 _EXAMPLES = 3
+_Held = tuple[str, int, int | None]  # a tensor: its name, weights, and bits where they are known
 
 
 def gguf_groups(tensors: Sequence[GgufTensor]) -> list[TensorGroup]:
@@ -18,21 +19,28 @@ def gguf_groups(tensors: Sequence[GgufTensor]) -> list[TensorGroup]:
 
     Types whose size is not known count 0 bits, and the whole is then not measured.
     """
-    kinds: dict[str, list[GgufTensor]] = {}
+    kinds: dict[str, list[_Held]] = {}
     for tensor in tensors:
-        kinds.setdefault(tensor.type_name, []).append(tensor)
+        size = None if tensor.bytes is None else 8 * tensor.bytes
+        held = (tensor.name, math.prod(tensor.shape), size)
+        kinds.setdefault(f"GGUF {tensor.type_name}", []).append(held)
+    return _groups(kinds)
+
+
+def _groups(kinds: dict[str, list[_Held]]) -> list[TensorGroup]:
+    """One group for each kind of storage, the largest first."""
     groups = []
     for kind, members in kinds.items():
-        count = sum(math.prod(t.shape) for t in members)
-        held = [t.bytes for t in members]
-        size = sum(b for b in held if b is not None) if None not in held else 0
+        weights = sum(count for _, count, _ in members)
+        held = [bits for _, _, bits in members]
+        size = sum(bits for bits in held if bits is not None) if None not in held else 0
         groups.append(
             TensorGroup(
-                storage=f"GGUF {kind}",
+                storage=kind,
                 tensors=len(members),
-                parameters=count,
-                bits_per_weight=8 * size / count if count else 0.0,
-                examples=[t.name for t in members[:_EXAMPLES]],
+                parameters=weights,
+                bits_per_weight=size / weights if weights else 0.0,
+                examples=[name for name, _, _ in members[:_EXAMPLES]],
             )
         )
     return sorted(groups, key=lambda g: (-g.parameters, g.storage))
@@ -68,7 +76,7 @@ def onnx_groups(file: Path) -> list[TensorGroup]:
         for t in graph.initializer
         if t.data_type in _ONNX
     }
-    found: dict[str, list[tuple[str, int, int]]] = {}  # (name, weights, bits) by storage
+    found: dict[str, list[_Held]] = {}
     taken: set[str] = set()
     for node in graph.node:
         if node.op_type != "MatMulNBits":
@@ -82,16 +90,4 @@ def onnx_groups(file: Path) -> list[TensorGroup]:
     for name, (count, kind, bits) in sizes.items():
         if name not in taken and not name.endswith(("cos_cache", "sin_cache")):
             found.setdefault(kind, []).append((name, count, count * bits))
-    groups = []
-    for kind, members in found.items():
-        weights = sum(count for _, count, _ in members)
-        groups.append(
-            TensorGroup(
-                storage=f"ONNX {kind}",
-                tensors=len(members),
-                parameters=weights,
-                bits_per_weight=sum(b for _, _, b in members) / weights if weights else 0.0,
-                examples=[name for name, _, _ in members[:_EXAMPLES]],
-            )
-        )
-    return sorted(groups, key=lambda g: (-g.parameters, g.storage))
+    return _groups({f"ONNX {kind}": members for kind, members in found.items()})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from evalharness.engines.base import Parts, Say
 from evalharness.engines.hub import Resolved
 from evalharness.errors import InputError, nearest, short
+from evalharness.run.marks import sha256
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.result import CompressionManifest, TensorGroup
 
@@ -179,6 +180,5 @@ def files_fingerprint(place: Path) -> str:
     files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
     for file in files:
         digest.update(os.fsencode(file.relative_to(place.parent)) if place.is_dir() else b"")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(file)))
     return digest.hexdigest()

@@ -7,12 +7,10 @@ another model. The distance of a candidate from the reference is split by the sa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
@@ -21,6 +19,7 @@ from evalharness.engines.device_memory import free_bytes, gib, weight_bytes
 from evalharness.engines.registry import find_model
 from evalharness.errors import EvalHarnessError
 from evalharness.pair.faults import free_memory
+from evalharness.pair.remembered import Remembered
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.progress import Progress
@@ -98,21 +97,6 @@ def control(
     ], []
 
 
-class _Kept(Side):
-    """A side whose hidden states are computed once, of a few windows."""
-
-    def __init__(self, side: Side) -> None:
-        self.__dict__.update(side.__dict__)
-        self._known: dict[bytes, Tensor] = {}
-
-    def hidden(self, ids_BT: Tensor, lengths: Sequence[int] | None = None) -> Tensor:
-        """As `Side.hidden`."""
-        key = ids_BT.numpy().tobytes()
-        if key not in self._known:
-            self._known[key] = super().hidden(ids_BT, lengths)
-        return self._known[key]
-
-
 def _dequantised(spec: ModelSpec, progress: Progress) -> Side | str:
     """The weights of ``spec`` in transformers, in float32; or why there are none."""
     plain: dict[str, Any] = {"engine": "transformers", "python": None, "chunk": None, "options": {}}
@@ -127,6 +111,6 @@ def _dequantised(spec: ModelSpec, progress: Progress) -> Side | str:
             free = free_bytes(device)
             if needed is not None and free is not None and needed > 0.9 * free:
                 return f"dequantised they take {gib(needed)}, and {gib(free)} are free"
-            return _Kept(Side(loading.load(twin, device="cpu", progress=say)))
+            return Remembered(Side(loading.load(twin, device="cpu", progress=say)))
     except EvalHarnessError as error:
         return f"transformers cannot load them ({error})"

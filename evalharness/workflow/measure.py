@@ -152,11 +152,6 @@ def _controlled(
     return anomalies, notes
 
 
-def without_modules(*sides: Side) -> str | None:
-    """The engine that keeps its modules to itself, so that no probe can look at them; or None."""
-    return next((s.model.engine for s in sides if s.streams), None)
-
-
 def _readings(job: Job, reference: Reference, candidate: Side) -> Readings | None:
     """How each side reads the texts, where the two read them differently."""
     if job.suite.tokenizers == "same" or not job.suite.corpora:
@@ -236,7 +231,7 @@ class Measurement:
             (probe, self._probe_run(probe))
             for probe in probes_of(job.suite)
             if not (probe.needs_same_tokens and different)
-            and without_modules(reference.side, candidate) is None
+            and not (reference.side.streams or candidate.streams)
         ]
         for probe, own in self._probes:
             if probe.watch is not None:
