@@ -1,6 +1,6 @@
 """Policies and verdicts: from a run's estimates to PASS, FAIL, INCONCLUSIVE or ANOMALOUS."""
 
-from evalharness.gates.anomalies import find_anomalies
+from evalharness.gates.anomalies import doubts, find_anomalies
 from evalharness.gates.baseline import (
     StoredBaseline,
     baseline_of,
@@ -40,6 +40,7 @@ __all__ = [
     "check_resolvable",
     "collect",
     "decide",
+    "doubts",
     "expired_waivers",
     "explain",
     "fewest",

@@ -2,9 +2,10 @@
 
 A number that is none is an anomaly whether or not a gate asks for it. So are results too good for
 compression to have made them. Compression loses information. A compressed model that matches its
-reference to the last bit was probably not loaded; one that beats it beyond noise was probably
+reference to the last bit was probably not loaded; one that beats it well beyond noise was probably
 measured on other items, or holds other weights. Either way the run says nothing of the candidate,
-however green it looks.
+however green it looks. A gain that is small, or seen on few items, is likelier chance, or rounding
+that happened to help: `doubts` names it, and it decides nothing.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from evalharness.gates.scopes import label
 from evalharness.metrics import Estimates, Evidence
 from evalharness.metrics.divergence import KL_MEAN
 from evalharness.metrics.not_finite import Where
-from evalharness.metrics.tasks import SCORE_SHIFT
+from evalharness.metrics.tasks import REFERENCE_SCORE, SCORE_SHIFT
 from evalharness.run.records import SCHEMAS
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Anomaly
 
 
@@ -42,6 +44,8 @@ _NUMBERS: list[tuple[str, tuple[str, ...], Where]] = [
 
 # Error rate of the search over all tasks: one false alarm in a thousand runs.
 _ALPHA = 0.001
+_GAIN = 0.05  # of the reference's own score: what rounding near it may gain stays below
+_FEWEST = 50  # items: an interval at so small an error rate is not to be trusted on fewer
 
 
 def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
@@ -89,19 +93,45 @@ def _no_divergence(estimates: Estimates) -> list[Anomaly]:
 
 
 def _better_tasks(estimates: Estimates) -> list[Anomaly]:
+    return [
+        Anomaly(
+            kind="better_than_reference",
+            message=f"the score of {label(shift.scope)} is better by {shift.value:.4g}, at least "
+            f"{shift.low:.4g} beyond noise: compression does not add ability",
+            metric=SCORE_SHIFT,
+            scope=shift.scope,
+        )
+        for shift, why_not in _gains(estimates)
+        if why_not is None
+    ]
+
+
+def doubts(estimates: Estimates, compressed: bool) -> list[str]:
+    """Gains of a compressed candidate beyond noise that are too small, or too few, to decide on."""
+    if not compressed:
+        return []
+    return [
+        f"the score of {label(shift.scope)} is better by {shift.value:.4g} than the reference's, "
+        f"beyond noise; it decides nothing here, since {why}"
+        for shift, why in _gains(estimates)
+        if why is not None
+    ]
+
+
+def _gains(estimates: Estimates) -> list[tuple[Estimate, str | None]]:
+    """Score shifts wholly above 0, each with why nothing follows from it; None: something does."""
     scopes = estimates.scopes(SCORE_SHIFT)
-    found = []
+    found: list[tuple[Estimate, str | None]] = []
     for scope in scopes:
         # Bonferroni over tasks; the interval is two-sided and only its lower end counts.
         shift = estimates.estimate(SCORE_SHIFT, scope, 1 - 2 * _ALPHA / len(scopes))
-        if shift.low is not None and shift.low > 0 and shift.clusters > 1:
-            found.append(
-                Anomaly(
-                    kind="better_than_reference",
-                    message=f"the score of {label(scope)} is up by {shift.value:.4g}, at least "
-                    f"{shift.low:.4g} beyond noise: compression does not add ability",
-                    metric=SCORE_SHIFT,
-                    scope=scope,
-                )
-            )
+        if shift.low is None or shift.low <= 0 or shift.clusters < 2:
+            continue
+        least = _GAIN * abs(estimates.estimate(REFERENCE_SCORE, scope, 0.90).value or 0.0)
+        why = None
+        if shift.clusters < _FEWEST:
+            why = f"{plural(shift.clusters, 'item')} are fewer than the {_FEWEST} that it takes"
+        elif shift.low < least:
+            why = f"it may be no more than {shift.low:.4g}, and {least:.4g} would be too good"
+        found.append((shift, why))
     return found

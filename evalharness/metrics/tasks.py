@@ -169,6 +169,7 @@ def _flips_either_way(spread: Spread, items: int, confidence: float) -> Interval
 
 
 SCORE_SHIFT, FLIPS = "task.score.shift", "task.flips"
+REFERENCE_SCORE = "task.score.reference"
 
 
 @metric(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
-from evalharness.gates import Decision, baseline_of, decide, find_anomalies, load_policy
+from evalharness.gates import Decision, baseline_of, decide, doubts, find_anomalies, load_policy
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.run.directory import Run
 from evalharness.run.part import Recorded
@@ -26,13 +27,15 @@ def decide_on(
     """Decide ``policy`` on these estimates; ``comparable``: take the baseline's data for theirs."""
     run = estimates.evidence.run
     found = [Anomaly(kind=k, message=m) for k, m in estimates.evidence.anomalies]
-    found += find_anomalies(estimates, compressed=claims_compression(run))
+    compressed = claims_compression(run)
+    found += find_anomalies(estimates, compressed)
     baseline = baseline_of(policy)
     hashes = None
     if baseline is not None:
         hashes = baseline.identity if comparable else identity(run)
     decision = decide(policy, estimates, anomalies=found, baseline=baseline, identity=hashes)
-    return decision, found
+    warnings = [*decision.warnings, *doubts(estimates, compressed)]
+    return replace(decision, warnings=warnings), found
 
 
 def policy_of(run: Run) -> Policy:

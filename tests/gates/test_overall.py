@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from evalharness.gates import find_anomalies
+from evalharness.gates import doubts, find_anomalies
+from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Anomaly
 from tests.gates.fakes import FakeEstimates, decided, estimate, gate, policy, tasks
 
@@ -111,17 +112,48 @@ def test_no_divergence_is_seen_in_a_suite_of_tasks_alone() -> None:
     assert find_anomalies(FakeEstimates(texts, *zero), compressed=True) == []
 
 
+def _with_score(score: float, *shifts: Estimate) -> FakeEstimates:
+    """Shifts of tasks, the reference scoring the same on each."""
+    own = [estimate("task.score.reference", score, scope=shift.scope) for shift in shifts]
+    return FakeEstimates(*shifts, *own)
+
+
 def test_a_task_that_gains_beyond_noise_is_anomalous() -> None:
-    """An interval that holds 0 is noise; one above it is not."""
-    better, *rest = find_anomalies(
-        FakeEstimates(*tasks(("a", 0.05, 0.15), ("b", -0.01, 0.3))), compressed=True
-    )
+    """An interval that holds 0 is noise; one far above it is not."""
+    found = _with_score(0.5, *tasks(("a", 0.05, 0.15), ("b", -0.01, 0.3)))
+    better, *rest = find_anomalies(found, compressed=True)
     assert (better.metric, better.scope, rest) == (
         "task.score.shift",
         {"task": "a", "metric": "acc"},
         [],
     )
     assert better.message == (
-        "the score of task=a, metric=acc is up by 0.1, at least 0.05 beyond noise: compression "
+        "the score of task=a, metric=acc is better by 0.1, at least 0.05 beyond noise: compression "
         "does not add ability"
     )
+    assert doubts(found, compressed=True) == []
+    assert find_anomalies(found, compressed=False) == []
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "items", "why"),
+    [
+        # Bits per byte of 12 texts, 1% better: a near-lossless candidate at 8 bits.
+        (0.006, 0.014, 12, "12 items are fewer than the 50 that it takes"),
+        (0.3, 0.5, 49, "49 items are fewer than the 50 that it takes"),
+        (0.006, 0.014, 5000, "it may be no more than 0.006, and 0.05 would be too good"),
+    ],
+)
+def test_a_small_gain_or_one_on_few_items_is_a_warning(
+    low: float, high: float, items: int, why: str
+) -> None:
+    """Significance alone says that something moved, and not that the run cannot be trusted."""
+    scope = {"task": "wiki", "metric": "bits_per_byte"}
+    shift = estimate("task.score.shift", 0.01, low, high, clusters=items, scope=scope)
+    found = _with_score(1.0, shift)
+    assert find_anomalies(found, compressed=True) == []
+    assert doubts(found, compressed=True) == [
+        "the score of task=wiki, metric=bits_per_byte is better by 0.01 than the reference's, "
+        f"beyond noise; it decides nothing here, since {why}"
+    ]
+    assert doubts(found, compressed=False) == []

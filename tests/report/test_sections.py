@@ -173,3 +173,19 @@ def test_costs_of_both_sides_stand_beside_each_other(page: Callable[..., str]) -
     assert "ms to the first token" in text
     assert "tokens a second, decoding" in text
     assert "loading4.23 s tokens84.1 s tasks61.0 s peak of the process18.6 GiB" in text
+
+
+@pytest.mark.parametrize(
+    ("candidate_top", "said"),
+    [("__('", "the reference prefers iv, the candidate __('"), ("iv", "both prefer iv")],
+)
+def test_probabilities_stand_beside_the_token_that_they_are_of(
+    result: Callable[..., Result], candidate_top: str, said: str
+) -> None:
+    """They are the true token's, whatever either side prefers."""
+    r = result("FAIL", blocks=1, without=("layers",))
+    known = {"token": "iv", "p_reference": 0.954, "p_candidate": 0.0005, "reference_top": "iv"}
+    token = r.worst_tokens[0].model_copy(update={**known, "candidate_top": candidate_top})
+    text = Page(render_html(r.model_copy(update={"worst_tokens": [token]}))).text
+    assert "true token iv: p 0.954 → 0.0005" in text
+    assert said in text
