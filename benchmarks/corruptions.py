@@ -58,7 +58,7 @@ class Unfinished:
         """How taking it up ends, and whether what comes out is as it should be."""
         again = self.command.again(self.project, place)
         if again is None:
-            again = ["gate", "run"]
+            again = ["gate", "run", "--write"]
         ended = self.command.run(again, place)
         if ended.code != self.sweep.code:
             return ended, False

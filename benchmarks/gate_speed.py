@@ -141,7 +141,10 @@ def main() -> int:
         policy.write_text(POLICY)
         synthetic(run, arguments.tokens, arguments.documents)
         finish(Run.open(run), load_policy(policy))  # what `compare` ends with
-        for command in (["gate", str(run), "--gates", str(policy)], ["report", str(run)]):
+        for command in (
+            ["gate", str(run), "--gates", str(policy), "--write"],
+            ["report", str(run)],
+        ):
             code = (
                 f"import sys; sys.argv[1:] = {command!r}\nfrom evalharness.cli.main import main\n"
                 "try: main()\nexcept SystemExit: pass\n"

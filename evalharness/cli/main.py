@@ -234,11 +234,15 @@ def gate(
     context: typer.Context,
     run: RunDir,
     gates: OtherGates = None,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Replace the run's policy, result and report by these."),
+    ] = False,
     output: Outputs = None,
     confined: Confined = False,
     format: OutputFormat = Format.text,
 ) -> None:
-    """Decide a finished run again from its records, without a model."""
+    """Decide a finished run again from its records, without a model; the run stays as it is."""
     permit(context, confined=confined)
     check_outputs(output)
     from evalharness.gates import load_policy
@@ -247,7 +251,7 @@ def gate(
     from evalharness.run.finished import rewriting
     from evalharness.workflow.seal import finish
 
-    with writable(run) as (place, itself):
+    with writable(run, write=write) as (place, itself):
         with rewriting(place, judged=gates is None) as opened:
             policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
             result = finish(opened, policy)

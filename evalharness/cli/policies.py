@@ -248,7 +248,7 @@ def bless(
         raise InputError(
             f"the run's verdict is {verdict}, and a baseline must be a PASS",
             path=run,
-            remedy="Decide it under the policy it should meet: evalharness gate RUN --gates F.",
+            remedy="Decide it under the policy it should meet: `gate RUN --gates F --write`.",
         )
     _save(run, to)
 

@@ -1,4 +1,4 @@
-"""Runs that lie where this process may only read: they are judged all the same."""
+"""Runs that are only read, by choice or by need: they are judged all the same."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ _RECORDS = "records"
 
 
 @contextmanager
-def writable(run: Path, *, records: bool = False) -> Iterator[tuple[Path, bool]]:
+def writable(
+    run: Path, *, records: bool = False, write: bool = True
+) -> Iterator[tuple[Path, bool]]:
     """Yield ``run``, or a copy for as long as it takes; and whether it is the run itself.
 
     Parameters
     ----------
     run : the run directory.
     records : whether records will be added. A copy is then whole, and kept; its user is told where.
+    write : whether the run itself may be changed; its user is told how, where not.
 
     """
-    if not run.is_dir() or all(_may_write(p) for p in (run, run / _RECORDS) if p.is_dir()):
+    may = all(_may_write(p) for p in (run, run / _RECORDS) if p.is_dir())
+    if not run.is_dir() or (may and write):
         yield run, True
         return
     from evalharness.run.finished import open_finished
@@ -44,7 +48,10 @@ def writable(run: Path, *, records: bool = False) -> Iterator[tuple[Path, bool]]
             for path in run.iterdir():
                 if path.is_file():
                     shutil.copyfile(path, copy / path.name)
-        complain(f"note: {run} is read-only: {where}")
+        if write:
+            complain(f"note: {run} is read-only: {where}")
+        else:
+            complain(f"note: nothing is written; --write replaces the verdict of {run}")
         yield copy, False
     finally:
         if not records:

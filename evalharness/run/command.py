@@ -40,7 +40,7 @@ class Command:
     @classmethod
     def gate(cls, run: Path) -> Command:
         """The command that decides ``run`` under a policy yet to be named."""
-        return cls("gate", (run,), {"gates": "FILE"})
+        return cls("gate", (run,), {"gates": "FILE", "write": True})
 
     def resuming(self, run: Path) -> Command:
         """The same command, which takes up ``run`` and begins no other."""

@@ -146,7 +146,7 @@ def plan_job(
                 "this run is complete: there is nothing to resume",
                 path=path,
                 key="--resume",
-                remedy="`evalharness gate RUN` decides it again; `report RUN` renders it again.",
+                remedy="`gate RUN --write` decides it again; `report RUN` renders it again.",
             )
     else:
         path = Path(out) if out is not None else default_out(reference.name, other.name)

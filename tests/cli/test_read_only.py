@@ -25,8 +25,8 @@ def content(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A run that fails its policy and passes ``loose.yaml``, on a disk that is not written."""
+def own(tmp_path: Path) -> Path:
+    """A run that fails its policy and passes ``loose.yaml``."""
     (tmp_path / "p.yaml").write_text("gates: [{metric: top1.agreement, min: 99%, min_n: 2}]\n")
     (tmp_path / "loose.yaml").write_text("gates: [{metric: top1.agreement, min: 1%, min_n: 2}]\n")
     made = measured(Pair(0.4, blocks=1, documents=12, items=0.02))
@@ -35,20 +35,40 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     kept.update(seconds={})
     assert finish(kept, load_policy(tmp_path / "p.yaml")).verdict == "FAIL"
     kept.close()
-    before = content(kept.path)
+    return kept.path
+
+
+@pytest.fixture
+def run(own: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same, on a disk that is not written."""
+    before = content(own)
     may = os.access
 
     def access(path: Path, mode: int, **more: bool) -> bool:
-        return may(path, mode) and not (mode & os.W_OK and Path(path).is_relative_to(kept.path))
+        return may(path, mode) and not (mode & os.W_OK and Path(path).is_relative_to(own))
 
     monkeypatch.setattr(os, "access", access)  # root may write whatever the permissions say
-    yield kept.path
-    assert content(kept.path) == before
+    yield own
+    assert content(own) == before
+
+
+def test_gate_asks_what_if_and_writes_when_told(own: Path) -> None:
+    """Another policy's verdict is printed and delivered; the run's own is replaced by --write."""
+    before = content(own)
+    loose, copy = own.parent / "loose.yaml", own.parent / "copy.md"
+    code, out, said = cli("gate", own, "--gates", loose, "-o", copy)
+    assert (code, "PASS" in out, "report:" in out) == (0, True, False)
+    assert "PASS" in copy.read_text()
+    assert said == f"note: nothing is written; --write replaces the verdict of {own}\n"
+    assert content(own) == before
+    code, out, said = cli("gate", own, "--gates", loose, "--write")
+    assert (code, said, f"report: {own / 'report.html'}" in out) == (0, "", True)
+    assert json.loads(cli("show", own, "--format", "json")[1])["verdict"] == "PASS"
 
 
 def test_gate_judges_by_any_policy_and_delivers(run: Path) -> None:
     """With the exit code of what it decided, not of what was decided before."""
-    code, out, said = cli("gate", run)
+    code, out, said = cli("gate", run, "--write")
     assert (code, "report:" in out) == (1, False)
     assert said == f"note: {run} is read-only: nothing is written there\n"
     copy = run.parent / "copy.json"

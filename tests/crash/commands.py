@@ -165,7 +165,7 @@ def _several_left(folder: Path) -> Left:
 
 
 def _gate(project: Path) -> list[str]:
-    return ["gate", "run", "--gates", str(project / "other.yaml")]
+    return ["gate", "run", "--gates", str(project / "other.yaml"), "--write"]
 
 
 def _bisect(project: Path) -> list[str]:

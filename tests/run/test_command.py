@@ -38,7 +38,7 @@ def test_what_to_do_about_a_run_can_be_typed() -> None:
     typed = add_resume(HARD).removeprefix("add ").removesuffix(" to the command that began it.")
     assert shlex.split(typed) == ["--resume", str(HARD)]
     assert shlex.split(str(Command.gate(HARD))) == [
-        "evalharness", "gate", str(HARD), "--gates", "FILE",
+        "evalharness", "gate", str(HARD), "--gates", "FILE", "--write",
     ]  # fmt: skip
 
 

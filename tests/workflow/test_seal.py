@@ -59,7 +59,7 @@ def test_a_run_moved_away_from_its_policies_is_judged_as_before(project: Path) -
         (project / name).unlink()
     moved = run.path.rename(project / "elsewhere")
     for _ in range(2):  # the second time by a copy that is decided by itself
-        code, out, _ = cli("gate", moved, "--format", "json")
+        code, out, _ = cli("gate", moved, "--write", "--format", "json")
         after = Result.model_validate_json(out)
         assert (code, after.verdict, after.headline) == (
             before.exit_code,
@@ -128,7 +128,7 @@ def test_a_policy_that_turns_out_wrong_costs_no_measurement(
     code, _, said = cli("show", project / "run")
     assert code == 2
     assert "the run is measured, and has no verdict yet. Decide it: `evalharness gate" in said
-    assert cli("gate", project / "run", "--gates", project / "gates.yaml")[0] == 1
+    assert cli("gate", project / "run", "--gates", project / "gates.yaml", "--write")[0] == 1
     assert cli("show", project / "run")[0] == 0
 
 
