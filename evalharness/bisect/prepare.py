@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evalharness.errors import InputError
+from evalharness.gates import fewest, needs
+from evalharness.gates.limits import whose_fewest
+from evalharness.metrics import REGISTRY
 from evalharness.progress import Progress
 from evalharness.results.judge import judge, policy_of
 from evalharness.run.differences import SIDES
@@ -81,7 +85,7 @@ def _check_needed(run: Run, policy: Policy) -> None:
     from evalharness.bisect.trials import searchable
 
     search, left_out = searchable(policy)
-    _, decision, _ = judge(run, policy)
+    estimates, decision, _ = judge(run, policy)
     if decision.verdict == "PASS":
         raise InputError(
             f"the run passes {policy.name}: there is nothing to repair",
@@ -98,6 +102,29 @@ def _check_needed(run: Run, policy: Policy) -> None:
             path=run.path,
             key="gates",
             remedy="Give --gates with a tighter limit on text, such as {metric: kl.mean, max: …}.",
+        )
+    _check_documents(run, policy, rules, len(estimates.evidence.documents))
+
+
+def _check_documents(run: Run, policy: Policy, rules: set[str], documents: int) -> None:
+    """Raise where a repair could not be verified on the documents that are held out."""
+    held_out = documents - math.ceil(documents / SEARCHED)
+    planned = {need.gate: need.to_decide for need in needs(policy) if REGISTRY[need.metric].rate}
+    for gate in policy.gates:
+        if gate.id not in rules or gate.severity != "error":
+            continue
+        least = max(fewest(gate), planned.get(gate.id, 0))
+        if held_out >= least:
+            continue
+        whole = math.ceil(least * SEARCHED / (SEARCHED - 1))
+        whose = whose_fewest(gate) if least == fewest(gate) else "to show so small a share"
+        raise InputError(
+            f"a repair would be verified on {held_out} of the run's {documents} documents, and "
+            f"{gate.id} needs {least:,} ({whose})",
+            path=run.path,
+            key="gates",
+            remedy=f"Compare on at least {whole:,} documents, or give --gates a policy with a lower "
+            "min_n or a wider limit.",
         )
 
 

@@ -206,6 +206,8 @@ def _verified(
     common |= {"before": before.gates, "verdict_before": before.verdict, "bits_before": bits}
     if found.restored is None:
         why = "not even the reference's own modules throughout pass on the search documents"
+        if stuck := log.in_the_way():
+            why += f" ({stuck})"
         if log.budget is not None and len(log.known) >= log.budget:
             why = f"no passing set was found in {plural(log.budget, 'evaluation')}"
         return Repair(restored=None, reason="; ".join([why, *notes]), **common)

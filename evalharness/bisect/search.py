@@ -200,6 +200,15 @@ class TrialLog:
         self._know(names, passed)
         return passed
 
+    def in_the_way(self) -> str:
+        """What did not pass with the largest set that was tried, in words."""
+        own = [row for row in read_log(self.path) if row["key"] == self.key]
+        last = max(own, key=lambda row: len(row["restored"]), default=None)
+        if last is None:
+            return ""
+        broken = [f"{g['id']} {g['verdict']}" for g in last["gates"] if g["verdict"] != "PASS"]
+        return f"{', '.join(broken)} on {plural(last['documents'], 'document')}" if broken else ""
+
     def _know(self, names: frozenset[str], passed: bool) -> None:
         self.known[names] = passed
         self.numbers[names] = self.lines

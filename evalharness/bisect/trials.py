@@ -17,8 +17,8 @@ from evalharness.bisect.block_replay import Replayed
 from evalharness.bisect.swap import restored
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
-from evalharness.errors import InputError
-from evalharness.gates import Decision, decide
+from evalharness.errors import InputError, plural
+from evalharness.gates import Decision, decide, needs
 from evalharness.metrics import REGISTRY, Estimates, Evidence
 from evalharness.metrics.layers import error_of
 from evalharness.pair.matching import PairedModule
@@ -34,6 +34,7 @@ from evalharness.spec.result import Anomaly
 from evalharness.stats import MOST_CONFIDENT
 
 STRICTER = 5  # times rarer than by the policy is a wrong pass while searching: 0.99 for 0.95
+FEWEST = 2  # documents that a gate takes while searching: what an interval takes
 PASSES = 10  # a search makes at least about so many
 STAGES, LEAST = 4, 3  # parts that documents come in, and how many documents there are in one
 
@@ -61,7 +62,8 @@ class Trials:
         manifest: Manifest,
         batch_size: int,
     ) -> None:
-        self.policy, self.left_out = searchable(policy)
+        documents_searched = len({s.document for s in windows})
+        self.policy, self.left_out = searchable(policy, documents_searched)
         self.pairs = {p.name: p for p in pairs}
         self.manifest = manifest
         errors = layer_errors(self.policy)
@@ -186,16 +188,29 @@ def decided(policy: Policy, manifest: Manifest, tables: dict[str, pa.Table]) -> 
     return decide(policy, estimates, anomalies=found)
 
 
-def searchable(policy: Policy) -> tuple[Policy, list[str]]:
+def searchable(policy: Policy, documents: int | None = None) -> tuple[Policy, list[str]]:
     """The gates that a pass over text decides, at a stricter confidence than the policy's, and the
     others, with why each is left out.
+
+    Fewest documents that a verdict may rest on are asked of what is verified, and not of the part
+    that is searched on.
+
+    Parameters
+    ----------
+    policy : the run's.
+    documents : how many are searched on; gates that these could never decide are left out.
+
     """
+    # A set that was picked to pass on the documents of the search does a little worse on others.
+    confidence = min(1 - (1 - policy.confidence) / STRICTER, MOST_CONFIDENT)
+    policy = replace(policy, confidence=round(confidence, 6))
     kept, left_out = [], []
     for gate in policy.gates:
-        why = _why_not(gate)
+        # A looser limit that is earned elsewhere is not looked at: the tighter one holds.
+        alone = replace(gate, unless=None, min_n=FEWEST)
+        why = _why_not(gate) or _too_few(alone, policy, documents)
         if why is None:
-            # A looser limit that is earned elsewhere is not looked at: the tighter one holds.
-            kept.append(replace(gate, unless=None))
+            kept.append(alone)
         else:
             left_out.append(f"{gate.id} ({why})")
     if not any(g.severity == "error" for g in kept):
@@ -206,12 +221,17 @@ def searchable(policy: Policy) -> tuple[Policy, list[str]]:
             key="gates",
             remedy="Add a gate such as {metric: kl.mean, max: 0.1}, or give another --gates.",
         )
-    # A set that was picked to pass on the documents of the search does a little worse on others.
-    confidence = min(1 - (1 - policy.confidence) / STRICTER, MOST_CONFIDENT)
-    kept_policy = replace(
-        policy, gates=tuple(kept), waivers=(), baseline=None, confidence=round(confidence, 6)
-    )
-    return kept_policy, left_out
+    return replace(policy, gates=tuple(kept), waivers=(), baseline=None), left_out
+
+
+def _too_few(gate: Gate, policy: Policy, documents: int | None) -> str | None:
+    """Why so many documents could not pass a gate on a share of them, whatever was restored."""
+    if documents is None or not REGISTRY[gate.metric].rate:
+        return None
+    least = max((need.to_decide for need in needs(replace(policy, gates=(gate,)))), default=0)
+    if documents >= least:
+        return None
+    return f"{plural(documents, 'document')} searched on could never decide it, {least:,} can"
 
 
 def _why_not(gate: Gate) -> str | None:

@@ -19,6 +19,7 @@ import yaml
 from evalharness.api import compare
 from evalharness.bisect.run import bisect, replay
 from evalharness.errors import InputError, Interrupted
+from evalharness.gates import load_policy
 from evalharness.run.directory import Run
 from evalharness.spec.model import load_model_spec
 from tests.workflow.jobs import compared
@@ -316,3 +317,32 @@ def test_an_edited_manifest_is_refused(run: Callable[..., Path]) -> None:
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="was changed after the run"):
         bisect(path)
+
+
+def test_a_policy_that_asks_for_more_documents_than_are_searched_on_finds_a_repair(
+    run: Callable[..., Path],
+) -> None:
+    """Of twelve documents four are searched on and eight verify: those are what min_n counts."""
+    path = run()
+    policy = path.parent / "gates.yaml"
+    policy.write_text(policy.read_text().replace("min_n: 2", "min_n: 8"))
+    repair = bisect(path, policy=load_policy(policy))
+    assert repair.restored
+    assert (repair.search_documents, repair.held_out_documents) == (4, 8)
+    assert repair.verdict_after == "PASS"
+
+
+def test_too_few_documents_to_verify_on_are_said_before_a_model_is_loaded(
+    run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the number that it takes."""
+    path = run()
+    policy = path.parent / "gates.yaml"
+    policy.write_text(policy.read_text().replace("min_n: 2", "min_n: 9"))
+    monkeypatch.setattr("evalharness.engines.loading.load", None)
+    with pytest.raises(InputError) as refused:
+        bisect(path, policy=load_policy(policy))
+    assert "on 8 of the run's 12 documents, and kl.mean needs 9 (the policy's min_n)" in str(
+        refused.value
+    )
+    assert "Compare on at least 14 documents" in str(refused.value)
