@@ -37,6 +37,12 @@ def check_spec(spec: ModelSpec, engine: str, options: Mapping[str, type]) -> Non
                 key=key,
                 remedy="Leave it out, or use engine: transformers.",
             )
+    if spec.model.base_url is not None and engine != "openai":
+        raise InputError(
+            f"is for servers, and {engine} runs here",
+            key="model.base_url",
+            remedy="Leave it out, or use engine: openai.",
+        )
     python = spec.model.python
     if python is not None and shutil.which(python) is None:
         raise InputError(

@@ -36,7 +36,7 @@ _NEUTRAL = {
     "min_new_tokens": 0,
 }
 
-Logits = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.floating[Any]]
 
 
 class Runner(Protocol):
@@ -192,7 +192,7 @@ class NativeModel(PreTrainedModel):  # type: ignore[misc]
         self.runner = runner
         self.sequences = Sequences(runner)
         self.backbone = _Backbone(self.sequences)
-        self.head = _Head(self.sequences, config.vocab_size)
+        self.head: nn.Module = _Head(self.sequences, config.vocab_size)
         self._device = device
         self.stops: frozenset[int] = frozenset()  # tokens that end a generation
 

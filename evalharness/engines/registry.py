@@ -101,10 +101,10 @@ def runs_apart(spec: ModelSpec) -> bool:
 def _refuse_options(spec: ModelSpec) -> None:
     """Raise `InputError` for keys that transformers, in this process, has no use for."""
     others = ", ".join(name for name in own_engines() if name != "transformers")
-    for key in ("python", "chunk", "options"):
+    for key in ("python", "chunk", "options", "base_url"):
         if getattr(spec.model, key):
             raise InputError(
-                "is for engines that run in a process of their own, and this is transformers",
+                "is for engines outside this process, and this is transformers",
                 key=f"model.{key}",
                 remedy=f"Leave it out, or name an engine: {others}.",
             )

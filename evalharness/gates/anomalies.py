@@ -42,6 +42,9 @@ _NUMBERS: list[tuple[str, tuple[str, ...], Where]] = [
     ("timings", _floats("timings"), None),
 ]
 
+# The rest of a token's row takes the whole vocabulary.
+_OF_A_SERVER = ("nll_ref", "nll_cand", "kl", "entropy_ref", "conf_ref", "conf_cand")
+
 # Error rate of the search over all tasks: one false alarm in a thousand runs.
 _ALPHA = 0.001
 _GAIN = 0.05  # of the reference's own score: what rounding near it may gain stays below
@@ -63,6 +66,8 @@ def find_anomalies(estimates: Estimates, compressed: bool) -> list[Anomaly]:
 def _no_numbers(evidence: Evidence) -> list[Anomaly]:
     found = []
     for kind, names, where in _NUMBERS:
+        if kind == "tokens" and evidence.top_logprobs:
+            names = _OF_A_SERVER
         rows, *counts = evidence.not_finite(kind, names, where).tolist()
         for name, count in zip(names, counts, strict=True):
             if count:
@@ -81,7 +86,7 @@ def _no_divergence(estimates: Estimates) -> list[Anomaly]:
     whole = [{}] if {} in scopes else [s for s in scopes if "task" in s]
     found = [estimates.estimate(KL_MEAN.id, scope, 0.90) for scope in whole]
     count = sum(kl.n for kl in found)
-    if count == 0 or any(kl.value != 0.0 for kl in found):
+    if count == 0 or any(kl.value != 0.0 or kl.at_least for kl in found):
         return []
     return [
         Anomaly(

@@ -223,6 +223,7 @@ class Bench:
         judged, notes = [], []
         for side, limit in _sides(gate.max, gate.min):
             found, one, how = self.ratchet.judged(gate, side, limit, estimate, self.two_sided)
+            found = found.model_copy(update={"at_least": estimate.at_least})
             if noise:
                 check_noise(gate, one, info, estimate.noise_floor)
             notes.append(f" ({limit} relative to the baseline{how})")

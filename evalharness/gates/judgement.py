@@ -75,6 +75,8 @@ def judge_case(
     for one in limits:
         if one.unknown is not None:
             return _undecided(estimate, limit, f"the limit is not known: {one.unknown}")
+    if estimate.at_least:
+        return _bounded(gate, estimate, limits, confidence)
     if deterministic:
         return _decided(estimate, limits, value, value, confidence, exact=True)
     low, high = estimate.low, estimate.high
@@ -95,6 +97,20 @@ def judge_case(
     if gate.decide == "not-worse" and judged.verdict == "INCONCLUSIVE" and value_is_inside:
         return replace(judged, verdict="PASS", bound=value, why="")
     return judged
+
+
+def _bounded(
+    gate: Gate, estimate: Estimate, limits: Sequence[Threshold], confidence: float
+) -> Judgement:
+    """A lower bound: FAIL where its own lower end is above a limit, and never PASS."""
+    few = estimate.clusters < fewest(gate)
+    low = estimate.value if gate.decide == "point" and not few else estimate.low
+    if low is not None and not few and gate.relative_to != "baseline":
+        judged = _decided(estimate, limits, low, math.inf, confidence, exact=False)
+        if judged.verdict == "FAIL":
+            return judged
+    why = "it is a lower bound, of a server's few log-probabilities, which never passes a limit"
+    return _undecided(estimate, _nearest(estimate.value, limits), why)
 
 
 def strictest(judged: Sequence[Judgement]) -> Judgement:

@@ -145,7 +145,12 @@ def _with_further(case: Case, bench: Bench) -> Case:
     judged, limit = case.judged, case.judged.limit
     if judged.verdict != "INCONCLUSIVE" or judged.further is not None or limit is None:
         return case
-    if judged.estimate.low is None or limit.value is None or limit.strict != limit.loose:
+    if (
+        judged.estimate.low is None
+        or judged.estimate.at_least
+        or limit.value is None
+        or limit.strict != limit.loose
+    ):
         return case
     own = bench.of(case.gate)
     confidence = own.confidence if judged.level is None else 1 - judged.level
@@ -230,6 +235,7 @@ def _result(case: Case, id: str, confidence: float, others: str) -> GateResult:
         blocking=blocking,
         confidence=confidence,
         unit=estimate.unit,
+        at_least=estimate.at_least,
         reason=" ".join(text for text in texts if text),
         worst=estimate.worst,
         further_documents=judged.further,

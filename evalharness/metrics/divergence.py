@@ -40,6 +40,7 @@ _kl: Any = {
     "unit": "nats/token",
     "direction": "lower",
     "identity": 0.0,
+    "grows": True,
     **_tokens,
 }
 
@@ -196,7 +197,7 @@ mean_metric(
 mean_metric(
     "top5.overlap",
     "Overlap of the five most likely tokens",
-    over_tokens("kl", of=lambda view: view.column("top5_overlap") / 5),
+    over_tokens("top5_overlap", of=lambda view: view.column("top5_overlap") / 5),
     family=DIVERGENCE,
     interval=rate_t,
     unit="fraction",

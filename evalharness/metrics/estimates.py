@@ -222,5 +222,6 @@ class Estimates:
             noise_floor=None if of_tasks(scope) else self.noise.get(id),
             se=finite(found.se),
             reason=found.reason,
+            at_least=metric.grows and self.evidence.top_logprobs > 0,
             worst=measured.worst,
         )

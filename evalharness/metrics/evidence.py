@@ -81,7 +81,7 @@ class View:
         for name in columns:
             values = self.column(name)
             if name in self.lacking:
-                return f"not measured: the run was recorded by a version without {name}"
+                return self.evidence.why_lacking(name)
             count = int(np.count_nonzero(~np.isfinite(values)))
             if count:
                 return f"{count} of {len(values)} positions have NaN or infinite {name}"
@@ -237,6 +237,21 @@ class Evidence:
             name for name in table.column_names if 0 < len(table) == table[name].null_count
         }
         return table
+
+    @property
+    def top_logprobs(self) -> int:
+        """The log-probabilities a position that a server gave of a side; 0: there is no server."""
+        sides = self.run.manifest.get("sides") or {}
+        return max((side.get("top_logprobs", 0) for side in sides.values()), default=0)
+
+    def why_lacking(self, column: str) -> str:
+        """Why no row has this column."""
+        if self.top_logprobs:
+            return (
+                f"not measured: the candidate's server gives {self.top_logprobs} log-probabilities "
+                "of each position and not the vocabulary"
+            )
+        return f"not measured: the run was recorded by a version without {column}"
 
     @property
     def has_tokens(self) -> bool:

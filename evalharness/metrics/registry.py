@@ -100,6 +100,8 @@ class Metric:
     keys : of means only: what each cluster of ``totals`` is (`clusters`), so that a baseline's same
         one is found; None where that is not known.
     share : a share of documents, one 0 or 1 each, which a betting sequence can follow.
+    grows : whether it can only be larger over the whole vocabulary than over a few tokens and one
+        bin for the rest: of a server's log-probabilities it is a lower bound.
     rate : a share of items that is planned for by Clopper and Pearson's bound.
     bounds : the values of ``bound``, one of which a scope names.
     instead : the metric to gate instead, where this one is a maximum: that grows with the sample.
@@ -138,6 +140,7 @@ class Metric:
     transform: Callable[[Interval], Interval] = lambda interval: interval
     keys: Callable[[Evidence, Scope], Keys | None] = document_keys
     share: bool = False
+    grows: bool = False
     rate: bool = False
     bounds: tuple[str, ...] = ()
     instead: str = ""

@@ -52,7 +52,11 @@ class Side:
         self.masked_from: int | None = None
         # Its hidden states are places in a sequence: worth nothing once the engine is gone.
         self.streams = bool(getattr(self.model, "streams", False))
-        self.split = self._head_is_exact() and self.backbone is not self.model
+        # Of the likeliest tokens, which a server gives instead of logits; 0: it has logits.
+        self.top_logprobs = int(getattr(self.model, "top_logprobs", 0))
+        self.split = bool(self.top_logprobs) or (
+            self._head_is_exact() and self.backbone is not self.model
+        )
         self.released = False
 
     @property
@@ -91,7 +95,7 @@ class Side:
         return nn.utils.rnn.pad_sequence(rows, batch_first=True)
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
-        """Logits (N, V) of N positions of `hidden`."""
+        """Logits (N, V) of N positions of `hidden`; (N, K, 2) of a server: `partial_statistics`."""
         out: Tensor = self.head(hidden_NC) if self.split else hidden_NC
         return self.finite_padding(out)
 

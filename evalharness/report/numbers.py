@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evalharness.errors import plural
 from evalharness.metrics import REGISTRY
@@ -97,7 +97,8 @@ def shown(
 
 def estimate(e: Estimate) -> Shown:
     """Format an estimate; a shift carries its sign."""
-    return shown(e.value, e.low, e.high, signed=is_shift(e.id))
+    found = shown(e.value, e.low, e.high, signed=is_shift(e.id))
+    return _at_least(found) if e.at_least else found
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ def gate(g: GateResult) -> GateNumbers:
         ends = [x for x in (g.observed, g.low, g.high, g.bound) if x is not None]
         places = _apart(places, ends, g.threshold)
     signed = is_shift(g.metric)
+    observed = _shown(g.observed, g.low, g.high, places, signed)
     return GateNumbers(
-        _shown(g.observed, g.low, g.high, places, signed),
+        _at_least(observed) if g.at_least else observed,
         number(g.bound, places, signed=signed),
         NumberText(
             MISSING
@@ -236,6 +238,12 @@ def _shown(
         number(low, places, signed=signed) if has_interval else NumberText(""),
         number(high, places, signed=signed) if has_interval else NumberText(""),
     )
+
+
+def _at_least(found: Shown) -> Shown:
+    """A lower bound, marked as one."""
+    missing = found.value == MISSING
+    return found if missing else replace(found, value=NumberText(f"≥ {found.value}"))
 
 
 def _apart(places: int, ends: Iterable[float], threshold: float) -> int:

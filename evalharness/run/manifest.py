@@ -13,6 +13,7 @@ class RecordedSide(TypedDict, total=False):
     split: bool  # into backbone and head, so that its hidden states can be kept
     anomalies: list[str]  # why what was loaded is not what the files hold
     apart: str  # the engine that runs it in a process of its own, where one does
+    top_logprobs: int  # that it gives of each position instead of logits, where it gives no more
 
 
 class RecordedSlice(TypedDict):

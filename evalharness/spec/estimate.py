@@ -35,4 +35,5 @@ class Estimate(Part):
     noise_floor: float | None = None
     se: float | None = None
     reason: str | None = None
+    at_least: bool = False  # a lower bound of the quantity, and not an estimate of it
     worst: str | None = None  # the worst offender in words: layer, task or token with its place

@@ -40,6 +40,9 @@ class ModelSource(Spec):
         le=8192,
         description="Tokens that an engine in a process of its own is fed at a time (128).",
     )
+    base_url: str | None = Field(
+        None, description="Address of the server that the engine `openai` asks, up to /v1."
+    )
     options: dict[str, Any] = Field({}, description="Settings of the engine; see its page.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
@@ -168,7 +171,7 @@ def check_permitted(spec: ModelSpec, file: YamlFile | None = None) -> None:
 
 
 _WHOLE = ("simulate", "quantization", "manifest")
-_OF_AN_ENGINE = ("python", "chunk", "options")
+_OF_AN_ENGINE = ("python", "chunk", "options", "base_url")
 
 
 def _merged(file: YamlFile, seen: tuple[Path, ...]) -> dict[str, Any]:

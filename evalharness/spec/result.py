@@ -41,6 +41,7 @@ class GateResult(Part):
     blocking: bool = True
     confidence: float = 0.95
     unit: str = ""
+    at_least: bool = False  # what was observed is a lower bound
     reason: str = ""  # one or two plain sentences: measured, limit, worst offender, what to do
     worst: str | None = None
     further_documents: int | None = None

@@ -111,6 +111,7 @@ def _sides(job: Job, reference: Side, candidate: Side) -> dict[str, RecordedSide
             "split": side.split,
             "anomalies": list(side.loaded.anomalies),
             **({"apart": spec.model.engine} if side.streams else {}),
+            **({"top_logprobs": side.top_logprobs} if side.top_logprobs else {}),
         }
         for name, side, spec in named
     }

@@ -73,7 +73,7 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
         if memory.mode == "in_turn":
             reference.go_alone(memory.batch_size, progress)
         candidate = load_side(job.candidate, job.device, memory, progress)
-        if candidate.streams and floor.ways:
+        if candidate.streams and floor.ways and not candidate.top_logprobs:
             floor = _of_both(job, reference, candidate, floor, progress)
         noted = [*beyond, *check_pair(reference.side, candidate, job.suite)]
         noted += _fed_alone(reference, candidate, job.suite)
@@ -145,7 +145,12 @@ def _controlled(
         (reference.side, job.reference, None),
         (candidate, job.candidate, None if reference.side.released else reference.side),
     ):
-        if side.streams and side.loaded.manifest.control is None:
+        if side.top_logprobs:
+            notes.append(
+                f"{side.loaded.name}: neither its noise floor nor its weights are looked at: it is "
+                "behind a server"
+            )
+        elif side.streams and side.loaded.manifest.control is None:
             texts = (reference.documents, reference.windows)
             wrong, why = control(side, spec, beside, *texts, progress)
             anomalies, notes = [*anomalies, *wrong], [*notes, *why]

@@ -39,6 +39,7 @@ from evalharness.spec.slices import MOST, SlicedDocument, subsets
 from evalharness.spec.suite import Suite, load_suite
 from evalharness.spec.yamlfile import load_yaml
 from evalharness.workflow.chat_templates import tokenizer_of_tasks
+from evalharness.workflow.servers import check_servers
 from evalharness.workflow.stopping import stopping, unwatched
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Shared:
 
     def job(self, candidate: ModelSpec, **own: Any) -> Job:
         """The comparison with ``candidate``; ``own`` are the other fields of `Job`."""
+        check_servers(self.reference, candidate, self.suite)
         text = calibration_of(candidate, self.suite)
         notes = [*self.warnings, *unprobed(self.suite, self.reference, candidate)]
         shared = vars(self) | {"warnings": notes}

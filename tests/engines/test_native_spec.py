@@ -153,10 +153,8 @@ def test_transformers_refuses_what_is_for_other_engines(
     """It would change nothing, and look as if it did."""
     error = refused(file, written(saved, "transformers", {key: value}))
     assert error.key == f"model.{key}"
-    assert error.message == (
-        "is for engines that run in a process of their own, and this is transformers"
-    )
-    assert error.remedy == "Leave it out, or name an engine: llama.cpp, onnx."
+    assert error.message == ("is for engines outside this process, and this is transformers")
+    assert error.remedy == "Leave it out, or name an engine: llama.cpp, onnx, openai."
 
 
 @pytest.mark.parametrize(

@@ -110,9 +110,12 @@ def refused(file: Path, kind: type[EvalHarnessError] = InputError) -> str:
     return str(caught.value)
 
 
+_OURS = ("llama.cpp", "onnx", "openai", "transformers")
+
+
 def test_ours_are_known_without_importing_them() -> None:
     """Wrong input is refused within a second, torch or not."""
-    assert own_engines() == {n: n.replace(".", "_") for n in ("llama.cpp", "onnx", "transformers")}
+    assert own_engines() == {n: n.replace(".", "_") for n in _OURS}
     assert engine_named("transformers").NAME == "transformers"
 
 
@@ -129,7 +132,10 @@ def test_an_unknown_engine_names_the_file_the_key_and_what_there_is(
     assert f"'broken' of {installed} could not be loaded" in text
     assert "must be an Engine (got str)" in text
     other = refused(model_file("xyz"))
-    assert "Known: llama.cpp, onnx, transformers, bare, broken, failing, random, wrong." in other
+    assert (
+        "Known: llama.cpp, onnx, openai, transformers, bare, broken, failing, random, wrong."
+        in other
+    )
 
 
 @pytest.mark.filterwarnings("ignore::evalharness.spec.plugins.PluginWarning")

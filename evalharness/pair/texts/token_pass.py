@@ -32,6 +32,7 @@ from evalharness.pair.matching import match
 from evalharness.pair.side import Side, chunks, default_chunk
 from evalharness.pair.texts.hidden_cache import HiddenCache
 from evalharness.pair.texts.statistics import token_statistics
+from evalharness.pair.texts.statistics_partial import partial_statistics
 from evalharness.pair.watcher import Watcher
 from evalharness.run import records
 
@@ -240,7 +241,12 @@ class TokenPass:
             with clock[1].running():
                 h_NC = h_cand.flatten(0, 1)[at]
                 z_cand = cand.logits(h_NC)
-            parts.append(token_statistics(z_ref, z_cand, target_N[piece], compiled=self.compiled))
+            if cand.top_logprobs:
+                parts.append(partial_statistics(z_ref, z_cand, target_N[piece]))
+            else:
+                parts.append(
+                    token_statistics(z_ref, z_cand, target_N[piece], compiled=self.compiled)
+                )
             if probed:
                 assert self.probe is not None
                 docs_N, at_N = docs_BT.flatten()[at], at_BT.flatten()[at]
@@ -331,7 +337,7 @@ class TokenPass:
         rows = []
         for by in ("kl", "half_range", "max_abs", "nll"):
             value = (good["nll_cand"] - good["nll_ref"]).abs() if by == "nll" else good[by]
-            largest = value.nlargest(EXTREMES)
+            largest = value.dropna().nlargest(EXTREMES)
             for size, row in zip(largest, good.loc[largest.index].to_dict("records")):
                 ids, at = self.documents[int(row["doc"])].tokens, int(row["position"])
                 rows.append(
