@@ -143,10 +143,12 @@ def _latency(jobs: Sequence[Job]) -> list[str]:
 
 
 def _memory(jobs: Sequence[Job]) -> list[str]:
-    from evalharness.workflow.memory_plan import plan_memory
+    from evalharness.workflow.memory_plan import computing_notes, plan_memory
     from evalharness.workflow.positions import check_positions
 
-    notes = dict.fromkeys(note for job in jobs for note in check_positions(job))
+    specs = [jobs[0].reference, *(job.candidate for job in jobs)]
+    notes = dict.fromkeys(computing_notes(jobs[0].device, *specs))
+    notes |= dict.fromkeys(note for job in jobs for note in check_positions(job))
     plans = [plan_memory(j.reference, j.candidate, j.suite, j.device) for j in jobs]
     return [f"warning    {note}" for note in notes] + [
         f"memory     {line}" for line in dict.fromkeys(plan.lines[-1] for plan in plans)

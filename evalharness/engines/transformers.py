@@ -25,6 +25,7 @@ from evalharness.compat.quantizers import are_packed_zero_points
 from evalharness.compat.transformers import Loading, is_buffer_of_old, load_causal_model
 from evalharness.engines.adapter import add_adapter
 from evalharness.engines.base import Parts, Say
+from evalharness.engines.computing import computing_dtype
 from evalharness.engines.device_memory import require_memory
 from evalharness.engines.hub import Resolved, snapshot
 from evalharness.engines.load_errors import explain
@@ -45,6 +46,8 @@ def load(spec: ModelSpec, found: Resolved, device: torch.device, progress: Say) 
     place = snapshot(found, spec.model)
     if found.kind == "hub":
         check_directory(place, "model.path", allow_pickle=spec.model.allow_pickle)
+    dtype = computing_dtype(spec, place, device)
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": dtype})})
     with _gguf_read_once(place):
         try:
             require_memory(spec, place, device)

@@ -13,6 +13,8 @@ from evalharness.spec import permissions
 from evalharness.spec.base import Spec, parse
 from evalharness.spec.yamlfile import KeyPath, YamlFile, load_yaml
 
+DType = Literal["auto", "float32", "bfloat16", "float16"]
+
 
 class ModelSource(Spec):
     """Where the weights are and how they are run."""
@@ -44,7 +46,11 @@ class ModelSource(Spec):
         None, description="Address of the server that the engine `openai` asks, up to /v1."
     )
     options: dict[str, Any] = Field({}, description="Settings of the engine; see its page.")
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: DType = Field(
+        "auto",
+        description="auto: the files' own, and float32 on a CPU without matrix instructions for "
+        "it; of a GGUF file bfloat16 where the device has instructions for it, else float32.",
+    )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps …")
     attn: Literal["sdpa", "eager", "flash_attention_2", "flex_attention"] | None = None
     trust_remote_code: bool = Field(False, description="Run Python code that the model ships.")

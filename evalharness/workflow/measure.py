@@ -38,7 +38,7 @@ from evalharness.workflow.apart import FreshProcesses, let_go
 from evalharness.workflow.begin import begin
 from evalharness.workflow.engine_control import control
 from evalharness.workflow.interrupt import finishing_blocks
-from evalharness.workflow.memory_plan import MemoryPlan, plan_memory
+from evalharness.workflow.memory_plan import MemoryPlan, computing_notes, plan_memory
 from evalharness.workflow.noise_floor import Floor, noise_floor, of_both
 from evalharness.workflow.own_tokens import check_own_tokens
 from evalharness.workflow.plan import Job, timed_processes
@@ -62,8 +62,11 @@ def measure_pair(job: Job, progress: Progress, reference: Reference | None = Non
             progress.detail(line)
         for note in check_processes(job.policy, timed_processes(job.suite)):
             progress.tell(note)
-        beyond = check_positions(job)
+        computing = computing_notes(job.device, job.reference, job.candidate)
+        beyond = [*computing, *check_positions(job)]
         shared = reference is not None
+        for note in [] if shared else computing:
+            progress.tell(note)
         if not shared:
             check_own_tokens(job)
         reference = reference or Reference(job, memory, progress)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from evalharness.engines.computing import computing_dtype, remark
 from evalharness.engines.device_memory import free_bytes, gib, weight_bytes
 from evalharness.engines.file_headers import gguf_tensors
 from evalharness.engines.hub import snapshot
@@ -170,8 +171,9 @@ def size(spec: ModelSpec, device: str | None = None) -> Size:
     place = snapshot(found, spec.model)
     if runs_apart(spec):  # as the file is
         return Size(spec.name, pick_device("cpu"), place.stat().st_size, *_of_gguf(place), 4)
-    weights = weight_bytes(place, spec.model.dtype)
-    element = 2 if spec.model.dtype in ("bfloat16", "float16") else 4
+    dtype = computing_dtype(spec, place, where)
+    weights = weight_bytes(place, dtype)
+    element = 2 if dtype in ("bfloat16", "float16") else 4
     if weights is not None and spec.quantization is not None:
         shares = [v for k, v in _QUANTISED.items() if spec.quantization.get(k)]
         weights = int(weights * (shares[0] if shares else 1.0))
@@ -179,11 +181,24 @@ def size(spec: ModelSpec, device: str | None = None) -> Size:
         return Size(spec.name, where, weights, *_of_gguf(place), element)
     config = read_json(place / "config.json", "model.path")
     config = config | (config.get("text_config") or {})
-    if spec.model.dtype == "auto" and "16" in str(config.get("dtype") or config.get("torch_dtype")):
+    if dtype == "auto" and "16" in str(config.get("dtype") or config.get("torch_dtype")):
         element = 2
     hidden = _first(config, "hidden_size", "n_embd", "d_model")
     wide = _first(config, "intermediate_size", "ffn_dim", "n_inner") or 4 * hidden
     return Size(spec.name, where, weights, hidden, wide, _first(config, "vocab_size"), element)
+
+
+def computing_notes(device: str | None, *specs: ModelSpec) -> list[str]:
+    """What a reader should know of the dtypes that ``specs`` are computed in, each said once."""
+    named: dict[str, list[str]] = {}
+    for spec in specs:
+        found = find_model(spec)
+        if found.kind == "engine" or runs_apart(spec):
+            continue
+        where = pick_device(device or spec.model.device)
+        if said := remark(spec, snapshot(found, spec.model), where):
+            named.setdefault(said, []).append(spec.name)
+    return [f"{' and '.join(dict.fromkeys(names))}: {said}" for said, names in named.items()]
 
 
 def _of_gguf(place: Path) -> tuple[int, int, int]:

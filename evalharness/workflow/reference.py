@@ -10,6 +10,9 @@ from evalharness.compat.accelerate import copy_block_by_block
 from evalharness.data import documents
 from evalharness.data.windows import blocks, cut
 from evalharness.engines import loading
+from evalharness.engines.computing import computing_dtype, stored_dtype
+from evalharness.engines.hub import snapshot
+from evalharness.engines.registry import find_model
 from evalharness.errors import RunError
 from evalharness.pair.faults import free_memory
 from evalharness.pair.side import Side
@@ -91,7 +94,16 @@ def load_side(spec: ModelSpec, device: str | None, memory: MemoryPlan, progress:
     with progress.step(f"loading {spec.name}") as say:
         if memory.mode != "offload":
             return Side(loading.load(spec, device=device, progress=say))
-        loaded = loading.load(spec, device="cpu", progress=say)
         place = loading.pick_device(device or spec.model.device)
+        loaded = loading.load(_as_on(spec, place), device="cpu", progress=say)
         copy_block_by_block(loaded.model, place)
         return Side(replace(loaded, device=place))
+
+
+def _as_on(spec: ModelSpec, device: torch.device) -> ModelSpec:
+    """``spec`` in the dtype of ``device``, which computes, and not of the CPU that keeps it."""
+    place = snapshot(find_model(spec), spec.model)
+    dtype = computing_dtype(spec, place, device)
+    if dtype == "auto":
+        dtype = stored_dtype(place)
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"dtype": dtype})})

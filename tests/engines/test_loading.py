@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from evalharness.compat import transformers as compat
+from evalharness.engines import computing
 from evalharness.engines.base import LoadedModel
 from evalharness.engines.device_memory import weight_bytes
 from evalharness.engines.fingerprint import weights_fingerprint
@@ -56,8 +57,11 @@ def test_progress_may_print(saved: Path, spec: Make, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "auto"])
-def test_the_dtype_is_the_asked_one(saved: Path, spec: Make, dtype: str) -> None:
-    """auto is the dtype of the checkpoint."""
+def test_the_dtype_is_the_asked_one(
+    saved: Path, spec: Make, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """auto is the dtype of the checkpoint, where the processor is made for it."""
+    monkeypatch.setattr(computing, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
     got = load(spec(saved, dtype=dtype))
     assert got.manifest.dtype == ("bfloat16" if dtype == "auto" else dtype)
 
