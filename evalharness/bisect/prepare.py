@@ -123,8 +123,8 @@ def _check_documents(run: Run, policy: Policy, rules: set[str], documents: int) 
             f"{gate.id} needs {least:,} ({whose})",
             path=run.path,
             key="gates",
-            remedy=f"Compare on at least {whole:,} documents, or give --gates a policy with a lower "
-            "min_n or a wider limit.",
+            remedy=f"Compare on at least {whole:,} documents, or give --gates a policy with a "
+            "lower min_n or a wider limit.",
         )
 
 

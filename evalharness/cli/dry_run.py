@@ -17,6 +17,7 @@ from evalharness.engines.registry import find_model, runs_apart
 from evalharness.errors import plural
 from evalharness.gates import fewest
 from evalharness.gates import needs as needs_of
+from evalharness.gates.sizes import Sizes, held, unit_of
 from evalharness.metrics import REGISTRY
 from evalharness.spec.policy import Gate
 from evalharness.spec.visible_text import printable
@@ -162,7 +163,8 @@ def _gates(job: Job) -> Table:
     for name in ("gate", "limit", "has", "needs", "for 80% power", "unit"):
         table.add_column(name, justify="left" if name in ("gate", "unit") else "right")
     found: dict[str, list[Any]] = {}
-    for need in needs_of(job.deciding, job.spreads, sizes(job.suite, job.texts, job.tasks)):
+    counts = sizes(job.suite, job.texts, job.tasks)
+    for need in needs_of(job.deciding, job.spreads, counts):
         found.setdefault(need.gate, []).append(need)
     for gate in job.policy.gates:
         limits = " ".join(
@@ -175,9 +177,7 @@ def _gates(job: Job) -> Table:
             table.add_row(printable(gate.id), limits, *cells)
             continue
         if not needs:
-            table.add_row(
-                printable(gate.id), limits, "", _fewest(gate), "", ""
-            )  # counted, or no spread is known
+            table.add_row(printable(gate.id), limits, *_without_spread(gate, counts))
             continue
         least = max(n.to_decide for n in needs)
         power = [n.to_pass for n in needs]
@@ -194,5 +194,13 @@ def _gates(job: Job) -> Table:
     return table
 
 
-def _fewest(gate: Gate) -> str:
-    return "any" if REGISTRY[gate.metric].deterministic else f"{fewest(gate):,}"
+def _without_spread(gate: Gate, counts: Sizes) -> tuple[str, str, str, str]:
+    """What a gate has and needs that no spread is planned for: layers, quantiles, what is counted.
+
+    How many would pass such a gate is not known; how many a verdict rests on is.
+    """
+    info = REGISTRY[gate.metric]
+    if info.deterministic:
+        return "", "any", "", "counted"
+    have = held(gate, info, counts)
+    return "?" if have is None else f"{have:,}", f"{fewest(gate):,}", "?", unit_of(gate, info)

@@ -254,7 +254,7 @@ def gate(
     with writable(run, write=write) as (place, itself):
         with rewriting(place, judged=gates is None) as opened:
             policy = load_policy(assets.find("gates", gates)) if gates else policy_of(opened)
-            result = finish(opened, policy)
+            result = finish(opened, policy, run)
         deliver(place, result, output)
     show_result(result, run if itself else None, format)
     raise typer.Exit(result.exit_code)

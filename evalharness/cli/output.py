@@ -113,10 +113,19 @@ def show_result(result: Result, path: Path | None, format: Format) -> None:
         if format is Format.json:
             print(result.model_dump_json(indent=1))
             return
-        from evalharness.report import print_summary
+        from evalharness.report import next_step, print_summary
 
         console = PipeConsole(soft_wrap=False)
         print_summary(result, console)
+        if (step := next_step(result, path)) is not None:
+            # Unbroken, whatever the width: they are to be copied.
+            console.print()
+            console.print(printable(f"fails: {step.gate}"))
+            if step.cause:
+                console.print(printable(f"likely cause: {step.cause}"))
+            console.print("next:")
+            for command in step.commands:
+                console.print(printable(f"  {command}"), soft_wrap=True)
         if path is not None:
             console.print()
             console.print(printable(f"report: {path / 'report.html'}"), soft_wrap=True)

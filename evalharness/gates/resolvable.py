@@ -69,13 +69,15 @@ def check_resolvable(
         unit = unit_of(gate, REGISTRY[gate.metric])
         if have is not None and have < fewest(gate) and not REGISTRY[gate.metric].deterministic:
             given = gate.min_n is not None
+            probed = "layer" in REGISTRY[gate.metric].scope_keys
             if gate.severity == "info" and not given:
                 continue
             raise gate.error(
-                f"needs {fewest(gate):,} {unit}, {whose_fewest(gate)}, and the suite has {have:,}",
+                f"needs {fewest(gate):,} {unit}, {whose_fewest(gate)}, and the suite "
+                f"{'probes' if probed else 'has'} {have:,}",
                 ("min_n",) if given else (),
-                f"Raise the suite's number of {unit}, or {'lower' if given else 'give a lower'} "
-                "min_n.",
+                f"Raise {'layers: {windows: N} and ' if probed else ''}the suite's number of {unit}"
+                f", or {'lower' if given else 'give a lower'} min_n.",
             )
     for need in needs(policy, spreads, sizes):
         found = policy.gate(need.gate)

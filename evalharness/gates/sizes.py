@@ -23,6 +23,7 @@ class Sizes:
     items: Mapping[str, Count]
     slices: Mapping[str, Count] = field(default_factory=dict)
     groups: Mapping[str, Weights] = field(default_factory=dict)  # of tasks
+    probed: Count = None  # documents, at most, of the windows in which layers are watched
 
 
 def unit_of(gate: Gate, info: Metric) -> str:
@@ -58,14 +59,14 @@ def _smallest(gate: Gate, info: Metric, sizes: Sizes, size: Size) -> Count:
         counts = _tasks(gate, sizes, size)
         return _least([*counts.values()], gate, size) if counts else None
     key, known = ("task", sizes.items) if _of_tasks(gate, info) else ("corpus", sizes.documents)
+    if "layer" in info.scope_keys:
+        return sizes.probed
     if "slice" in gate.scope:
         key, known = "slice", sizes.slices
     if key not in info.scope_keys or (not known and key not in gate.scope):
         return None
     glob = gate.scope.get(key)
     chosen = _matching(gate, key, glob, known)
-    if "layer" in info.scope_keys:
-        return None  # of a sample of windows, drawn once the texts are tokenised
     # Without a corpus the text metrics are over all documents; every task is decided by itself.
     if glob is None and key == "corpus":
         return None if None in chosen else sum(n for n in chosen if n is not None)

@@ -19,6 +19,7 @@ A :class:`~evalharness.spec.result.Result` is the only input, and nothing is est
 
 from __future__ import annotations
 
+from evalharness.report.after_fail import next_step
 from evalharness.report.combined import combined_text, render_combined
 from evalharness.report.github import annotations as github_annotations
 from evalharness.report.junit import render_junit
@@ -31,6 +32,7 @@ __all__ = [
     "Section",
     "combined_text",
     "github_annotations",
+    "next_step",
     "print_summary",
     "render_combined",
     "render_html",

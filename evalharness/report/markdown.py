@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 from evalharness.errors import plural
 from evalharness.report import estimates, gate_rows, layer_tables, numbers, task_rows
+from evalharness.report.after_fail import next_step
 from evalharness.report.glossary import (
     ARROWS,
     EXIT_CODES,
@@ -36,12 +38,16 @@ _ESCAPES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def render_markdown(result: Result) -> str:
-    """Return the summary: verdict, gates, key metrics, what was compared, tasks, worst layer."""
+def render_markdown(result: Result, run: Path | None = None) -> str:
+    """Return the summary: verdict, gates, key metrics, what was compared, tasks, worst layer.
+
+    ``run`` is where it lies, for the commands that it names.
+    """
     blocks = [
         f"## {SYMBOLS[result.verdict]} {result.verdict}: {escape(result.candidate)} "
         f"against {escape(result.reference)}",
         escape(sentence(result.headline)),
+        *_next(result, run),
         *_anomalies(result),
         _gates(result),
         _metrics(result),
@@ -79,6 +85,15 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _anomalies(result: Result) -> list[str]:
     return [f"> **Anomaly, {escape(a.kind)}:** {escape(a.message)}" for a in result.anomalies]
+
+
+def _next(result: Result, run: Path | None) -> list[str]:
+    step = next_step(result, run)
+    if step is None:
+        return []
+    cause = f" **Likely cause:** {escape(step.cause)}." if step.cause else ""
+    typed = "<br>".join(code(command) for command in step.commands)
+    return [f"**Fails:** {escape(step.gate)}.{cause} **Next:**<br>{typed}"]
 
 
 def _gates(result: Result) -> str:

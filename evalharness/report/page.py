@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from markupsafe import Markup
 
@@ -11,6 +12,7 @@ from evalharness.errors import plural
 from evalharness.metrics import REGISTRY
 from evalharness.report import estimates, gate_rows, glossary
 from evalharness.report import sections as folder
+from evalharness.report.after_fail import next_step
 from evalharness.report.safe_text import visible
 from evalharness.report.section import Section
 from evalharness.report.templates import template
@@ -19,8 +21,11 @@ from evalharness.spec.plugins import built_in, offered, reject
 from evalharness.spec.result import Result
 
 
-def render_html(result: Result) -> str:
-    """Return the whole report as one HTML document; the same result gives the same bytes."""
+def render_html(result: Result, run: Path | None = None) -> str:
+    """Return the whole report as one HTML document; the same result gives the same bytes.
+
+    ``run`` is where it lies, for the commands that it names.
+    """
     parts = [(placed.section, _body(placed, result)) for placed in all_sections()]
     return template(
         "report.html.j2",
@@ -29,6 +34,7 @@ def render_html(result: Result) -> str:
         notices=_notices(result),
         warnings=gate_rows.other_warnings(result),
         tally=gate_rows.tally(result),
+        step=next_step(result, run),
         tiles=_tiles(result),
         exit_words=glossary.EXIT_CODES.get(result.exit_code, "see the log"),
     )

@@ -293,7 +293,11 @@ def sizes(suite: Suite, texts: list[Text], tasks: PreparedTasks | None) -> Sizes
         else len({h for d, h in zip(docs, held, strict=True) if s.takes(d)})
         for s in named
     }
-    return Sizes(documents, items, slices, _groups(tasks) if tasks is not None else {})
+    groups = _groups(tasks) if tasks is not None else {}
+    # One document each at best; a dry run cuts the windows and knows.
+    windows = suite.layers.windows if "layers" in suite.probes else None
+    probed = None if windows is None else min(windows, sum(documents.values()))
+    return Sizes(documents, items, slices, groups, probed)
 
 
 def _groups(tasks: PreparedTasks) -> dict[str, dict[str, float]]:

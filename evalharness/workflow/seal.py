@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from evalharness.gates.resolved_policy import BASELINE, resolved_text
 from evalharness.report import render_html, render_junit, render_markdown
 from evalharness.results.assemble import build, decided_again
@@ -14,15 +16,18 @@ from evalharness.spec.result import Result
 from evalharness.version import __version__
 
 
-def finish(run: Run, policy: Policy) -> Result:
-    """Judge, write result.json, report.html, summary.md and junit.xml, and seal the run."""
+def finish(run: Run, policy: Policy, place: Path | None = None) -> Result:
+    """Judge, write result.json, report.html, summary.md and junit.xml, and seal the run.
+
+    ``place`` is the run that the reports name, where this is a copy of it.
+    """
     estimates, decision, found = judge(run, policy)
     before = load_result(run.path) if is_judged(run.manifest) else None
     if before is not None and before.evalharness_version == __version__:
         result = decided_again(run, before, decision, found)
     else:
         result = build(run, estimates, decision, found)
-    pages = _rendered(result)
+    pages = _rendered(result, place or run.path)
     # From here on the run is not whole until it is sealed, so nothing slow comes between.
     run.update(
         policy=str(policy.path.resolve()),
@@ -40,13 +45,13 @@ def finish(run: Run, policy: Policy) -> Result:
 
 def render(run: Run, result: Result) -> None:
     """Write everything a person or a CI reads."""
-    for name, text in _rendered(result).items():
+    for name, text in _rendered(result, run.path).items():
         run.write_text(name, text)
 
 
-def _rendered(result: Result) -> dict[str, str]:
+def _rendered(result: Result, run: Path) -> dict[str, str]:
     return {
-        "report.html": render_html(result),
-        "summary.md": render_markdown(result),
+        "report.html": render_html(result, run),
+        "summary.md": render_markdown(result, run),
         "junit.xml": render_junit(result),
     }

@@ -274,3 +274,14 @@ def test_no_flip_in_a_group_shows_less_than_none_in_as_many_items() -> None:
     ends = [BY_SIZE[name] * (1 - 0.05 ** (1 / n)) for name, n in LEAVES.items()]
     assert 1 - 0.05 ** (1 / found) == pytest.approx(math.hypot(*ends), rel=2e-3)
     assert found < 7296
+
+
+def test_a_gate_on_layers_needs_as_many_documents_as_are_probed() -> None:
+    """And not as many as the suite has, which no probe looks at."""
+    rule = 'metric: layer.error.total, scope: {layer: "**"}, max: 0.1'
+    sizes = Sizes({"texts": 32}, {}, probed=9)
+    said = refused(rule, sizes)
+    assert "needs 10 documents, layer.error.total's own minimum, and the suite probes 9" in said
+    assert "Raise layers: {windows: N}" in said
+    check_resolvable(gate(rule), replace(sizes, probed=10))
+    check_resolvable(gate(f"{rule}, min_n: 9"), sizes)
