@@ -12,7 +12,8 @@ from evalharness.spec.result import GateResult
 def explain(gate: GateResult, policy: Policy) -> str:
     """Say in plain words, line by line, why ``gate`` has its verdict."""
     rule = policy.gate(gate.rule or gate.id)
-    blocks = "it blocks" if gate.blocking and gate.verdict != "PASS" else "it does not block"
+    waived = gate.waiver is not None and gate.verdict != "PASS"
+    blocks = "waived" if waived else "blocking" if gate.blocking else "not blocking"
     lines = [f"{gate.id}: {gate.verdict} ({gate.severity}; {blocks})", ""]
     if rule is None:  # an expired waiver, which stands for itself
         return "\n".join([*lines, f"In full:   {gate.reason}"])
@@ -79,7 +80,19 @@ def _why(gate: GateResult, rule: Gate | None) -> str:
         return f"the whole interval is {broken} the limit: even its near end{bound} breaks it."
     if gate.low is None:
         return "without an interval nobody knows how far chance alone would move the value."
+    if _beyond(gate):
+        return (
+            f"by itself the interval is {broken} the limit; among all the gates that were tested "
+            "at once that may be chance (Holm), so that it is no FAIL."
+        )
     return "the truth may lie on either side of the limit: the data do not say which."
+
+
+def _beyond(gate: GateResult) -> bool:
+    """Whether the whole interval breaks the limit."""
+    if gate.threshold is None or gate.low is None or gate.high is None:
+        return False
+    return gate.low > gate.threshold if gate.side == "max" else gate.high < gate.threshold
 
 
 def _advice(gate: GateResult) -> str:

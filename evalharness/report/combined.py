@@ -80,6 +80,12 @@ def worst_task(result: Result) -> Estimate | None:
     return min(signed, key=lambda pair: pair[0])[1] if signed else None
 
 
+def worst_of(rule: str, result: Result) -> GateResult | None:
+    """Return what came of a rule, the worst of several verdicts; None: the policy has it not."""
+    own = [g for g in result.gates if (g.rule or g.id) == rule]
+    return min(own, key=gate_rows.rank, default=None)
+
+
 def differences(results: Sequence[Result]) -> list[str]:
     """Say what the runs do not share and comparing them would need."""
     told = []
@@ -107,14 +113,8 @@ def render_combined(results: list[Result], combined: Combined | None = None) -> 
     if not results:
         raise ValueError("results: must hold at least one result (got none)")
     found, metrics = rows(results, combined), shown()
-    gate_ids = list(dict.fromkeys(gate_rows.gate_label(g) for r in results for g in r.gates))
-    matrix = [
-        (
-            label,
-            [next((g for g in r.gates if gate_rows.gate_label(g) == label), None) for r in results],
-        )
-        for label in gate_ids
-    ]
+    rules = list(dict.fromkeys(g.rule or g.id for r in results for g in r.gates))
+    matrix = [(rule, [worst_of(rule, r) for r in results]) for rule in rules]
     measured = [
         k for k, metric in enumerate(metrics) if any(row.estimates[k] is not None for row in found)
     ]

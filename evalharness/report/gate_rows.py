@@ -111,8 +111,10 @@ def tally(result: Result) -> str:
     counts = Counter(g.verdict for g in result.gates)
     parts = [f"{counts[v]} {v}" for v in reversed(VERDICTS) if counts[v]]
     waived = sum(is_waived(g) for g in result.gates)
+    aside = sum(g.verdict != "PASS" and not g.blocking for g in result.gates) - waived
+    beside = [f"{n} {what}" for n, what in ((waived, "waived"), (aside, "not blocking")) if n > 0]
     return f"{plural(len(result.gates), 'gate')}: {', '.join(parts)}" + (
-        f" ({waived} waived)" if waived else ""
+        f" ({', '.join(beside)})" if beside else ""
     )
 
 

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from evalharness.report import combined_text, render_combined
 from evalharness.report.combined import differences, worst_task
+from evalharness.spec.combined import Claim, Combined
 from evalharness.spec.estimate import Estimate
 from evalharness.spec.result import Result
 
@@ -32,7 +33,7 @@ def test_the_page_lists_every_candidate_with_its_own_verdict(results: list[Resul
     for r in results:
         assert r.headline in page.text
     assert "4 candidates against smol-7b-instruct" in page.text
-    assert "arc-drop [metric=acc_norm, task=arc_easy]" in page.text
+    assert "not in its policy" not in page.text
 
 
 def test_the_same_results_give_the_same_bytes(results: list[Result]) -> None:
@@ -85,3 +86,35 @@ def test_no_result_is_an_error() -> None:
     """An empty page would look like a clean sweep."""
     with pytest.raises(ValueError, match="must hold at least one result"):
         render_combined([])
+
+
+def test_a_rule_has_one_row_whatever_its_worst_scope_is(results: list[Result]) -> None:
+    """The worst layer of one candidate is not that of another, and both are held to one gate."""
+    one, other = results[:2]
+    moved = [
+        g.model_copy(update={"scope": {"layer": "model.layers.9"}}) if "layer" in g.scope else g
+        for g in other.gates
+    ]
+    html = render_combined([one, other.model_copy(update={"gates": moved})])
+    matrix = html[html.index('id="gates"') : html.index('id="headlines"')]
+    assert matrix.count('<th scope="row">') == len({g.rule or g.id for g in one.gates})
+    assert "not in its policy" not in matrix
+
+
+def test_every_candidate_links_to_its_own_report(results: list[Result]) -> None:
+    """By its directory beside the page, whatever that is called."""
+    shared = {"corrected_exit_code": 0, "confidence": None, "reason": "", "exit_code": 0}
+    claims = [
+        Claim(candidate=r.candidate, run=run, verdict=r.verdict, corrected=r.verdict, **shared)
+        for r, run in zip(results, ("a", "b c", "javascript:x", "d"), strict=True)
+    ]
+    numbers = {"confidence": 0.95, "by_chance": 0.2, "at_most": 0.2, "exit_code": 0}
+    combined = Combined(candidates=4, statement="", claims=claims, **numbers)
+    page = check_harmless(render_combined(results, combined))
+    links = [value for tag, name, value in page.attributes if (tag, name) == ("a", "href")]
+    assert links == [
+        "./a/report.html",
+        "./b%20c/report.html",
+        "./javascript%3Ax/report.html",
+        "./d/report.html",
+    ]

@@ -44,7 +44,19 @@ def test_a_few_gates_are_never_folded(result: Callable[..., Result]) -> None:
 
 def test_gates_are_counted_in_words(result: Callable[..., Result], bare: Result) -> None:
     """With what is waived."""
-    assert gate_rows.tally(result("FAIL")) == "6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)"
+    assert (
+        gate_rows.tally(result("FAIL"))
+        == "6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived, 1 not blocking)"
+    )
     assert gate_rows.tally(bare) == "1 gate: 1 INCONCLUSIVE"
     # A policy has a gate at least: only a result.json that something else has written.
     assert gate_rows.tally(bare.model_copy(update={"gates": []})) == "no gate was applied"
+
+
+def test_the_tally_says_how_many_do_not_block(result: Callable[..., Result]) -> None:
+    """So that it agrees with a headline that counts those that do."""
+    r = result("FAIL")
+    failing = next(g for g in r.gates if g.verdict == "FAIL" and g.blocking)
+    aside = failing.model_copy(update={"blocking": False, "severity": "warn"})
+    found = gate_rows.tally(r.model_copy(update={"gates": [failing, aside]}))
+    assert found == "2 gates: 2 FAIL (1 not blocking)"

@@ -42,7 +42,7 @@ def test_the_summary_has_gates_metrics_sides_tasks_and_the_worst_layer(
     """Everything a reviewer asks first."""
     text = render_markdown(result("FAIL"))
     for needed in (
-        "**6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived)**",
+        "**6 gates: 3 PASS, 1 INCONCLUSIVE, 2 FAIL (1 waived, 1 not blocking)**",
         "| 1.081 | [1.068, 1.094] | ≤ 1.03 |",
         "(ada): outlier channel 1512",
         "About 2,380 more documents or items would settle it.",
