@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,22 +19,40 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase as Tokenizer
 
 _CHUNK = 64 << 20  # bytes moved from the device and hashed at a time
+_MOST_THREADS = 8  # more than memory can feed, and each holds a chunk
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """SHA-256 over (name, shape, dtype, bytes) of the state dict, by name; tied tensors once."""
-    digest = hashlib.sha256()
+    """SHA-256 over (name, shape, dtype, SHA-256 of the bytes) of the state dict, by name.
+
+    Tied tensors are hashed once. Tensors are hashed in threads: hashlib lets go of Python's lock.
+    """
+    lines: list[tuple[str, Tensor | None]] = []
     seen: set[tuple[int, tuple[int, ...], tuple[int, ...]]] = set()
     for name, value in sorted(model.state_dict().items()):
         for part, tensor in plain_tensors(name, value):
             at = (tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()))
-            if tensor.numel() and at in seen:
-                digest.update(f"{part} tied\n".encode())
-                continue
+            tied = bool(tensor.numel()) and at in seen
             seen.add(at)
-            digest.update(f"{part} {list(tensor.shape)} {tensor.dtype}\n".encode())
-            for chunk in _bytes(tensor):
-                digest.update(chunk)
+            lines.append((part, None if tied else tensor))
+    held = [tensor for _, tensor in lines if tensor is not None]
+    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+        # The largest first, so that none is left for one thread at the end.
+        order = sorted(range(len(held)), key=lambda i: -held[i].nbytes)
+        jobs = {i: pool.submit(_tensor_digest, held[i]) for i in order}
+        digests = iter([jobs[i].result() for i in range(len(held))])
+    whole = hashlib.sha256()
+    for name, one in lines:
+        said = "tied" if one is None else f"{list(one.shape)} {one.dtype} {next(digests)}"
+        whole.update(f"{name} {said}\n".encode())
+    return whole.hexdigest()
+
+
+@torch.inference_mode()
+def _tensor_digest(tensor: Tensor) -> str:
+    digest = hashlib.sha256()
+    for chunk in _bytes(tensor):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
