@@ -60,7 +60,7 @@ def family(metric: str) -> Family:
 
 def unit_words(unit: str) -> str:
     """Return a unit as a column of units has it."""
-    return "" if unit == "1" else unit
+    return "" if unit in ("1", "as the task") else unit
 
 
 def unit_beside(unit: str) -> str:

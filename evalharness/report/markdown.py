@@ -190,7 +190,7 @@ def _tasks(result: Result) -> str:
             [
                 escape(t.task) + (f"<br>{escape(row.note)}" if row.note else ""),
                 escape(t.metric) + (" ↑" if t.higher_is_better else " ↓"),
-                f"{t.items:,}",
+                row.items,
                 row.reference,
                 row.candidate,
                 str(shift) if shift else numbers.MISSING,

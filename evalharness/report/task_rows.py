@@ -33,19 +33,29 @@ class TaskRow:
     bar: Markup
     note: str
 
+    @property
+    def items(self) -> str:
+        """Return how many items were scored; lm-eval may give a score and none of its items."""
+        t = self.task
+        return numbers.MISSING if not t.items and t.reference is not None else f"{t.items:,}"
+
 
 def task_rows(result: Result) -> list[TaskRow]:
-    """Return the tasks in the order they were run, shifts on one scale."""
+    """Return the tasks in the order they were run, the shifts of one score on one scale."""
     shifts = {(t.task, t.metric): find(result, SCORE_SHIFT, scope_of(t)) for t in result.tasks}
-    ends = [x for e in shifts.values() if e for x in (e.value, e.low, e.high)]
-    scale = axis([*ends, 0.0])
+    scales = {
+        metric: axis(
+            [0.0, *(x for (_, m), e in shifts.items() if e and m == metric for x in _ends(e))]
+        )
+        for _, metric in shifts
+    }
     rows: list[TaskRow] = []
     for t in result.tasks:
         e = shifts[t.task, t.metric]
         bar = (
             Markup("")
             if e is None
-            else forest_bar(scale, e.value, e.low, e.high, str(numbers.estimate(e)))
+            else forest_bar(scales[t.metric], e.value, e.low, e.high, str(numbers.estimate(e)))
         )
         flips = find(result, FLIPS, scope_of(t))
         first = all(row.task.task != t.task for row in rows)
@@ -93,6 +103,8 @@ def _note(t: TaskResult) -> str:
     if t.leaves:
         return f"group of {plural(len(t.leaves), 'task')}"
     notes = []
+    if not t.higher_is_better:
+        notes.append("lower is better: a shift above 0 is a gain")
     if t.chat_template:
         named = "" if t.chat_template == DEFAULT_TEMPLATE else f" {t.chat_template!r}"
         notes.append(f"chat template{named}")
@@ -101,6 +113,10 @@ def _note(t: TaskResult) -> str:
     if t.clusters_by:
         notes.append(f"items with the same {t.clusters_by} are one cluster: {t.clusters:,}")
     return "; ".join(notes)
+
+
+def _ends(e: Estimate) -> tuple[float | None, ...]:
+    return e.value, e.low, e.high
 
 
 def _score(x: float | None) -> str:

@@ -315,7 +315,7 @@ def _tasks(result: Result) -> RenderableType:
                 f"{short(t.task, 40)} ({short(t.metric, 16)})"
                 + (f"\n{row.note}" if row.note else "")
             ),
-            f"{t.items:,}",
+            row.items,
             row.reference,
             row.candidate,
             Text(str(numbers.estimate(row.shift)) if row.shift else numbers.MISSING),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from evalharness.report.task_rows import brief_rows
+from collections.abc import Callable
+
+from evalharness.report.task_rows import brief_rows, task_rows
 from evalharness.results.tasks import tasks
 from evalharness.spec.result import Result
 from tests.metrics.test_task_groups import estimates_of, suite_of
@@ -23,3 +25,15 @@ def test_a_summary_leaves_out_the_tasks_of_a_large_group(bare: Result) -> None:
     assert [row.task.task for row in rows] == ["a", "b", "one", "large", "small", "all"]
     assert left_out == "9 tasks of groups, in the report"
     assert brief_rows(result.model_copy(update={"tasks": found[9:12]}))[1] == ""
+
+
+def test_a_score_that_is_better_when_lower_says_what_its_shift_means(
+    result: Callable[..., Result],
+) -> None:
+    """And a score without items does not say that it is of none."""
+    r = result("FAIL")
+    lower = r.tasks[0].model_copy(update={"higher_is_better": False, "items": 0})
+    found = task_rows(r.model_copy(update={"tasks": [lower, *r.tasks[1:]]}))
+    assert "lower is better: a shift above 0 is a gain" in found[0].note
+    assert "lower is better" not in found[1].note
+    assert (found[0].items, found[1].items) == ("—", f"{r.tasks[1].items:,}")
