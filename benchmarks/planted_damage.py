@@ -42,15 +42,16 @@ from evalharness.bisect.trials import Trials
 from evalharness.data.documents import Document
 from evalharness.data.windows import Window
 from evalharness.engines.loading import load
-from evalharness.engines.simulate import quantize_weight
+from evalharness.engines.rounding import quantize_weight
 from evalharness.gates import load_policy
 from evalharness.pair.matching import match
 from evalharness.pair.side import Side
 from evalharness.pair.texts.token_pass import TokenPass
 from evalharness.probes.layer_watcher import LayerWatcher
 from evalharness.run import assets
-from evalharness.spec.model import ModelSpec, WeightQuantizer, load_model_spec
+from evalharness.spec.model import ModelSpec, load_model_spec
 from evalharness.spec.policy import Policy
+from evalharness.spec.simulate import WeightQuantizer
 from evalharness.spec.suite import NoiseFloor
 from evalharness.workflow.noise_floor import noise_floor
 

@@ -32,11 +32,12 @@ def repair_spec(
     if spec.simulate is not None:
         if every:
             return None, "all that was quantised is to be kept: what is left is the reference"
-        weights = spec.simulate.weights
-        kept = (*weights.exclude, *(n for n in names if n not in weights.exclude))
-        simulate = spec.simulate.model_copy(
-            update={"weights": weights.model_copy(update={"exclude": kept})}
-        )
+        parts = {}
+        for key in spec.simulate.parts:
+            part = getattr(spec.simulate, key)
+            kept = (*part.exclude, *(n for n in names if n not in part.exclude))
+            parts[key] = part.model_copy(update={"exclude": kept})
+        simulate = spec.simulate.model_copy(update=parts)
         return spec.model_copy(update={"name": name, "simulate": simulate}), ""
     if spec.quantization is not None:
         bnb = spec.quantization["method"] == "bitsandbytes"

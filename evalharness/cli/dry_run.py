@@ -48,7 +48,7 @@ def describe(jobs: Sequence[Job]) -> list[Table | str]:
 
 
 def _side(what: str, spec: ModelSpec) -> str:
-    made = [f"simulated at {spec.simulate.weights.bits:g} bits"] if spec.simulate else []
+    made = [f"simulated ({spec.simulate})"] if spec.simulate else []
     made += [f"quantised by {spec.quantization['method']}"] if spec.quantization else []
     made += [f"adapter {spec.adapter}"] if spec.adapter else []
     return f"{what:<10} {spec.name}: {find_model(spec)}" + "".join(f", {m}" for m in made)

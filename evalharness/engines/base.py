@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from evalharness.engines.simulate import Quantized
+    from evalharness.engines.recipe import Made
 
 Say = Callable[[str], None]
 
@@ -42,7 +42,7 @@ class LoadedModel:
     device: torch.device
     manifest: CompressionManifest
     messages: tuple[str, ...] = ()
-    simulated: Mapping[str, Quantized] = field(default_factory=dict)  # what `simulate` did
+    simulated: Mapping[str, Made] = field(default_factory=dict)  # what `simulate` did
     anomalies: tuple[str, ...] = ()  # see `Parts`
 
 

@@ -15,12 +15,13 @@ from typing import Any
 from evalharness.engines.file_headers import GgufTensor
 from evalharness.engines.locate import read_json
 from evalharness.engines.tensor_storage import StoredTensor
-from evalharness.engines.treatment import NOT_QUANTISED, Treatment, compressed_share
+from evalharness.engines.treatment import NOT_QUANTISED, Treatment, compressed_share, sparsity
 from evalharness.errors import short
 from evalharness.spec.model import Claims
 
 _TOLERANCE = 0.05  # bits
 _LEAST_SHARE = 0.5  # of the linear and expert weights, below which a claim of bits is doubtful
+_ZEROS = 0.02  # share of zeros that a claim may be off by
 _KERNELS = ("low-bit", "dequantised", "simulated")
 _TOOL = ("tool", "quantizer", "provider", "version", "autoround_version", "dataset", "calibration")
 
@@ -55,7 +56,22 @@ def disagreements(
         )
     if claim.group_size and exact and claim.group_size not in {t.group_size for t in exact}:
         found.append(f"claims groups of {claim.group_size}, but the weights are {kinds}")
-    return found
+    return found + _against_sparsity(claim, tensors)
+
+
+def _against_sparsity(claim: Claims, tensors: list[StoredTensor]) -> list[str]:
+    """Where the claimed share of zeros, or the pattern, is not what was counted."""
+    zeros, pattern = sparsity(tensors)
+    if claim.sparsity is None or zeros is None or pattern is None:
+        return []
+    where = "of the linear and expert weights are"
+    if isinstance(claim.sparsity, str):
+        said, ok = str(claim.sparsity), pattern >= _LEAST_SHARE
+        got = f"{pattern:.1%} {where} in such a pattern"
+    else:
+        said, ok = f"{claim.sparsity:.0%}", abs(zeros - claim.sparsity) <= _ZEROS
+        got = f"{zeros:.1%} {where} zero"
+    return [] if ok else [f"claims {said} sparsity, but {got}"]
 
 
 def checkpoint(place: Path | None) -> dict[str, Any]:

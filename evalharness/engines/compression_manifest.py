@@ -8,7 +8,7 @@ dense once it is loaded, and small where it is deployed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,10 +30,10 @@ from evalharness.engines.fingerprint import (
     weights_fingerprint,
 )
 from evalharness.engines.gguf_metadata import gguf_metadata
+from evalharness.engines.recipe import Made
 from evalharness.engines.shipped import shipped
-from evalharness.engines.simulate import Quantized
 from evalharness.engines.tensor_storage import StoredTensor, miscounted, stored_tensors
-from evalharness.engines.treatment import compressed_share, treatment
+from evalharness.engines.treatment import compressed_share, sparsity, treatment
 from evalharness.spec.model import ModelSpec
 from evalharness.spec.result import CompressionManifest, TensorGroup
 
@@ -50,7 +50,7 @@ def compression_manifest(
     spec: ModelSpec,
     place: Path | None,
     source: str,
-    simulated: dict[str, Quantized] | None = None,
+    simulated: Mapping[str, Made] | None = None,
 ) -> CompressionManifest:
     """Measure ``model``.
 
@@ -59,7 +59,7 @@ def compression_manifest(
     spec : what its file claims, and the name.
     place : the file or directory of the weights, if there is one.
     source : how a reader would name it.
-    simulated : what `fake_quantize` returned.
+    simulated : what `recipe.simulate` returned.
 
     """
     tensors = list(stored_tensors(model, simulated or {}))
@@ -77,7 +77,7 @@ def compression_manifest(
     how = treatment(
         model,
         tensors,
-        simulated=bool(simulated),
+        simulated=spec.simulate is not None,
         unpacked=bool(config) or (bool(file) and spec.quantization is None),
     )
     if _in_file(file, tensors):
@@ -86,6 +86,7 @@ def compression_manifest(
     if spec.adapter is not None:
         how = replace(how, format=f"{how.format}; {_adapter(tensors)}")
     share = packed_share(file) if _in_file(file, tensors) else compressed_share(tensors)
+    zeros, in_pattern = sparsity(tensors)
     files = shipped(spec, place)
     counted = None if bits is None else -(-bits // 8)
     size, reason = (counted, wrong) if files is None else (files.bytes, files.reason or wrong)
@@ -104,6 +105,8 @@ def compression_manifest(
         not_measured=reason or None,
         **asdict(how),
         compressed_share=share,
+        sparsity=zeros,
+        two_of_four=in_pattern,
         file_groups=gguf_groups(file),
         groups=group(tensors),
         claimed=claimed,
@@ -126,7 +129,7 @@ def group(tensors: Iterable[StoredTensor]) -> list[TensorGroup]:
     groups = []
     for kind, members in kinds.items():
         count = sum(t.parameters for t in members)
-        zeros = sum(t.zeros for t in members)
+        zeros = sum(t.zeros or 0 for t in members)
         groups.append(
             TensorGroup(
                 storage=kind.replace("with zeros", f"({zeros / max(count, 1):.0%} exact zeros)"),

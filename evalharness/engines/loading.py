@@ -8,6 +8,7 @@ Torch and transformers are imported when `load` runs, not with this module.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,7 @@ from evalharness.spec.model import ModelSpec
 if TYPE_CHECKING:
     import torch
 
-    from evalharness.engines.simulate import Quantized
+    from evalharness.engines.recipe import Made
 
 
 def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = None) -> LoadedModel:
@@ -45,17 +46,17 @@ def load(spec: ModelSpec, *, device: str | None = None, progress: Say | None = N
     with quiet() as said:
         engine = engine_named(spec.model.engine)
         from evalharness.engines.compression_manifest import compression_manifest
-        from evalharness.engines.simulate import fake_quantize
+        from evalharness.engines.recipe import simulate
 
         place = pick_device(device or spec.model.device)
         say(f"loading {spec.name}")
         parts = _loaded(engine, spec, found, place, say)
         parts.model.requires_grad_(False)
         parts.model.train(False)
-        simulated: dict[str, Quantized] = {}
+        simulated: Mapping[str, Made] = {}
         if spec.simulate is not None:
-            say(f"quantising the weights of {spec.name} to {spec.simulate.weights.bits} bits")
-            simulated = fake_quantize(parts.model, spec.simulate.weights)
+            say(f"simulating {spec.simulate} of {spec.name}")
+            simulated = simulate(parts.model, spec.simulate)
         say(f"measuring {spec.name}")
         named = _source(spec, found, parts)
         manifest = parts.manifest or compression_manifest(

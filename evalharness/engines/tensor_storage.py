@@ -14,7 +14,7 @@ since compressed-tensors replaces codes by dense weights in the first forward pa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +25,7 @@ from evalharness.compat.transformers import is_conv1d, is_expert_list
 from evalharness.engines.fingerprint import plain_tensors
 from evalharness.engines.packed_modules import Packed, Unknown, belongs, packed
 from evalharness.engines.quantization_grid import effective_bits
-from evalharness.engines.simulate import Quantized
+from evalharness.engines.recipe import Made
 
 _SPARSE = 0.01  # share of exact zeros that is worth saying
 _OFF = 1e-3  # relative; tables of a scheme are in the state dict and not counted
@@ -42,7 +42,8 @@ class StoredTensor:
     bits: int
     code_bits: float | None = None  # None: not quantised
     group_size: int | None = None  # weights of a row that share a scale; None: whole row or tensor
-    zeros: int = 0
+    zeros: int | None = None  # exact ones; None: its values are packed
+    in_pattern: int = 0  # weights in runs of four columns of which two or more are zero
     on_grid: bool = False  # stored wide, its values on a narrow grid
     held: int | None = None  # bits that it takes now; None: as many as ``bits``
     resident: int | None = None  # bits once the model has run; None: as many as ``held``
@@ -60,7 +61,7 @@ class StoredTensor:
         return self.held_bits if self.resident is None else self.resident
 
 
-def stored_tensors(model: nn.Module, simulated: dict[str, Quantized]) -> Iterator[StoredTensor]:
+def stored_tensors(model: nn.Module, simulated: Mapping[str, Made]) -> Iterator[StoredTensor]:
     """Yield every weight of ``model`` once, in the order of its modules, and its buffers."""
     seen: set[tuple[str, int]] = set()
     for prefix, module in model.named_modules():
@@ -84,6 +85,10 @@ def stored_tensors(model: nn.Module, simulated: dict[str, Quantized]) -> Iterato
             done = simulated.get(full) or (simulated.get(prefix) if name == "weight" else None)
             one = _simulated(full, value, done) if done else _measured(full, value, module)
             axes = 3 if is_expert_list(prefix) else 2
+            if linear and value.dim() >= axes and _is_plain(value):
+                transposed = is_conv1d(module) or bool(getattr(module, "is_transposed", False))
+                zeros, in_pattern = _zeros(value, transposed=transposed)
+                one = replace(one, zeros=zeros, in_pattern=in_pattern)
             yield replace(one, linear=linear and value.dim() >= axes)
 
 
@@ -159,12 +164,28 @@ def _other(name: str, value: Tensor, linear: bool) -> StoredTensor:
     )
 
 
+def _is_plain(value: Tensor) -> bool:
+    return value.is_floating_point() and not hasattr(value, "__tensor_flatten__")
+
+
+def _zeros(value: Tensor, *, transposed: bool) -> tuple[int, int]:
+    """Exact zeros of a weight, and weights in runs of four inputs that are 2:4 sparse."""
+    zeros = in_pattern = 0
+    for matrix in value.detach().reshape(-1, *value.shape[-2:]):  # experts one at a time
+        empty = (matrix.T if transposed else matrix) == 0
+        zeros += int(empty.sum())
+        whole = empty.shape[1] // 4 * 4
+        runs = empty[:, :whole].reshape(len(empty), -1, 4).sum(-1)
+        in_pattern += 4 * int((runs >= 2).sum())
+    return zeros, in_pattern
+
+
 def _address(value: Tensor) -> int:
     inner = next((t for _, t in plain_tensors("", value)), value)
     return inner.data_ptr() or id(value)
 
 
-def _simulated(name: str, value: Tensor, done: Quantized) -> StoredTensor:
+def _simulated(name: str, value: Tensor, done: Made) -> StoredTensor:
     return StoredTensor(
         name,
         str(done),

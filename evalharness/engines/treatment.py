@@ -47,7 +47,7 @@ def treatment(
     Parameters
     ----------
     tensors : what `stored_tensors` found in it.
-    simulated : its values were rounded by `fake_quantize`.
+    simulated : its values were changed by `recipe.simulate`.
     unpacked : its files hold codes, which were made dense on loading.
 
     """
@@ -71,6 +71,19 @@ def compressed_share(tensors: Iterable[StoredTensor]) -> float | None:
     if not every or any(t.unknown for t in linear):
         return None
     return sum(t.parameters for t in linear if t.code_bits is not None) / every
+
+
+def sparsity(tensors: Iterable[StoredTensor]) -> tuple[float | None, float | None]:
+    """Share of exact zeros in the linear and expert weights, and of weights in a 2:4 pattern.
+
+    The zeros of a quantised weight are among them; None: there are none, or some are packed.
+    """
+    linear = [t for t in tensors if t.linear]
+    every = sum(t.parameters for t in linear)
+    if not every or any(t.zeros is None for t in linear):
+        return None, None
+    zeros, in_pattern = sum(t.zeros or 0 for t in linear), sum(t.in_pattern for t in linear)
+    return zeros / every, in_pattern / every
 
 
 def _kernel(

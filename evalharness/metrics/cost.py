@@ -137,6 +137,24 @@ def compressed(evidence: Evidence, scope: Scope, confidence: float) -> Measured:
     return _counted_of(_sides(evidence), "compressed_share", confidence, ratio=False)
 
 
+def _share(key: str, evidence: Evidence, scope: Scope, confidence: float) -> Measured:
+    return _counted_of(_sides(evidence), key, confidence, ratio=False)
+
+
+for _key, _what, _source in (
+    ("sparsity", "that are exact zeros", "exact zeros, those of a quantised grid among them"),
+    ("two_of_four", "in a 2:4 pattern", "weights in runs of four inputs of which two are zero"),
+):
+    metric(
+        f"weights.{_key}",
+        f"Linear and expert weights {_what}, candidate",
+        unit="fraction",
+        identity=None,
+        source=f"{_source}, over the parameters of linear modules and experts, the head apart",
+        **(_counted | _recorded(_key) | {"direction": "higher"}),
+    )(partial(_share, _key))
+
+
 @metric(
     "memory.peak.ratio",
     "Peak memory, candidate ÷ reference",

@@ -158,7 +158,7 @@ class _Bits:
     """How the modules of one side are stored."""
 
     def __init__(self, side: Side) -> None:
-        self._all = list(stored_tensors(side.model, dict(side.loaded.simulated)))
+        self._all = list(stored_tensors(side.model, side.loaded.simulated))
         self._names = {id(m): n for n, m in side.model.named_modules()}
         self._embedding = side.model.get_input_embeddings()
 

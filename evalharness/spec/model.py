@@ -11,6 +11,7 @@ from pydantic import AliasChoices, Field, field_validator, model_validator
 from evalharness.errors import InputError
 from evalharness.spec import permissions
 from evalharness.spec.base import Spec, parse
+from evalharness.spec.simulate import Simulate
 from evalharness.spec.yamlfile import KeyPath, YamlFile, load_yaml
 
 DType = Literal["auto", "float32", "bfloat16", "float16"]
@@ -60,43 +61,6 @@ class ModelSource(Spec):
     allow_pickle: bool = Field(False, description="Load .bin weights, which can run any code.")
 
 
-class WeightQuantizer(Spec):
-    """Simulated affine round-to-nearest of weights (quantise, then dequantise)."""
-
-    bits: int = Field(ge=2, le=8)
-    symmetric: bool = True
-    granularity: Literal["tensor", "channel", "group"] = "group"
-    group_size: int | None = Field(
-        default=None, ge=2, description="Input columns that share a scale."
-    )
-    clip: Literal["minmax", "mse"] = "minmax"
-    scale: Literal["restricted", "full"] = Field(
-        default="restricted",
-        description="Of a symmetric scheme: max|x| is code 2^(b-1) - 1 (at 4 bits max/7), or "
-        "2^(b-1) - 0.5 (max/7.5, as llm-compressor has it).",
-    )
-    include: tuple[str, ...] = Field(
-        ("*",),
-        description="Globs of module names to quantise; a head that is tied to the embedding is "
-        "left alone unless one of them other than * names it.",
-    )
-    exclude: tuple[str, ...] = Field((), description="Globs of module names to leave alone.")
-
-    @model_validator(mode="after")
-    def _group(self) -> WeightQuantizer:
-        if (self.granularity == "group") != (self.group_size is not None):
-            raise ValueError("group_size must be given with granularity: group, and only then")
-        if self.scale == "full" and not self.symmetric:
-            raise ValueError("scale: full is of symmetric schemes; an affine one has none")
-        return self
-
-
-class Simulate(Spec):
-    """A what-if candidate made from the model's own weights."""
-
-    weights: WeightQuantizer
-
-
 class Claims(Spec):
     """What the author says was compressed; held against what is measured from the weights."""
 
@@ -109,6 +73,10 @@ class Claims(Spec):
         None,
         description="A .txt or .jsonl file (key text), which `probes: [activations]` holds against "
         "the suite's texts; anything else is a note.",
+    )
+    sparsity: float | Literal["2:4"] | None = Field(
+        default=None,
+        description="Claimed share of exact zeros in the linear weights, or the pattern 2:4.",
     )
     kernel: str | None = None
     notes: str | None = None

@@ -207,6 +207,8 @@ class CompressionManifest(Part):
     kv_cache: str = ""
     kernel: Kernel = "not known"
     compressed_share: float | None = None  # of the linear and expert weights
+    sparsity: float | None = None  # share of exact zeros in them; null: some are packed
+    two_of_four: float | None = None  # share in runs of four inputs of which two are zero
     groups: list[TensorGroup]  # of the loaded tensors
     file_groups: list[TensorGroup] = []  # of the tensors in a GGUF file
     claimed: dict[str, Any] = {}

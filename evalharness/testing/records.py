@@ -27,6 +27,8 @@ MANIFEST: Manifest = {
                 "weight_bytes": 100,
                 "resident_bytes": 100,
                 "compressed_share": 0.0,
+                "sparsity": 0.0,
+                "two_of_four": 0.0,
             }
         }
         for side in ("reference", "candidate")

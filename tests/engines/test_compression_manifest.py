@@ -16,6 +16,7 @@ from evalharness.engines.compression_manifest import (
     group,
 )
 from evalharness.engines.file_headers import gguf_tensors
+from evalharness.engines.recipe import simulate
 from evalharness.engines.simulate import fake_quantize
 from evalharness.engines.tensor_storage import stored_tensors
 from evalharness.spec.model import Claims, ModelSource, ModelSpec
@@ -36,7 +37,7 @@ def measured(model: Any = None, **options: Any) -> CompressionManifest:
     """Measure ``model`` (default: the tiny one) after what ``options`` simulate."""
     model = model or tiny()
     spec = ModelSpec.model_validate({"name": "m", "model": ModelSource(path="x"), **options})
-    done = fake_quantize(model, spec.simulate.weights) if spec.simulate else {}
+    done = simulate(model, spec.simulate) if spec.simulate else {}
     return compression_manifest(model, byte_tokenizer(), spec, Path("x"), "x", done)
 
 

@@ -47,7 +47,7 @@ def test_nothing_is_printed(saved: Path, spec: Make, capfd: pytest.CaptureFixtur
     steps: list[str] = []
     load(spec(saved, simulate={"weights": {"bits": 4, "group_size": 32}}), progress=steps.append)
     assert capfd.readouterr() == ("", "")
-    assert steps == ["loading m", "quantising the weights of m to 4 bits", "measuring m"]
+    assert steps == ["loading m", "simulating int4 weights of m", "measuring m"]
 
 
 def test_progress_may_print(saved: Path, spec: Make, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from evalharness.engines.quantization_grid import ValueGrid, effective_bits
-from evalharness.engines.simulate import quantize_weight
-from evalharness.spec.model import WeightQuantizer
+from evalharness.engines.rounding import quantize_weight
+from evalharness.spec.simulate import WeightQuantizer
 
 
 def normal(rows: int = 64, columns: int = 512, seed: int = 0) -> torch.Tensor:

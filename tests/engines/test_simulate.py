@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from evalharness.engines.simulate import Quantized, fake_quantize, quantize_weight, select
+from evalharness.engines.rounding import quantize_weight
+from evalharness.engines.simulate import Quantized, fake_quantize, select
 from evalharness.errors import InputError
-from evalharness.spec.model import WeightQuantizer
+from evalharness.spec.simulate import WeightQuantizer
 from tests.engines.conftest import tiny
 
 
