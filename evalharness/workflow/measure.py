@@ -364,13 +364,9 @@ class Measurement:
 
     def _probe_run(self, probe: Probe) -> ProbeRun:
         job, side = self.job, self.reference.side
-        calibration = calibration_windows(
-            job.calibration if probe.reads_calibration else [],
-            job.candidate,
-            job.suite,
-            side.loaded.tokenizer,
-            side.vocab_size,
-        )
+        text = job.calibration if probe.reads_calibration else []
+        tokenizer, size = side.loaded.tokenizer, side.vocab_size
+        calibration = calibration_windows(text, job.candidate, job.suite, tokenizer, size)
         settings, apart = probe.settings_in(job.suite), 0
         # A simulated candidate's seconds are those of its reference: one look at them is enough.
         if probe.apart is not None and job.candidate.simulate is None:
