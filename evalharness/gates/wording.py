@@ -60,6 +60,8 @@ def reason(gate: Gate, judged: Judgement, note: str = "") -> str:
         return f"{what} {judged.why}."
     got, wanted = measured(estimate, limit)
     wanted += note
+    if estimate.at_least:
+        got = f"at least {got}"
     if estimate.value is None:
         text = f"{what}: {judged.why}; limit: {wanted}."
     elif judged.verdict == "PASS":

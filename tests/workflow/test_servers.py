@@ -134,6 +134,7 @@ def test_a_bound_fails_a_gate_and_passes_none(project: Path, served: Server) -> 
         "logits": "INCONCLUSIVE",
     }
     assert "lower bound" in found["near"].reason
+    assert found["far"].reason.startswith("kl.mean is at least ")
     assert "not the vocabulary" in found["logits"].reason
     assert "≥ " in (project / "run" / "report.html").read_text()
     assert "≥ " in (project / "run" / "summary.md").read_text()
