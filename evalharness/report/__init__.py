@@ -14,6 +14,7 @@ A :class:`~evalharness.spec.result.Result` is the only input, and nothing is est
     layer_tables                           a result looked up and arranged
     charts/, interval_bars, heat_map       what is drawn, as inline SVG
     numbers, glossary, safe_text           digits, words, and characters that would hide themselves
+    after_fail                             what to do next
     bisect_text                            what `bisect` prints
 """
 

@@ -189,3 +189,22 @@ def test_probabilities_stand_beside_the_token_that_they_are_of(
     text = Page(render_html(r.model_copy(update={"worst_tokens": [token]}))).text
     assert "true token iv: p 0.954 → 0.0005" in text
     assert said in text
+
+
+def test_claims_that_were_held_against_the_tensors_are_named(result: Callable[..., Result]) -> None:
+    """What can only be quoted is not said to agree, and of a GGUF file it is said what was held."""
+    r = result("FAIL", blocks=1, without=("layers", "tokens"))
+    known = {"claimed": {"bits": "4", "tool": "x"}, "disagreements": [], "file_groups": []}
+    side = r.compared.candidate.model_copy(update=known)
+    dense = {"kernel": "dequantised on loading", "file_groups": side.groups[:1]}
+    for update, said in (
+        ({}, "and in agreement: bits. What else it claims is only quoted."),
+        ({"claimed": {"tool": "x"}}, "None of this can be measured: it is only quoted."),
+        (
+            dense,
+            "Its file was dequantised on loading, so that what is held is the file’s own types",
+        ),
+    ):
+        candidate = side.model_copy(update=update)
+        compared = r.compared.model_copy(update={"candidate": candidate})
+        assert said in Page(render_html(r.model_copy(update={"compared": compared}))).text
