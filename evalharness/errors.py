@@ -61,6 +61,7 @@ class Interrupted(EvalHarnessError):  # noqa: N818 (it is no error)
 def nearest(word: str, known: Iterable[str], n: int = 3) -> str:
     """Return ``did you mean 'a' or 'b'?`` for the names nearest to ``word``, or ``""``."""
     close = difflib.get_close_matches(word, list(known), n=n, cutoff=0.5)
+    close.sort(key=lambda name: not name.startswith(word))  # what was begun comes first
     return f"did you mean {' or '.join(repr(c) for c in close)}?" if close else ""
 
 

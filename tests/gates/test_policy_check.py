@@ -201,7 +201,7 @@ def test_each_and_aggregate_exclude_each_other() -> None:
         (
             "{max: 1.05, any: [{metric: weights.bits, max: 5}]}",
             "unless.any[0].metric: unknown metric 'weights.bits'. Did you mean "
-            "'weights.bits_per_weight' or 'memory.weights.ratio' or 'weights.compressed_share'?",
+            "'weights.bits_per_weight' or 'weights.sparsity' or 'weights.two_of_four'?",
         ),
         (
             "{max: 1.05, any: [{metric: weights.bits_per_weight, min: 5}]}",

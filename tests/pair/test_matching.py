@@ -126,7 +126,7 @@ def test_unmatched_modules_pass_no_layer_gate(project: Path, tiny: Callable) -> 
     )
     (project / "gates.yaml").write_text(
         "version: 1\nname: g\ngates:\n"
-        '  - {metric: layer.error.total, scope: {layer: "model.layers.*"}, max: 1000}\n'
+        '  - {metric: layer.error.total, scope: {layer: "model.layers.*"}, max: 1000, min_n: 2}\n'
     )
     found = compared(project)
     assert found.result.verdict != "PASS"
