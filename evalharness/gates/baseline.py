@@ -80,6 +80,7 @@ def save_baseline(
     """Write the estimates of ``run`` to ``path``, through a temporary name.
 
     ``outcomes`` are what `collect` finds; without them no gate is judged document by document.
+    Lower bounds are left out: a later run that measures the whole would look worse than it is.
     """
     missing = [key for key in IDENTITY if not identity.get(key)]
     if missing:
@@ -89,7 +90,7 @@ def save_baseline(
         baseline_version=BASELINE_VERSION,
         run=run,
         identity={key: identity[key] for key in IDENTITY},
-        metrics=list(estimates),
+        metrics=[one for one in estimates if not one.at_least],
         outcomes=outcomes or StoredOutcomes(),
     )
     data = json.loads(content.model_dump_json())

@@ -178,3 +178,12 @@ def test_a_count_is_compared_with_the_stored_count(tmp_path: Path) -> None:
             identity=IDENTITY | {"data": "x9"},
         )
         assert decision.gates[0].verdict == verdict
+
+
+def test_a_lower_bound_is_no_baseline(tmp_path: Path) -> None:
+    """The whole, measured later, is above it and would look worse than it is."""
+    bound = estimate("kl.mean", 0.04, 0.03, 0.05).model_copy(update={"at_least": True})
+    save_baseline(tmp_path / "b.json", "runs/server", IDENTITY, [bound])
+    assert load_baseline(tmp_path / "b.json").estimate("kl.mean", {}) is None
+    with pytest.raises(InputError, match=r"has no kl.mean .* from a run that measured it"):
+        ratchet(tmp_path / "b.json", "max: 5%", estimate("kl.mean", 0.05))
