@@ -68,7 +68,7 @@ class Completions:
         self.vocabulary, self.context = vocabulary, _UNKNOWN_CONTEXT
         self.chunk = 0  # it is the server's own affair
         self.timeout_s, self.retries = timeout_s, retries
-        self._key, self._begun = key, False
+        self._key = key
         self._opener = urllib.request.build_opener(_NoRedirect)
 
     def begin(self, ids: list[int]) -> None:
@@ -82,7 +82,6 @@ class Completions:
         """
         self._find_model()
         self._ask(ids)
-        self._begun = True
 
     def rows(self, ids: list[int], first: int, chunk: int | None = None) -> Iterator[Known]:
         """What is known of the tokens after the positions of ``ids`` from ``first`` on."""
